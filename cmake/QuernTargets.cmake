@@ -1,0 +1,32 @@
+# The two kinds of target of the tree: runtime code, which never sees LLVM, and compiler code, which
+# is built with a precompiled header because every MLIR file costs seconds without one.
+
+add_library(quern_options INTERFACE)
+target_compile_options(quern_options INTERFACE -Wall -Wextra -Wno-unused-parameter)
+if(CMAKE_CXX_COMPILER_ID MATCHES Clang)
+  target_link_options(quern_options INTERFACE -fuse-ld=lld)
+endif()
+if(QUERN_SANITIZE)
+  target_compile_options(quern_options INTERFACE -fsanitize=${QUERN_SANITIZE} -fno-omit-frame-pointer
+    -fno-sanitize-recover=all)
+  target_link_options(quern_options INTERFACE -fsanitize=${QUERN_SANITIZE})
+endif()
+
+# quern_runtime_library(NAME SOURCES... [LINK libs...]): a static library of the runtime. Its
+# include root is the repository.
+function(quern_runtime_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;LINK" ${ARGN})
+  add_library(${name} STATIC ${ARG_SOURCES})
+  target_include_directories(${name} PUBLIC ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/runtime/include
+    ${PROJECT_BINARY_DIR})
+  target_link_libraries(${name} PUBLIC ${ARG_LINK} PRIVATE quern_options)
+endfunction()
+
+# quern_runtime_test(NAME SOURCES... [LINK libs...]): one GoogleTest binary, registered with ctest.
+function(quern_runtime_test name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;LINK" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
+  target_link_libraries(${name} PRIVATE ${ARG_LINK} GTest::gtest_main quern_options)
+  add_test(NAME ${name} COMMAND ${name})
+endfunction()
