@@ -1,0 +1,3 @@
+# The packed weight layout, free of MLIR and LLVM.
+quern_runtime_library(quern_packed_layout SOURCES ${CMAKE_CURRENT_LIST_DIR}/PackedLayout.cpp
+  LINK quern_block_format)

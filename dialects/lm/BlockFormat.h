@@ -1,0 +1,145 @@
+// Block formats: how rows of weights and activations are stored as bytes, and
+// what numbers the bytes mean. One table describes every format; no other file
+// knows a GGUF type number or a block size. Free of MLIR, since importers,
+// packers and tests need formats without a dialect.
+#ifndef QUERN_DIALECTS_LM_BLOCKFORMAT_H
+#define QUERN_DIALECTS_LM_BLOCKFORMAT_H
+
+#include <bit>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string_view>
+#include <vector>
+
+namespace quern {
+
+/// A storage format of a row of numbers. All but A8 are GGUF tensor types.
+enum class BlockFormat : uint8_t {
+  F32,
+  F16,
+  BF16,
+  Q4_0,
+  Q4_1,
+  Q5_0,
+  Q5_1,
+  Q8_0,
+  Q2_K,
+  Q3_K,
+  Q4_K,
+  Q5_K,
+  Q6_K,
+  /// Quantized activations: blocks of 32, a float32 scale then 32 signed bytes.
+  A8,
+};
+
+/// Number of formats, for tables and loops over all of them.
+inline constexpr int kBlockFormatCount = static_cast<int>(BlockFormat::A8) + 1;
+
+/// Facts of one format. A quantized element with code q, in a block with scale
+/// d and minimum m, is
+///
+///   one level  (subGroup == blockElements): d * (q - zero) + minSign * m
+///   two levels (subGroup <  blockElements): (d * sc) * (q - zero) + minSign *
+///   (m * mc)
+///
+/// where sc and mc are the integer scale and minimum of the element's
+/// sub-group. Every operation rounds to float32, in the order written, without
+/// contraction.
+struct BlockFormatInfo {
+  BlockFormat format;
+  /// Mnemonic in the IR and in messages: "q4_1".
+  std::string_view name;
+  /// Type number in GGUF's tensor infos, -1 when the format is not GGUF's.
+  int32_t ggufType;
+  /// Elements per block; a row's length is a multiple of it. 1 for float
+  /// formats.
+  int32_t blockElements;
+  /// Bytes per block.
+  int32_t blockBytes;
+  /// Bits of a code, 0 for float formats.
+  int32_t codeBits;
+  /// The code that means zero.
+  int32_t zero;
+  /// Elements that share an (integer) scale; blockElements when there is one
+  /// level.
+  int32_t subGroup;
+  /// Integer scales are int8, not uint8.
+  bool subScaleSigned;
+  /// 0 no minimum, +1 the minimum is added (Q4_1, Q5_1), -1 it is subtracted
+  /// (K-quants).
+  int32_t minSign;
+
+  constexpr bool isFloat() const { return codeBits == 0; }
+  constexpr bool hasMin() const { return minSign != 0; }
+  /// Scales of blocks are scaled again by integers per sub-group (K-quants).
+  constexpr bool isTwoLevel() const { return subGroup != blockElements; }
+  /// Bytes of a row of `n` elements, `n` a multiple of blockElements.
+  constexpr int64_t rowBytes(int64_t n) const {
+    return n / blockElements * blockBytes;
+  }
+};
+
+/// The table's row of `format`.
+const BlockFormatInfo &blockFormatInfo(BlockFormat format);
+
+/// All rows of the table, in the order of the enum.
+std::span<const BlockFormatInfo> blockFormats();
+
+/// The format whose mnemonic is `name`, such as "q4_1".
+std::optional<BlockFormat> parseBlockFormat(std::string_view name);
+
+/// The format of GGUF tensor type `type`; none when Quern does not support it.
+std::optional<BlockFormat> blockFormatFromGguf(uint32_t type);
+
+/// Decodes a row of `n` elements (a multiple of the block size), bit for bit as
+/// the format's reference formulas give it in float32. Reads rowBytes(n) bytes,
+/// with no alignment needed.
+void dequantizeRow(BlockFormat format, const uint8_t *src, float *dst,
+                   int64_t n);
+
+/// Formats that quantizeRow() can produce: F32, F16, BF16, Q4_0, Q4_1, Q8_0 and
+/// A8.
+bool canQuantize(BlockFormat format);
+
+/// Encodes a row of `n` elements (a multiple of the block size), each to the
+/// nearest code. Precondition: canQuantize(format).
+void quantizeRow(BlockFormat format, const float *src, uint8_t *dst, int64_t n);
+
+/// One row of a quantized format taken apart: what the weight packer reads.
+/// Reuse one object for many rows; its buffers are kept.
+struct UnpackedBlockRow {
+  /// Codes in element order (n). A Q8_0 byte q is stored as q + 128.
+  std::vector<uint8_t> codes;
+  /// Block scales d as f16 bits (n / blockElements).
+  std::vector<uint16_t> scales;
+  /// Block minima m as f16 bits (n / blockElements); empty when the format has
+  /// none.
+  std::vector<uint16_t> mins;
+  /// Integer scales (n / subGroup), two's complement when signed; empty when
+  /// there is one level.
+  std::vector<uint8_t> subScales;
+  /// Integer minima (n / subGroup); empty when there are none.
+  std::vector<uint8_t> subMins;
+};
+
+/// Takes a row of `n` elements apart. Precondition: a quantized GGUF format
+/// (not F32, F16, BF16 or A8), `n` a multiple of its block size.
+void unpackBlockRow(BlockFormat format, const uint8_t *src, int64_t n,
+                    UnpackedBlockRow &row);
+
+/// float32 from IEEE half-precision bits, exact (subnormals, infinities and NaN
+/// included).
+float f16ToF32(uint16_t bits);
+/// IEEE half-precision bits, rounded to nearest even.
+uint16_t f32ToF16(float value);
+/// float32 from bfloat16 bits, exact.
+inline float bf16ToF32(uint16_t bits) {
+  return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);
+}
+/// bfloat16 bits, rounded to nearest even; NaN stays NaN.
+uint16_t f32ToBf16(float value);
+
+} // namespace quern
+
+#endif // QUERN_DIALECTS_LM_BLOCKFORMAT_H
