@@ -1,0 +1,130 @@
+//===- Target.h - The machines that Quern generates code for ----*- C++ -*-===//
+//
+// One table describes every target: the CPU features that its code may use, its
+// vectors, the numerics of each role and the default tiles of each kernel
+// family. Adding a target starts with a row here (docs/adding-a-target.md).
+//
+// Free of LLVM and MLIR types, since passes, generators, packers and tools all
+// ask the same table.
+//
+//===----------------------------------------------------------------------===//
+#ifndef QUERN_CODEGEN_TARGET_TARGET_H
+#define QUERN_CODEGEN_TARGET_TARGET_H
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace quern {
+
+/// What a row of a step is for. Numerics follow a row's role, never the batch.
+enum class Role : uint8_t {
+  /// A generated (or speculated) token.
+  Decode,
+  /// A token of the prompt, in any chunk, even a chunk of one.
+  Prefill,
+};
+inline constexpr int kRoleCount = 2;
+
+/// "decode" or "prefill".
+std::string_view roleName(Role role);
+
+/// The arithmetic of a matmul with quantized activations.
+enum class Numerics : uint8_t {
+  /// int8 activations in groups of 32: exact integer dots, added in float32.
+  Int8,
+  /// bfloat16 activations and weights, products added in float32.
+  Bf16,
+  /// float32 activations (`--precise`).
+  Float,
+};
+
+/// "int8", "bf16" or "float".
+std::string_view numericsName(Numerics numerics);
+
+/// Kernels that share a generator's parameters.
+enum class KernelFamily : uint8_t {
+  /// Anything that streams a weight matrix.
+  Matmul,
+  /// Attention over the KV pages.
+  Attention,
+  /// Row by row: norms, adds, elementwise, lookups.
+  Rows,
+};
+inline constexpr int kKernelFamilyCount = 3;
+
+/// "matmul", "attention" or "rows".
+std::string_view kernelFamilyName(KernelFamily family);
+
+/// The parameters of a kernel generator; `#lm.tile` in the IR. 0: not used by
+/// the family.
+struct Tile {
+  /// Rows (tokens; query vectors in attention) that one step works on.
+  int64_t rows = 1;
+  /// Row blocks of a weight (16 rows each) that one step works on.
+  int64_t blocks = 0;
+  /// Keys in one step of the online softmax; divides the page (32 tokens).
+  int64_t keys = 0;
+  /// Bytes that software prefetch runs ahead of a weight stream.
+  int64_t prefetch = 0;
+};
+
+/// A CPU feature by both of its names.
+struct CpuFeature {
+  /// As /proc/cpuinfo and artifacts write it: "avx512_vnni".
+  std::string_view name;
+  /// As LLVM's feature strings write it: "avx512vnni".
+  std::string_view llvmName;
+};
+
+/// A machine that code is generated for.
+struct Target {
+  /// "avx2", "avx512-vnni" or "amx": `--target=` and the IR's tile tables.
+  std::string_view name;
+  /// LLVM's `-mcpu`: a scheduling model and a floor of features.
+  std::string_view llvmCpu;
+  /// Every feature that generated code may use, and so must be there at load.
+  std::span<const CpuFeature> features;
+  int vectorBits;
+  int vectorRegisters;
+  /// `vpdpbusd` on 512-bit vectors.
+  bool hasVnni;
+  /// Tile registers with int8 and bfloat16 products.
+  bool hasAmx;
+  /// Numerics by role, unless the model is compiled with `--precise`.
+  Numerics numerics[kRoleCount];
+  /// Default tiles, [role][family].
+  Tile tiles[kRoleCount][kKernelFamilyCount];
+
+  Numerics numericsFor(Role role, bool precise = false) const {
+    return precise ? Numerics::Float : numerics[static_cast<int>(role)];
+  }
+  const Tile &tileFor(Role role, KernelFamily family) const {
+    return tiles[static_cast<int>(role)][static_cast<int>(family)];
+  }
+  /// LLVM's `-mattr`: "+avx2,+fma,...". Wide vectors are asked for explicitly
+  /// where the CPU model prefers 256 bits.
+  std::string llvmFeatures() const;
+};
+
+/// All targets, the least demanding first.
+std::span<const Target> targets();
+
+/// The target named `name`, or nullptr.
+const Target *findTarget(std::string_view name);
+
+/// The last target whose features this machine (CPU and operating system) has,
+/// or nullptr when it has not even those of the first.
+const Target *hostTarget();
+
+/// The target named `name`, where "host" means hostTarget(). On failure returns
+/// nullptr and sets `error` to one line that lists the names that are known.
+const Target *resolveTarget(std::string_view name, std::string &error);
+
+/// Key of a tile table in the IR: "avx2/decode".
+std::string tileKey(const Target &target, Role role);
+
+} // namespace quern
+
+#endif // QUERN_CODEGEN_TARGET_TARGET_H
