@@ -1,0 +1,53 @@
+// The calling convention of compiled kernels: what a code generator emits and the executor calls.
+// docs/architecture.md, section 5.
+#pragma once
+
+#include <cstdint>
+
+namespace quern {
+
+/// A kernel, entered with the platform's C calling convention (System V on x86-64).
+///
+/// `args`   one pointer per argument of the dispatch, in the manifest's order, then the thread's
+///          scratch (always present; aligned to kBufferAlignment).
+/// `dims`   kDimCount facts of the step, see KernelDim.
+/// `ranges` split over rows: {begin, end} in rows. Split over shares: {begin, end} in elements of
+///          each range segment of the share that is to be computed.
+///
+/// A kernel calls nothing, keeps no state and touches nothing else. It may clobber vector and tile
+/// registers, and leaves the tile unit released (TILERELEASE) and the floating-point control words
+/// as it found them.
+using KernelEntry = void (*)(void* const* args, const int64_t* dims, const int64_t* ranges);
+
+/// Indices into `dims`.
+enum KernelDim : int {
+  /// Rows of the dispatch's row class in this step; also the stride, in rows, of partial copies.
+  kDimRows = 0,
+  /// Attention tiles of the step.
+  kDimAttentionTiles = 1,
+  /// Entries of the page table a sequence.
+  kDimPageTableStride = 2,
+  /// Bytes from page to page in the KV pool of the layer at hand; 0 outside layers.
+  kDimPageBytes = 3,
+};
+inline constexpr int kDimCount = 4;
+
+/// A step of at most so many rows is small: dispatches that are split over rows are computed by
+/// every thread for itself, and joins of kind Rows are skipped.
+inline constexpr int64_t kSmallStepRows = 4;
+
+/// Rows of an attention tile at most.
+inline constexpr int64_t kAttentionTileRows = 16;
+/// int32 of an attention tile: first row, row count, sequence, 0.
+inline constexpr int64_t kAttentionTileFields = 4;
+
+/// A split over rows is cut at multiples of so many rows.
+inline constexpr int64_t kRowSplitUnit = 4;
+
+/// Every activation buffer and weight piece begins at a multiple of so many bytes (activation rows
+/// follow at bytes_per_row, which need not be one).
+inline constexpr uint64_t kBufferAlignment = 64;
+/// Entry points of a code image.
+inline constexpr uint64_t kKernelAlignment = 64;
+
+}  // namespace quern
