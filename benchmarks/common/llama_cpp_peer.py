@@ -1,0 +1,170 @@
+"""llama.cpp through llama-cpp-python's C bindings, driven as its own llama-bench drives it.
+
+The high-level Python class copies logits at every call and halves the speed; this file calls
+llama_decode itself and synchronises before it reads the clock. As a command it times one model:
+
+    python llama_cpp_peer.py MODEL.gguf -p 512 -n 64 -d 0 -t 2 -r 3      # JSON on stdout
+"""
+
+import argparse
+import contextlib
+import ctypes
+import json
+import random
+import statistics
+import time
+
+import llama_cpp
+import numpy
+
+FLASH_ATTENTION_ON = 1  # llama_flash_attn_type
+MICRO_BATCH = 512
+
+
+@llama_cpp.llama_log_callback
+def _silent(level, text, user_data):
+    """Drops llama.cpp's log. A module-level name: the library keeps only the bare pointer."""
+
+
+def system_info() -> str:
+    """The CPU features this build of llama.cpp uses, in its own words."""
+    return llama_cpp.llama_print_system_info().decode().strip()
+
+
+class Session:
+    """One model and one context."""
+
+    def __init__(self, path, context: int, threads: int):
+        llama_cpp.llama_log_set(_silent, ctypes.c_void_p(0))
+        llama_cpp.llama_backend_init()
+        parameters = llama_cpp.llama_model_default_params()
+        parameters.n_gpu_layers = 0
+        self.model = llama_cpp.llama_model_load_from_file(str(path).encode(), parameters)
+        if not self.model:
+            raise RuntimeError(f"llama.cpp could not load {path}")
+        options = llama_cpp.llama_context_default_params()
+        options.n_ctx = context
+        options.n_batch = max(context, MICRO_BATCH)
+        options.n_ubatch = MICRO_BATCH
+        options.n_threads = options.n_threads_batch = threads
+        options.flash_attn_type = FLASH_ATTENTION_ON
+        self.context = llama_cpp.llama_init_from_model(self.model, options)
+        if not self.context:
+            raise RuntimeError(f"llama.cpp could not make a context of {context}")
+        vocabulary = llama_cpp.llama_model_get_vocab(self.model)
+        self.vocabulary_size = llama_cpp.llama_vocab_n_tokens(vocabulary)
+
+    def close(self) -> None:
+        llama_cpp.llama_free(self.context)
+        llama_cpp.llama_model_free(self.model)
+
+    def clear(self) -> None:
+        """Forgets the sequence."""
+        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self.context), True)
+
+    def _decode(self, batch) -> None:
+        status = llama_cpp.llama_decode(self.context, batch)
+        if status != 0:
+            raise RuntimeError(f"llama_decode returned {status}")
+
+    def feed(self, tokens) -> None:
+        """Appends tokens to the sequence; logits of the last one only. Waits for the result."""
+        ids = (llama_cpp.llama_token * len(tokens))(*tokens)
+        self._decode(llama_cpp.llama_batch_get_one(ids, len(tokens)))
+        llama_cpp.llama_synchronize(self.context)
+
+    def logits(self, tokens, one_by_one: bool = False):
+        """Float32 (len(tokens), vocabulary) of a fresh sequence, as one prompt or token by token."""
+        self.clear()
+        if one_by_one:
+            rows = numpy.empty((len(tokens), self.vocabulary_size), numpy.float32)
+            for position, token in enumerate(tokens):
+                self.feed([token])
+                rows[position] = self._rows(1)[0]
+            return rows
+        batch = llama_cpp.llama_batch_init(len(tokens), 0, 1)
+        batch.n_tokens = len(tokens)
+        for position, token in enumerate(tokens):
+            batch.token[position] = token
+            batch.pos[position] = position
+            batch.n_seq_id[position] = 1
+            batch.seq_id[position][0] = 0
+            batch.logits[position] = 1
+        try:
+            self._decode(batch)
+        finally:
+            llama_cpp.llama_batch_free(batch)
+        llama_cpp.llama_synchronize(self.context)
+        return self._rows(len(tokens)).copy()
+
+    def _rows(self, count: int):
+        pointer = llama_cpp.llama_get_logits(self.context)
+        return numpy.ctypeslib.as_array(pointer, shape=(count, self.vocabulary_size))
+
+
+@contextlib.contextmanager
+def session(path, context: int, threads: int):
+    opened = Session(path, context, threads)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def _spread(rates: list) -> dict:
+    return {"median": statistics.median(rates), "min": min(rates), "max": max(rates), "runs": rates}
+
+
+def bench(path, prompt: int, generate: int, depth: int, threads: int, repeats: int) -> dict:
+    """Tokens per second of a prompt and of single-token steps, each behind `depth` tokens.
+
+    Token ids are random, as llama-bench's: the time does not depend on them, and no sampling is
+    timed on either side. One untimed run of each kind goes first.
+    """
+    choose = random.Random(1)
+    prefill, decode = [], []
+    context = depth + prompt + generate + 32
+    with session(path, context, threads) as peer:
+        def tokens(count):
+            return [choose.randrange(peer.vocabulary_size) for _ in range(count)]
+
+        def timed(work) -> float:
+            peer.clear()
+            if depth:
+                peer.feed(tokens(depth))
+            started = time.perf_counter()
+            work()
+            return time.perf_counter() - started
+
+        def generate_all():
+            for token in tokens(generate):
+                peer.feed([token])
+
+        peer.feed(tokens(32))
+        for _ in range(4):
+            peer.feed(tokens(1))
+        for _ in range(repeats):
+            if prompt:
+                ids = tokens(prompt)
+                prefill.append(prompt / timed(lambda: peer.feed(ids)))
+            if generate:
+                decode.append(generate / timed(generate_all))
+    result = {"system_info": system_info()}
+    if prefill:
+        result["prefill_tokens_per_second"] = _spread(prefill)
+    if decode:
+        result["decode_tokens_per_second"] = _spread(decode)
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model")
+    for flag, default in (("-p", 512), ("-n", 64), ("-d", 0), ("-t", 2), ("-r", 3)):
+        parser.add_argument(flag, type=int, default=default)
+    args = parser.parse_args()
+    print(json.dumps(bench(args.model, args.p, args.n, args.d, args.t, args.r)))
+
+
+if __name__ == "__main__":
+    main()
