@@ -1,0 +1,121 @@
+#include "codegen/artifact/OutputFile.h"
+
+#include "llvm/Support/Path.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fcntl.h>
+#include <unistd.h>
+#include <vector>
+
+using namespace quern;
+namespace fs = llvm::sys::fs;
+
+/// The folder that holds `path`.
+static std::string folderOf(llvm::StringRef path) {
+  llvm::StringRef parent = llvm::sys::path::parent_path(path);
+  return parent.empty() ? "." : parent.str();
+}
+
+/// Makes a rename in `folder` durable. A folder that cannot be synced (some
+/// network file systems) still holds a whole file, so that is no error.
+static void syncFolder(const std::string &folder) {
+  int fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0)
+    return;
+  ::fsync(fd);
+  ::close(fd);
+}
+
+llvm::Expected<OutputFile> OutputFile::create(const std::string &path) {
+  fs::file_status status;
+  // A rename would replace a device or a pipe by a file.
+  if (!fs::status(path, status) && status.type() != fs::file_type::regular_file)
+    return compileError(ExitCode::Failure,
+                        "cannot write " + path + ": it is " +
+                            (status.type() == fs::file_type::directory_file
+                                 ? "a directory"
+                                 : "no regular file") +
+                            "; give the path of a file");
+  llvm::Expected<fs::TempFile> file =
+      fs::TempFile::create(path + ".%%%%%%%%.tmp");
+  if (!file) {
+    std::error_code error = llvm::errorToErrorCode(file.takeError());
+    return compileError(ExitCode::Failure,
+                        "cannot write " + path + ": " + error.message() +
+                            "; give a path in a folder that exists and can be "
+                            "written");
+  }
+  return OutputFile(path, std::move(*file));
+}
+
+OutputFile::~OutputFile() { llvm::consumeError(file.discard()); }
+
+llvm::Error OutputFile::failed(const char *action, int error) const {
+  const char *remedy =
+      error == ENOSPC || error == EDQUOT
+          ? "; free disk space or write to another file system"
+          : "";
+  return compileError(ExitCode::Failure, llvm::Twine("cannot ") + action + " " +
+                                             path + ": " +
+                                             std::strerror(error) + remedy);
+}
+
+llvm::Error OutputFile::reserve(uint64_t bytes) {
+  if (::fallocate(file.FD, 0, 0, static_cast<off_t>(bytes)) == 0 ||
+      errno == EOPNOTSUPP || errno == ENOSYS)
+    return llvm::Error::success();
+  return failed("reserve space for", errno);
+}
+
+llvm::Error OutputFile::append(std::span<const uint8_t> bytes) {
+  if (llvm::Error error = overwrite(position, bytes))
+    return error;
+  position += bytes.size();
+  return llvm::Error::success();
+}
+
+llvm::Error OutputFile::align(uint64_t alignment) {
+  const std::vector<uint8_t> zeros((alignment - position % alignment) %
+                                   alignment);
+  return append(zeros);
+}
+
+llvm::Error OutputFile::overwrite(uint64_t offset,
+                                  std::span<const uint8_t> bytes) {
+  while (!bytes.empty()) {
+    ssize_t written = ::pwrite(file.FD, bytes.data(), bytes.size(),
+                               static_cast<off_t>(offset));
+    if (written < 0 && errno == EINTR)
+      continue;
+    if (written <= 0)
+      return failed("write", written < 0 ? errno : EIO);
+    offset += static_cast<uint64_t>(written);
+    bytes = bytes.subspan(static_cast<size_t>(written));
+  }
+  return llvm::Error::success();
+}
+
+llvm::Error OutputFile::commit() {
+  if (::ftruncate(file.FD, static_cast<off_t>(position)) != 0)
+    return failed("write", errno);
+  if (::fsync(file.FD) != 0)
+    return failed("write", errno);
+  if (std::error_code error = llvm::errorToErrorCode(file.keep(path)))
+    return compileError(ExitCode::Failure,
+                        "cannot write " + path + ": " + error.message());
+  syncFolder(folderOf(path));
+  return llvm::Error::success();
+}
+
+llvm::Error quern::writeFile(const std::string &path,
+                             llvm::StringRef contents) {
+  llvm::Expected<OutputFile> file = OutputFile::create(path);
+  if (!file)
+    return file.takeError();
+  if (llvm::Error error = file->append(
+          {reinterpret_cast<const uint8_t *>(contents.data()), contents.size()}))
+    return error;
+  return file->commit();
+}
