@@ -24,11 +24,10 @@ Emitter::Values WeightDecoder::forGroups(
   return e.forLoop(zero, count, 1, inits, [&](Value block, ValueRange carried) {
     Value super = e.offset(base, e.mul(block, e.index(format.superblockBytes())));
     if (!format.hasSuperblock())
-      return body({super, block, {}, {}}, carried);
+      return body({super, block, {}, {}, {}}, carried);
     Group group;
-    group.superScale = halfParameters(e.offset(super, format.superScaleOffset()));
-    if (hasMinimum())
-      group.superMin = halfParameters(e.offset(super, format.superMinOffset()));
+    group.super = super;
+    loadSuperParameters(group);
     Value first = e.mul(block, e.index(groups));
     return e.forLoop(zero, e.index(groups), 1, carried, [&](Value i, ValueRange inner) {
       group.pointer = e.offset(super, e.mul(i, e.index(format.groupBytes())));
@@ -36,6 +35,12 @@ Emitter::Values WeightDecoder::forGroups(
       return body(group, inner);
     });
   });
+}
+
+void WeightDecoder::loadSuperParameters(Group &group) {
+  group.superScale = halfParameters(e.offset(group.super, format.superScaleOffset()));
+  if (hasMinimum())
+    group.superMin = halfParameters(e.offset(group.super, format.superMinOffset()));
 }
 
 Value WeightDecoder::rowBlockBytes(Value columns) {
@@ -128,11 +133,26 @@ void WeightDecoder::forColumns(const Group &group,
   }
 }
 
-void WeightDecoder::prefetch(const Group &group, int64_t distance) {
+WeightDecoder::Group WeightDecoder::shifted(const Group &group, Value blockBytes,
+                                            int64_t blocks) {
+  if (blocks == 0)
+    return group;
+  Value bytes = e.mul(blockBytes, e.index(blocks));
+  Group result = group;
+  result.pointer = e.offset(group.pointer, bytes);
+  if (!format.hasSuperblock())
+    return result;
+  result.super = e.offset(group.super, bytes);
+  loadSuperParameters(result);
+  return result;
+}
+
+void WeightDecoder::prefetch(const Group &group, Value more, int64_t distance) {
   if (distance <= 0)
     return;
+  Value ahead = e.offset(e.offset(group.pointer, distance), more);
   for (int64_t byte = 0; byte < format.groupBytes(); byte += 64)
-    e.prefetch(e.offset(group.pointer, distance + byte));
+    e.prefetch(e.offset(ahead, byte));
 }
 
 } // namespace quern::host

@@ -27,6 +27,7 @@ public:
   struct Group {
     Value pointer;    ///< first byte of the group
     Value index;      ///< i64, from the first group of the stream
+    Value super;      ///< first byte of the superblock, K-quants only
     Value superScale; ///< 16 x f32 d, K-quants only
     Value superMin;   ///< 16 x f32 dmin, K-quants only
   };
@@ -60,10 +61,15 @@ public:
   void forColumns(const Group &group,
                   llvm::function_ref<void(int column, Value values)> body);
 
-  /// Prefetches the group's bytes `distance` ahead of its stream.
-  void prefetch(const Group &group, int64_t distance);
+  /// The group at the same place `blocks` row blocks further on.
+  Group shifted(const Group &group, Value blockBytes, int64_t blocks);
+
+  /// Prefetches the group's bytes `distance` bytes, and `more` (i64), ahead of
+  /// its stream. No distance, no prefetch.
+  void prefetch(const Group &group, Value more, int64_t distance);
 
 private:
+  void loadSuperParameters(Group &group);
   Value byteParameters(Value pointer, bool isSigned);
   Value halfParameters(Value pointer);
 };

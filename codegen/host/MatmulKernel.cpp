@@ -1,0 +1,301 @@
+//===- MatmulKernel.cpp - Matmuls on vectors ------------------------------===//
+//
+// Products with packed weights, 16 outputs in a vector. Two arithmetics:
+//
+//   integer  x is a8 in int8 numerics: u8 codes by s8 activations, an exact
+//            int32 dot per sub-group, then two fused multiply-adds in f32
+//            (the contract of section 5 of docs/architecture.md)
+//   float    x is f32: weights are decoded to f32, one fma per product
+//
+// The register tile is `rows` x `blocks`. Rows left over are done one at a time;
+// since every output is computed by the same sequence of operations, the tile
+// does not change the result.
+//
+//===----------------------------------------------------------------------===//
+#include "codegen/host/MatmulPlan.h"
+#include "codegen/host/WeightDecoder.h"
+
+using namespace mlir;
+
+namespace quern::host {
+namespace {
+
+/// Emits the loops of one kernel.
+class MatmulEmitter {
+public:
+  MatmulEmitter(Kernel &k, MatmulPlan plan)
+      : k(k), e(k.e), plan(std::move(plan)), depth(this->plan.depth()),
+        integer(isActivation(this->plan.x)), x(k.argument(this->plan.x)) {}
+
+  LogicalResult emitSplitN();
+  LogicalResult emitSplitK();
+  LogicalResult emitSwiglu();
+
+private:
+  using Values = Emitter::Values;
+
+  /// A stream of one projection's row blocks, as this share holds them.
+  struct Stream {
+    Value pointer;    ///< first row block
+    Value blockBytes; ///< bytes of a row block
+    BlockFormat format;
+  };
+
+  Stream streamOf(const Projection &projection, Value columns);
+
+  /// One register tile: `rows` rows from `row` by `blocks` row blocks of the
+  /// stream from `block`, summed over `columns` of K from column `first` of x.
+  /// Returns rows x blocks vectors.
+  Values tile(const Stream &stream, Value block, int64_t blocks, Value row, int64_t rows,
+              Value first, Value columns);
+  void integerGroup(WeightDecoder &w, const WeightDecoder::Group &group, ArrayRef<Value> xRows,
+                    Value firstGroup, MutableArrayRef<Value> acc);
+  void floatGroup(WeightDecoder &w, const WeightDecoder::Group &group, ArrayRef<Value> xRows,
+                  Value firstGroup, MutableArrayRef<Value> acc);
+
+  /// Covers `count` row blocks with full tiles, then single blocks.
+  void forBlockTiles(Value count, function_ref<void(Value block, int64_t blocks)> body);
+  /// Covers all rows with full tiles, then single rows.
+  void forRowTiles(function_ref<void(Value row, int64_t rows)> body);
+
+  /// Stores a tile's vectors (blocks x rows) as f32 columns from `column`.
+  void storeTile(Value out, Value row, int64_t rows, Value column, int64_t blocks,
+                 int64_t outputs, Value bias, ArrayRef<Value> acc) {
+    for (int64_t b = 0; b < blocks; ++b)
+      for (int64_t r = 0; r < rows; ++r)
+        storeColumns(k, out, e.add(row, e.index(r)), e.add(column, e.index(b * kLanes)), outputs,
+                     bias, acc[b * rows + r]);
+  }
+
+  int64_t xRowBytes() const { return integer ? activationRowBytes(depth) : 4 * depth; }
+  Value xRow(Value row, int64_t i) {
+    return e.offset(x, e.mul(e.add(row, e.index(i)), e.index(xRowBytes())));
+  }
+
+  Kernel &k;
+  Emitter &e;
+  MatmulPlan plan;
+  int64_t depth;
+  bool integer;
+  Value x;
+};
+
+MatmulEmitter::Stream MatmulEmitter::streamOf(const Projection &projection, Value columns) {
+  Stream stream{k.argument(projection.weight), {}, formatOf(projection.weight)};
+  stream.blockBytes = WeightDecoder(e, stream.format).rowBlockBytes(columns);
+  return stream;
+}
+
+void MatmulEmitter::forRowTiles(function_ref<void(Value, int64_t)> body) {
+  int64_t rows = std::max<int64_t>(1, k.tile.rows);
+  Value full = e.sub(k.rows(), e.rem(k.rows(), e.index(rows)));
+  if (rows > 1)
+    e.forLoop(e.index(0), full, rows, [&](Value row) { body(row, rows); });
+  e.forLoop(rows > 1 ? full : e.index(0), k.rows(), 1, [&](Value row) { body(row, 1); });
+}
+
+void MatmulEmitter::forBlockTiles(Value count, function_ref<void(Value, int64_t)> body) {
+  int64_t blocks = std::max<int64_t>(1, k.tile.blocks);
+  Value full = e.sub(count, e.rem(count, e.index(blocks)));
+  if (blocks > 1)
+    e.forLoop(e.index(0), full, blocks, [&](Value block) { body(block, blocks); });
+  e.forLoop(blocks > 1 ? full : e.index(0), count, 1, [&](Value block) { body(block, 1); });
+}
+
+/// One group of one row block for all rows: exact dots per sub-group, then what
+/// they add to `acc` (one vector a row).
+void MatmulEmitter::integerGroup(WeightDecoder &w, const WeightDecoder::Group &group,
+                                 ArrayRef<Value> xRows, Value firstGroup,
+                                 MutableArrayRef<Value> acc) {
+  const PackedFormat &format = w.format;
+  Value index = e.add(group.index, firstGroup);
+  Value codesAt = e.mul(index, e.index(kPackedGroup));
+  Value scaleAt = e.add(e.mul(index, e.index(4)), e.index(activationScaleOffset(depth)));
+  Value sumsAt = e.add(e.mul(index, e.index(8)), e.index(activationSumOffset(depth)));
+  int quads = format.subGroup / 4;
+  Type ints = e.vec(kLanes, e.i32());
+  for (int sub = 0; sub < format.subGroups(); ++sub) {
+    SmallVector<Value> sums;
+    SmallVector<std::array<Value, 2>> dots;
+    for (Value xRow : xRows) {
+      Value sum = e.load(e.i32(), e.offset(e.offset(xRow, sumsAt), 4 * sub), 4);
+      if (format.subGroups() == 1)
+        sum = e.add(sum, e.load(e.i32(), e.offset(e.offset(xRow, sumsAt), 4), 4));
+      sums.push_back(sum);
+      // The zero point costs nothing: the dot starts at -zero * sum(x). Two
+      // accumulators halve the chain of dependent dots.
+      Value start = e.mul(sum, e.constant(e.i32(), -format.zero));
+      dots.push_back({e.broadcast(start), e.constant(ints, 0)});
+    }
+    for (int q = 0; q < quads; ++q) {
+      int quad = sub * quads + q;
+      Value codes = w.codes(group, quad);
+      for (auto [i, xRow] : llvm::enumerate(xRows)) {
+        Value four = e.load(e.i32(), e.offset(e.offset(xRow, codesAt), 4 * quad), 4);
+        dots[i][q & 1] = e.dot(dots[i][q & 1], codes, four, w.maxCode());
+      }
+    }
+    Value scale = w.scale(group, sub);
+    Value minimum = w.hasMinimum() ? w.minimum(group, sub) : Value();
+    for (auto [i, xRow] : llvm::enumerate(xRows)) {
+      Value scaleX = e.load(e.f32(), e.offset(xRow, scaleAt), 4);
+      Value dot = e.toFloat(e.add(dots[i][0], dots[i][1]), e.f32());
+      acc[i] = e.fma(dot, e.mul(scale, e.broadcast(scaleX)), acc[i]);
+      if (minimum)
+        acc[i] = e.fma(minimum, e.broadcast(e.mul(scaleX, e.toFloat(sums[i], e.f32()))), acc[i]);
+    }
+  }
+}
+
+void MatmulEmitter::floatGroup(WeightDecoder &w, const WeightDecoder::Group &group,
+                               ArrayRef<Value> xRows, Value firstGroup,
+                               MutableArrayRef<Value> acc) {
+  Value at = e.mul(e.add(group.index, firstGroup), e.index(4 * kPackedGroup));
+  w.forColumns(group, [&](int column, Value values) {
+    for (auto [i, xRow] : llvm::enumerate(xRows)) {
+      Value xk = e.load(e.f32(), e.offset(e.offset(xRow, at), 4 * column), 4);
+      acc[i] = e.fma(e.broadcast(xk), values, acc[i]);
+    }
+  });
+}
+
+MatmulEmitter::Values MatmulEmitter::tile(const Stream &stream, Value block, int64_t blocks,
+                                          Value row, int64_t rows, Value first, Value columns) {
+  WeightDecoder w(e, stream.format);
+  Value base = e.offset(stream.pointer, e.mul(block, stream.blockBytes));
+  SmallVector<Value> xRows;
+  for (int64_t i = 0; i < rows; ++i)
+    xRows.push_back(xRow(row, i));
+  Value firstGroup = e.div(first, e.index(kPackedGroup));
+  // Kept block-major, so that one block's rows are neighbours.
+  Values acc(rows * blocks, e.constant(e.vec(kLanes, e.f32()), 0.0));
+  Value ahead = e.mul(e.index(blocks - 1), stream.blockBytes);
+  acc = w.forGroups(base, columns, acc, [&](const WeightDecoder::Group &first,
+                                            ValueRange carried) {
+    Values next(carried);
+    for (int64_t b = 0; b < blocks; ++b) {
+      WeightDecoder::Group group = w.shifted(first, stream.blockBytes, b);
+      w.prefetch(group, ahead, k.tile.prefetch);
+      MutableArrayRef<Value> part = MutableArrayRef<Value>(next).slice(b * rows, rows);
+      if (integer)
+        integerGroup(w, group, xRows, firstGroup, part);
+      else
+        floatGroup(w, group, xRows, firstGroup, part);
+    }
+    return next;
+  });
+  return acc;
+}
+
+LogicalResult MatmulEmitter::emitSplitN() {
+  Value zero = e.index(0), columns = e.index(depth);
+  for (auto [i, projection] : llvm::enumerate(plan.projections)) {
+    Stream stream = streamOf(projection, columns);
+    Value out = k.result(i);
+    Value bias = projection.bias ? k.argument(projection.bias) : Value();
+    Value begin = k.rangeBegin(i);
+    Value count = e.div(e.add(e.sub(k.rangeEnd(i), begin), e.index(kLanes - 1)),
+                        e.index(kLanes));
+    forBlockTiles(count, [&](Value block, int64_t blocks) {
+      Value column = e.add(begin, e.mul(block, e.index(kLanes)));
+      forRowTiles([&](Value row, int64_t rows) {
+        Values acc = tile(stream, block, blocks, row, rows, zero, columns);
+        storeTile(out, row, rows, column, blocks, projection.outputs(), bias, acc);
+      });
+    });
+  }
+  return success();
+}
+
+LogicalResult MatmulEmitter::emitSplitK() {
+  const Projection &projection = plan.projections.front();
+  Value begin = k.rangeBegin(0);
+  Value columns = e.sub(k.rangeEnd(0), begin);
+  Stream stream = streamOf(projection, columns);
+  Value out = k.result(0);
+  int64_t count = (projection.outputs() + kLanes - 1) / kLanes;
+  // The first share adds the bias.
+  Value bias = projection.bias ? k.argument(projection.bias) : Value();
+  Value isFirst = bias ? e.equal(begin, e.index(0)) : Value();
+  forBlockTiles(e.index(count), [&](Value block, int64_t blocks) {
+    Value column = e.mul(block, e.index(kLanes));
+    forRowTiles([&](Value row, int64_t rows) {
+      Values acc = tile(stream, block, blocks, row, rows, begin, columns);
+      auto put = [&](Value b) {
+        storeTile(out, row, rows, column, blocks, projection.outputs(), b, acc);
+      };
+      if (bias)
+        e.ifElse(isFirst, [&] { put(bias); }, [&] { put({}); });
+      else
+        put({});
+    });
+  });
+  return success();
+}
+
+LogicalResult MatmulEmitter::emitSwiglu() {
+  // 32 columns at a time, a group of the numeric row: gate and up of both row
+  // blocks go through scratch (rows, 2 matrices, 32 columns), which stays in L1.
+  int64_t width = plan.projections.front().outputs();
+  if (width % kPackedGroup != 0)
+    return k.emitError() << "swiglu over " << width << " columns, expected a multiple of "
+                         << kPackedGroup;
+  bool quantize = plan.epilogue == MatmulPlan::Epilogue::SwigluQuantize;
+  Value zero = e.index(0), columns = e.index(depth);
+  Value begin = k.rangeBegin(0);
+  Value pairs = e.div(e.sub(k.rangeEnd(0), begin), e.index(kPackedGroup));
+  int64_t rowBytes = quantize ? activationRowBytes(width) : 4 * width;
+  Value out = k.result(0);
+  Value scratch = k.scratch(std::max<int64_t>(1, k.tile.rows) * 2 * kPackedGroup * 4);
+  auto at = [&](int64_t row, int matrix, int half) {
+    return e.offset(scratch, ((row * 2 + matrix) * 2 + half) * kLanes * 4);
+  };
+  Type lanes = e.vec(kLanes, e.f32());
+
+  e.forLoop(zero, pairs, 1, [&](Value pair) {
+    Value column = e.add(begin, e.mul(pair, e.index(kPackedGroup)));
+    forRowTiles([&](Value row, int64_t rows) {
+      for (auto [matrix, projection] : llvm::enumerate(plan.projections)) {
+        Stream stream = streamOf(projection, columns);
+        for (int half = 0; half < 2; ++half) {
+          Value block = e.add(e.mul(pair, e.index(2)), e.index(half));
+          Values acc = tile(stream, block, 1, row, rows, zero, columns);
+          for (int64_t r = 0; r < rows; ++r)
+            e.store(acc[r], at(r, matrix, half), 64);
+        }
+      }
+      for (int64_t r = 0; r < rows; ++r) {
+        Value halves[2];
+        for (int half = 0; half < 2; ++half) {
+          Value gate = e.load(lanes, at(r, 0, half), 64);
+          Value up = e.load(lanes, at(r, 1, half), 64);
+          halves[half] = e.mul(e.silu(gate), up);
+        }
+        Value outRow = e.offset(out, e.mul(e.add(row, e.index(r)), e.index(rowBytes)));
+        if (quantize) {
+          storeActivationGroup(k, outRow, width, e.div(column, e.index(kPackedGroup)),
+                               halves[0], halves[1]);
+          continue;
+        }
+        Value place = e.offset(outRow, e.mul(column, e.index(4)));
+        e.store(halves[0], place, 4);
+        e.store(halves[1], e.offset(place, kLanes * 4), 4);
+      }
+    });
+  });
+  return success();
+}
+
+} // namespace
+
+bool matchesMatmul(Kernel &k) { return planMatmul(k).has_value(); }
+
+LogicalResult generateMatmul(Kernel &k) {
+  MatmulPlan plan = *planMatmul(k);
+  MatmulEmitter emitter(k, plan);
+  if (plan.epilogue != MatmulPlan::Epilogue::Store)
+    return emitter.emitSwiglu();
+  return plan.splitK ? emitter.emitSplitK() : emitter.emitSplitN();
+}
+
+} // namespace quern::host
