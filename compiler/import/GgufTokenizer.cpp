@@ -1,0 +1,206 @@
+#include "compiler/import/GgufTokenizer.h"
+#include "compiler/import/GgufText.h"
+
+#include <algorithm>
+
+namespace quern::importer {
+namespace {
+
+/// Reads keys of the tokenizer. The first error stays.
+class TokenizerReader {
+public:
+  TokenizerReader(const GgufFile &file, int64_t vocab)
+      : file(file), vocab(vocab) {}
+
+  ImportCheck error;
+
+  void fail(ImportError reason) {
+    if (!error)
+      error = std::move(reason);
+  }
+
+  void failType(std::string_view key, const GgufValue &value,
+                std::string_view wanted) {
+    std::string seen(ggufTypeName(value.type()));
+    if (value.type() == GgufType::Array)
+      seen += " of " + std::string(ggufTypeName(value.elementType()));
+    fail(malformed("metadata key " + quoted(key) + " is of type " + seen +
+                       ", " + std::string(wanted) + " was wanted",
+                   value.offset()));
+  }
+
+  void failMissing(std::string_view key) {
+    fail(malformed("metadata key " + quoted(key) +
+                   " is missing; convert the model again with its tokenizer"));
+  }
+
+  /// A string of valid UTF-8; empty when the key is missing.
+  std::string text(std::string_view key) {
+    const GgufValue *value = file.find(key);
+    if (!value)
+      return "";
+    std::optional<std::string_view> string = value->asString();
+    if (!string) {
+      failType(key, *value, "string");
+      return "";
+    }
+    if (!isValidUtf8(*string))
+      fail(malformed("metadata key " + quoted(key) + " is not UTF-8",
+                     value->offset()));
+    return std::string(*string);
+  }
+
+  /// An array of strings of valid UTF-8.
+  std::vector<std::string> texts(std::string_view key) {
+    const GgufValue *value = file.find(key);
+    if (!value) {
+      failMissing(key);
+      return {};
+    }
+    std::optional<std::vector<std::string_view>> views = value->asStrings();
+    if (!views) {
+      failType(key, *value, "array of strings");
+      return {};
+    }
+    for (size_t i = 0; i < views->size(); ++i)
+      if (!isValidUtf8((*views)[i])) {
+        fail(malformed("element " + std::to_string(i) + " of metadata key " +
+                           quoted(key) + ", " + quoted((*views)[i]) +
+                           ", is not UTF-8",
+                       value->offset()));
+        break;
+      }
+    return {views->begin(), views->end()};
+  }
+
+  bool flag(std::string_view key) {
+    const GgufValue *value = file.find(key);
+    if (!value)
+      return false;
+    if (!value->asBool())
+      failType(key, *value, "bool");
+    return value->asBool().value_or(false);
+  }
+
+  /// A token id; -1 when the key is missing.
+  int32_t tokenId(std::string_view key) {
+    const GgufValue *value = file.find(key);
+    if (!value)
+      return -1;
+    std::optional<int64_t> id = value->asSigned();
+    if (!id) {
+      failType(key, *value, "uint32");
+      return -1;
+    }
+    return checkId(key, *value, *id);
+  }
+
+  /// An array of token ids; empty when the key is missing.
+  std::vector<int32_t> tokenIds(std::string_view key) {
+    const GgufValue *value = file.find(key);
+    if (!value)
+      return {};
+    std::optional<std::vector<int64_t>> ids = value->asIntegers();
+    if (!ids) {
+      failType(key, *value, "array of integers");
+      return {};
+    }
+    std::vector<int32_t> checked;
+    for (int64_t id : *ids)
+      checked.push_back(checkId(key, *value, id));
+    return checked;
+  }
+
+  /// Token types; empty when the key is missing.
+  std::vector<int32_t> tokenTypes(std::string_view key) {
+    const GgufValue *value = file.find(key);
+    if (!value)
+      return {};
+    std::optional<std::vector<int64_t>> types = value->asIntegers();
+    if (!types) {
+      failType(key, *value, "array of integers");
+      return {};
+    }
+    // GGUF: 1 normal, 2 unknown, 3 control, 4 user defined, 5 unused, 6 byte.
+    for (size_t i = 0; i < types->size(); ++i)
+      if ((*types)[i] < 1 || (*types)[i] > 6) {
+        fail(malformed("token " + std::to_string(i) + " has type " +
+                           std::to_string((*types)[i]) + ", 1 to 6 were wanted",
+                       value->offset()));
+        break;
+      }
+    checkLength(key, types->size());
+    return {types->begin(), types->end()};
+  }
+
+  /// Refuses an array that has another length than the vocabulary.
+  void checkLength(std::string_view key, uint64_t count) {
+    if (count != static_cast<uint64_t>(vocab))
+      fail(malformed(
+          "metadata key " + quoted(key) + " has " + std::to_string(count) +
+              " elements, one for each of the " + std::to_string(vocab) +
+              " rows of the embedding was wanted",
+          file.find(key)->offset()));
+  }
+
+private:
+  int32_t checkId(std::string_view key, const GgufValue &value, int64_t id) {
+    if (id >= 0 && id < vocab)
+      return static_cast<int32_t>(id);
+    fail(malformed("metadata key " + quoted(key) + " is token " +
+                       std::to_string(id) + ", the vocabulary has 0 to " +
+                       std::to_string(vocab - 1),
+                   value.offset()));
+    return -1;
+  }
+
+  const GgufFile &file;
+  int64_t vocab;
+};
+
+/// Byte-level BPE is what GGUF calls "gpt2".
+void checkModel(const GgufFile &file, TokenizerReader &reader) {
+  constexpr std::string_view kKey = "tokenizer.ggml.model";
+  std::string model = reader.text(kKey);
+  const GgufValue *value = file.find(kKey);
+  if (!value)
+    reader.failMissing(kKey);
+  else if (model != "gpt2")
+    reader.fail(unsupported("the tokenizer is " + quoted(model) +
+                                "; \"gpt2\" (byte-level BPE) is supported",
+                            value->offset()));
+}
+
+} // namespace
+
+ImportResult<TokenizerSpec> readTokenizer(const GgufFile &file, int64_t vocab) {
+  TokenizerReader reader(file, vocab);
+  checkModel(file, reader);
+  if (reader.error)
+    return *reader.error;
+  TokenizerSpec spec;
+  spec.tokens = reader.texts("tokenizer.ggml.tokens");
+  if (!reader.error)
+    reader.checkLength("tokenizer.ggml.tokens", spec.tokens.size());
+  spec.types = reader.tokenTypes("tokenizer.ggml.token_type");
+  if (const GgufValue *scores = file.find("tokenizer.ggml.scores"))
+    reader.checkLength("tokenizer.ggml.scores", scores->count());
+  spec.merges = reader.texts("tokenizer.ggml.merges");
+  spec.preTokenizer = reader.text("tokenizer.ggml.pre");
+  if (spec.preTokenizer.empty())
+    spec.preTokenizer = "default";
+  spec.bos = reader.tokenId("tokenizer.ggml.bos_token_id");
+  spec.eos = reader.tokenId("tokenizer.ggml.eos_token_id");
+  spec.eot = reader.tokenId("tokenizer.ggml.eot_token_id");
+  spec.pad = reader.tokenId("tokenizer.ggml.padding_token_id");
+  spec.unknown = reader.tokenId("tokenizer.ggml.unknown_token_id");
+  spec.addBos = reader.flag("tokenizer.ggml.add_bos_token");
+  spec.addEos = reader.flag("tokenizer.ggml.add_eos_token");
+  spec.endOfGeneration = reader.tokenIds("tokenizer.ggml.eog_token_ids");
+  spec.chatTemplate = reader.text("tokenizer.chat_template");
+  if (reader.error)
+    return *reader.error;
+  return spec;
+}
+
+} // namespace quern::importer
