@@ -24,6 +24,17 @@ constexpr int64_t activationSumOffset(int64_t columns) {
   return columns + columns / 32 * 4;
 }
 
+/// Where a KV head lies in a page of one layer: K (head_dim, page) then V (page,
+/// head_dim), heads one after the other.
+struct KvLayout {
+  explicit KvLayout(lm::KvCacheType type)
+      : headDim(type.getHeadDim()), page(type.getPage()),
+        elementBytes(type.getElementType().getIntOrFloatBitWidth() / 8) {}
+  int64_t headDim, page, elementBytes;
+  int64_t valuesOffset() const { return headDim * page * elementBytes; }
+  int64_t headBytes() const { return 2 * valuesOffset(); }
+};
+
 /// Pointers that an argument of type !lm.kv_cache expands to.
 struct KvArgs {
   mlir::Value pool;      ///< this layer's pages

@@ -1,0 +1,458 @@
+//===- AttentionKernel.cpp - Attention over the KV pages ------------------===//
+//
+// lm.online_attention and lm.attention, each with an optional lm.quantize of the
+// result. A page of a layer holds for every kv head the keys of 32 tokens as
+// [head_dim][32], then their values as [32][head_dim].
+//
+// Work is cut in query vectors (one row, one head); those of an attention tile
+// that read the same kv head are taken in groups of `tile.rows`, so that a group
+// shares every load of keys and values. A group that is not full repeats its
+// last vector. Per vector the order of all arithmetic is fixed: scores sum over
+// head_dim ascending, steps of `keys` keys come in ascending order, and so do
+// the keys of a step; a step that a vector does not see adds exact zeros. A
+// result so depends on nothing but its own query and prefix.
+//
+//===----------------------------------------------------------------------===//
+#include "codegen/host/Kernel.h"
+#include "codegen/host/PackedLayout.h"
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+
+#include <limits>
+
+using namespace mlir;
+
+namespace quern::host {
+namespace {
+
+constexpr int64_t kPageTokens = 32;
+/// The running maximum before the first key: finite, so that a step without any
+/// visible key leaves the state as it is.
+constexpr double kNoMaximum = -1e30;
+
+/// What the body of the kernel asks for.
+struct Plan {
+  Operation *op = nullptr; ///< lm.attention or lm.online_attention
+  Value q, kv, attended, quantized;
+  int64_t heads = 0, window = 0, keys = kPageTokens;
+  double scale = 1;
+  bool online = false;
+};
+
+template <typename Op>
+void readOp(Op op, Plan &plan) {
+  plan.op = op;
+  plan.q = op.getQ();
+  plan.kv = op.getKv();
+  plan.attended = op.getResult();
+  plan.heads = op.getHeads();
+  plan.window = op.getWindow();
+  plan.scale = op.getScale().convertToDouble();
+}
+
+/// The plan of a body that is one attention op and at most a quantize behind it.
+std::optional<Plan> readPlan(Kernel &k) {
+  Plan plan;
+  for (Operation &op : k.body().without_terminator()) {
+    if (auto online = dyn_cast<lm::OnlineAttentionOp>(op); online && !plan.op) {
+      readOp(online, plan);
+      plan.online = true;
+      plan.keys = online.getKeyTile();
+    } else if (auto plain = dyn_cast<lm::AttentionOp>(op); plain && !plan.op) {
+      readOp(plain, plan);
+    } else if (auto quantize = dyn_cast<lm::QuantizeOp>(op);
+               quantize && plan.op && !plan.quantized && quantize.getX() == plan.attended) {
+      plan.quantized = quantize.getResult();
+    } else {
+      return std::nullopt;
+    }
+  }
+  if (!plan.op)
+    return std::nullopt;
+  if (k.tile.keys > 0)
+    plan.keys = std::min(plan.keys, k.tile.keys);
+  return plan;
+}
+
+/// Query vectors that are worked on together; all read kv head `kvHead` of the
+/// sequence whose pages are `pages`.
+struct Group {
+  Value kvHead, pages;
+  SmallVector<Value> row, head, slot; ///< i64
+  SmallVector<Value> q;               ///< pointers to head_dim floats
+};
+
+class AttentionEmitter {
+public:
+  AttentionEmitter(Kernel &k, const Plan &plan)
+      : k(k), e(k.e), plan(plan), type(cast<lm::KvCacheType>(plan.kv.getType())) {
+    headDim = type.getHeadDim();
+    groupHeads = plan.heads / type.getHeads();
+    // A decoded row brings only the heads of its group.
+    size = std::max<int64_t>(k.tile.rows, 1);
+    if (k.role == Role::Decode)
+      size = std::min(size, groupHeads);
+    keyVectors = plan.keys / kLanes;
+    elementBytes = type.getElementType().getIntOrFloatBitWidth() / 8;
+  }
+
+  void emit();
+
+private:
+  void emitTile(Value tile, Value headBegin, Value headEnd);
+  Group makeGroup(Value first, Value count, Value firstRow, Value firstHead, Value headCount);
+  void attendOnline(const Group &group);
+  void attendInPasses(const Group &group);
+  void finish(const Group &group, ValueRange sums);
+
+  std::pair<Value, Value> stepRange(const Group &group);
+  /// Pointers to the keys and the values of step `step`.
+  std::pair<Value, Value> stepPointers(const Group &group, Value step);
+  /// Scaled and masked scores, [vector][keyVectors].
+  SmallVector<SmallVector<Value>> scores(const Group &group, Value step, Value keys);
+  Value masked(Value score, Value slot, Value firstKey);
+  Value visibleKeys(const Group &group, Value step);
+  /// acc = acc * corrections + probabilities * values; no correction: acc + ...
+  void accumulate(Value values, Value count, ArrayRef<Value> corrections,
+                  function_ref<Value(int64_t, Value)> probability);
+  void storeResult(Value result, Value value, Value row, Value head, int64_t vector,
+                   Value inverse);
+
+  Value accumulator(int64_t vector, int64_t column) {
+    return e.offset(accumulators, (vector * headDim + column) * 4);
+  }
+  Value loadIndex(Value pointer) { return e.extend(e.load(e.i32(), pointer, 4), e.i64()); }
+  Value maxI(Value x, Value y) { return e.select(e.less(x, y), y, x); }
+  Value minI(Value x, Value y) { return e.select(e.less(x, y), x, y); }
+  Value loadFloats(Value pointer) {
+    Value values = e.load(e.vec(kLanes, type.getElementType()), pointer);
+    return elementBytes == 4 ? values : e.extend(values, e.f32());
+  }
+  Type lanes() { return e.vec(kLanes, e.f32()); }
+
+  Kernel &k;
+  Emitter &e;
+  const Plan &plan;
+  lm::KvCacheType type;
+  int64_t headDim, groupHeads, size, keyVectors, elementBytes;
+  KvArgs kv;
+  Value q, pageStride, pageBytes;
+  Value accumulators;  ///< scratch, f32 [size][head_dim]
+  Value probabilities; ///< scratch, f32 [size][keys]; in passes: [size][context]
+  int64_t probabilityRow = 0; ///< bytes from vector to vector
+};
+
+void AttentionEmitter::emit() {
+  q = k.argument(plan.q);
+  kv = k.kvArgument(plan.kv);
+  pageStride = k.pageTableStride();
+  pageBytes = k.pageBytes();
+  accumulators = k.scratch(size * headDim * 4);
+  int64_t context = (k.context + kPageTokens - 1) / kPageTokens * kPageTokens;
+  probabilityRow = (plan.online ? plan.keys : context) * 4;
+  probabilities = k.scratch(size * probabilityRow);
+
+  Value headBegin = e.index(0), headEnd = e.index(plan.heads);
+  if (k.op.getSplit() == lm::KernelSplit::Shares) {
+    headBegin = e.div(k.rangeBegin(0), e.index(headDim));
+    headEnd = e.div(k.rangeEnd(0), e.index(headDim));
+  }
+  e.forLoop(e.index(0), k.attentionTiles(), 1, [&](Value t) {
+    emitTile(e.offset(kv.tiles, e.mul(t, e.index(16))), headBegin, headEnd);
+  });
+}
+
+void AttentionEmitter::emitTile(Value tile, Value headBegin, Value headEnd) {
+  Value firstRow = loadIndex(tile);
+  Value endRow = e.add(firstRow, loadIndex(e.offset(tile, 4)));
+  Value sequence = loadIndex(e.offset(tile, 8));
+  if (k.op.getSplit() == lm::KernelSplit::Rows) {
+    firstRow = maxI(firstRow, k.rangeBegin(0));
+    endRow = minI(endRow, k.rangeEnd(0));
+  }
+  Value rows = e.sub(endRow, firstRow);
+  Value pages = e.offset(kv.pageTable, e.mul(e.mul(sequence, pageStride), e.index(4)));
+  Value perKvHead = e.index(groupHeads);
+  Value kvEnd = e.div(e.add(headEnd, e.index(groupHeads - 1)), perKvHead);
+  e.forLoop(e.div(headBegin, perKvHead), kvEnd, 1, [&](Value kvHead) {
+    Value first = maxI(headBegin, e.mul(kvHead, perKvHead));
+    Value end = minI(headEnd, e.mul(e.add(kvHead, e.index(1)), perKvHead));
+    Value headCount = e.sub(end, first);
+    Value count = e.mul(rows, headCount);
+    e.forLoop(e.index(0), count, size, [&](Value begin) {
+      Group group = makeGroup(begin, count, firstRow, first, headCount);
+      group.kvHead = kvHead;
+      group.pages = pages;
+      plan.online ? attendOnline(group) : attendInPasses(group);
+    });
+  });
+}
+
+Group AttentionEmitter::makeGroup(Value first, Value count, Value firstRow, Value firstHead,
+                                  Value headCount) {
+  Group group;
+  Value last = e.sub(count, e.index(1));
+  for (int64_t r = 0; r < size; ++r) {
+    Value i = minI(e.add(first, e.index(r)), last);
+    Value row = e.add(firstRow, e.div(i, headCount));
+    Value head = e.add(firstHead, e.rem(i, headCount));
+    Value column = e.add(e.mul(row, e.index(plan.heads)), head);
+    group.row.push_back(row);
+    group.head.push_back(head);
+    group.slot.push_back(loadIndex(e.offset(kv.slots, e.mul(row, e.index(4)))));
+    group.q.push_back(e.offset(q, e.mul(column, e.index(headDim * 4))));
+  }
+  return group;
+}
+
+std::pair<Value, Value> AttentionEmitter::stepRange(const Group &group) {
+  Value first = group.slot[0], last = group.slot[0];
+  for (Value slot : ArrayRef(group.slot).drop_front()) {
+    first = minI(first, slot);
+    last = maxI(last, slot);
+  }
+  Value keys = e.index(plan.keys);
+  Value begin = e.index(0);
+  if (plan.window > 0)
+    begin = e.div(maxI(begin, e.sub(first, e.index(plan.window - 1))), keys);
+  return {begin, e.add(e.div(last, keys), e.index(1))};
+}
+
+std::pair<Value, Value> AttentionEmitter::stepPointers(const Group &group, Value step) {
+  int64_t halfBytes = headDim * kPageTokens * elementBytes; // keys, or values
+  Value token = e.mul(step, e.index(plan.keys));
+  Value inPage = e.rem(token, e.index(kPageTokens));
+  Value entry = e.mul(e.div(token, e.index(kPageTokens)), e.index(4));
+  Value page = e.mul(loadIndex(e.offset(group.pages, entry)), pageBytes);
+  Value head = e.offset(e.offset(kv.pool, page), e.mul(group.kvHead, e.index(2 * halfBytes)));
+  Value keys = e.offset(head, e.mul(inPage, e.index(elementBytes)));
+  Value values = e.offset(e.offset(head, halfBytes), e.mul(inPage, e.index(headDim * elementBytes)));
+  return {keys, values};
+}
+
+Value AttentionEmitter::masked(Value score, Value slot, Value firstKey) {
+  SmallVector<int32_t> counting(kLanes);
+  for (int64_t lane = 0; lane < kLanes; ++lane)
+    counting[lane] = lane;
+  auto type = e.vec(kLanes, e.i32());
+  Value lane = arith::ConstantOp::create(e.b, e.loc, DenseElementsAttr::get(type, ArrayRef(counting)));
+  Value key = e.add(lane, e.broadcast(e.truncate(firstKey, e.i32())));
+  Value own = e.broadcast(e.truncate(slot, e.i32()));
+  Value nothing = e.constant(lanes(), -std::numeric_limits<double>::infinity());
+  score = e.select(e.less(own, key), nothing, score);
+  if (plan.window == 0)
+    return score;
+  Value begin = e.sub(own, e.constant(type, plan.window - 1));
+  return e.select(e.less(key, begin), nothing, score);
+}
+
+SmallVector<SmallVector<Value>> AttentionEmitter::scores(const Group &group, Value step,
+                                                         Value keys) {
+  Value zero = e.constant(lanes(), 0.0);
+  SmallVector<Value> zeros(size * keyVectors, zero);
+  Emitter::Values sums = e.forLoop(
+      e.index(0), e.index(headDim), 1, zeros, [&](Value d, ValueRange carried) {
+        Value row = e.offset(keys, e.mul(d, e.index(kPageTokens * elementBytes)));
+        SmallVector<Value> key;
+        for (int64_t v = 0; v < keyVectors; ++v)
+          key.push_back(loadFloats(e.offset(row, v * kLanes * elementBytes)));
+        Emitter::Values next;
+        for (int64_t r = 0; r < size; ++r) {
+          Value x = e.broadcast(e.load(e.f32(), e.offset(group.q[r], e.mul(d, e.index(4))), 4));
+          for (int64_t v = 0; v < keyVectors; ++v)
+            next.push_back(e.fma(x, key[v], carried[r * keyVectors + v]));
+        }
+        return next;
+      });
+  Value scale = e.constant(lanes(), plan.scale);
+  Value firstKey = e.mul(step, e.index(plan.keys));
+  SmallVector<SmallVector<Value>> result(size);
+  for (int64_t r = 0; r < size; ++r)
+    for (int64_t v = 0; v < keyVectors; ++v)
+      result[r].push_back(masked(e.mul(sums[r * keyVectors + v], scale), group.slot[r],
+                                 e.add(firstKey, e.index(v * kLanes))));
+  return result;
+}
+
+/// Keys of the step that some vector of the group sees: what lies behind them in
+/// the page may never have been written.
+Value AttentionEmitter::visibleKeys(const Group &group, Value step) {
+  Value last = group.slot[0];
+  for (Value slot : ArrayRef(group.slot).drop_front())
+    last = maxI(last, slot);
+  Value left = e.sub(e.add(last, e.index(1)), e.mul(step, e.index(plan.keys)));
+  return minI(left, e.index(plan.keys));
+}
+
+void AttentionEmitter::accumulate(Value values, Value count, ArrayRef<Value> corrections,
+                                  function_ref<Value(int64_t, Value)> probability) {
+  // As many columns at a time as leave registers for the values.
+  int64_t chunk = e.target.vectorBits == 512 ? 4 : 2;
+  for (int64_t first = 0; first < headDim / kLanes; first += chunk) {
+    int64_t width = std::min(chunk, headDim / kLanes - first);
+    SmallVector<Value> sums;
+    for (int64_t r = 0; r < size; ++r)
+      for (int64_t v = 0; v < width; ++v) {
+        Value sum = e.load(lanes(), accumulator(r, (first + v) * kLanes), 64);
+        sums.push_back(corrections.empty() ? sum : e.mul(sum, corrections[r]));
+      }
+    Emitter::Values totals =
+        e.forLoop(e.index(0), count, 1, sums, [&](Value key, ValueRange carried) {
+          Value row = e.offset(values, e.mul(key, e.index(headDim * elementBytes)));
+          SmallVector<Value> value;
+          for (int64_t v = 0; v < width; ++v)
+            value.push_back(loadFloats(e.offset(row, (first + v) * kLanes * elementBytes)));
+          Emitter::Values next;
+          for (int64_t r = 0; r < size; ++r) {
+            Value p = e.broadcast(probability(r, key));
+            for (int64_t v = 0; v < width; ++v)
+              next.push_back(e.fma(p, value[v], carried[r * width + v]));
+          }
+          return next;
+        });
+    for (int64_t r = 0; r < size; ++r)
+      for (int64_t v = 0; v < width; ++v)
+        e.store(totals[r * width + v], accumulator(r, (first + v) * kLanes), 64);
+  }
+}
+
+/// One pass: running maximum and sum, the accumulators scaled down whenever the
+/// maximum grows.
+void AttentionEmitter::attendOnline(const Group &group) {
+  Value zero = e.constant(lanes(), 0.0);
+  SmallVector<Value> state; // maxima (f32), then sums (16 lanes)
+  for (int64_t r = 0; r < size; ++r)
+    state.push_back(e.constant(e.f32(), kNoMaximum));
+  for (int64_t r = 0; r < size; ++r)
+    state.push_back(zero);
+  for (int64_t r = 0; r < size; ++r)
+    for (int64_t column = 0; column < headDim; column += kLanes)
+      e.store(zero, accumulator(r, column), 64);
+  auto at = [&](int64_t r, int64_t byte) {
+    return e.offset(probabilities, r * probabilityRow + byte);
+  };
+
+  auto [begin, end] = stepRange(group);
+  Emitter::Values last = e.forLoop(begin, end, 1, state, [&](Value step, ValueRange carried) {
+    auto [keys, values] = stepPointers(group, step);
+    auto score = scores(group, step, keys);
+    SmallVector<Value> corrections;
+    Emitter::Values next(2 * size);
+    for (int64_t r = 0; r < size; ++r) {
+      Value best = score[r][0];
+      for (Value other : ArrayRef(score[r]).drop_front())
+        best = e.maxF(best, other);
+      next[r] = e.maxF(carried[r], e.reduceMax(best));
+      corrections.push_back(e.exp(e.broadcast(e.sub(carried[r], next[r]))));
+      Value sum = e.mul(carried[size + r], corrections[r]);
+      for (int64_t v = 0; v < keyVectors; ++v) {
+        Value p = e.exp(e.sub(score[r][v], e.broadcast(next[r])));
+        e.store(p, at(r, v * kLanes * 4), 64);
+        sum = e.add(sum, p);
+      }
+      next[size + r] = sum;
+    }
+    accumulate(values, visibleKeys(group, step), corrections, [&](int64_t r, Value key) {
+      return e.load(e.f32(), e.offset(at(r, 0), e.mul(key, e.index(4))), 4);
+    });
+    return next;
+  });
+  finish(group, ValueRange(last).drop_front(size));
+}
+
+/// Three passes over scores that are kept: maximum, exponentials and sum, values.
+void AttentionEmitter::attendInPasses(const Group &group) {
+  auto [begin, end] = stepRange(group);
+  Value zero = e.constant(lanes(), 0.0);
+  SmallVector<Value> maxima(size, e.constant(lanes(), kNoMaximum)), zeros(size, zero);
+  auto at = [&](int64_t r, Value step, int64_t v) {
+    Value row = e.offset(probabilities, r * probabilityRow + v * kLanes * 4);
+    return e.offset(row, e.mul(step, e.index(plan.keys * 4)));
+  };
+  Emitter::Values best = e.forLoop(begin, end, 1, maxima, [&](Value step, ValueRange carried) {
+    auto score = scores(group, step, stepPointers(group, step).first);
+    Emitter::Values next(carried);
+    for (int64_t r = 0; r < size; ++r)
+      for (int64_t v = 0; v < keyVectors; ++v) {
+        e.store(score[r][v], at(r, step, v), 64);
+        next[r] = e.maxF(next[r], score[r][v]);
+      }
+    return next;
+  });
+  for (int64_t r = 0; r < size; ++r)
+    best[r] = e.broadcast(e.reduceMax(best[r]));
+  Emitter::Values sums = e.forLoop(begin, end, 1, zeros, [&](Value step, ValueRange carried) {
+    Emitter::Values next(carried);
+    for (int64_t r = 0; r < size; ++r)
+      for (int64_t v = 0; v < keyVectors; ++v) {
+        Value p = e.exp(e.sub(e.load(lanes(), at(r, step, v), 64), best[r]));
+        e.store(p, at(r, step, v), 64);
+        next[r] = e.add(next[r], p);
+      }
+    return next;
+  });
+  for (int64_t r = 0; r < size; ++r)
+    for (int64_t column = 0; column < headDim; column += kLanes)
+      e.store(zero, accumulator(r, column), 64);
+  e.forLoop(begin, end, 1, [&](Value step) {
+    accumulate(stepPointers(group, step).second, visibleKeys(group, step), {},
+               [&](int64_t r, Value key) {
+                 return e.load(e.f32(), e.offset(at(r, step, 0), e.mul(key, e.index(4))), 4);
+               });
+  });
+  finish(group, sums);
+}
+
+/// Divides by the sums and stores every vector in the results' formats.
+void AttentionEmitter::finish(const Group &group, ValueRange sums) {
+  for (int64_t r = 0; r < size; ++r) {
+    Value one = e.constant(e.f32(), 1.0);
+    Value inverse = e.broadcast(e.div(one, e.reduceAdd(sums[r])));
+    for (auto [i, value] : llvm::enumerate(k.yielded()))
+      storeResult(k.result(i), value, group.row[r], group.head[r], r, inverse);
+  }
+}
+
+void AttentionEmitter::storeResult(Value result, Value value, Value row, Value head,
+                                   int64_t vector, Value inverse) {
+  int64_t columns = plan.heads * headDim;
+  auto scaled = [&](int64_t column) {
+    return e.mul(e.load(lanes(), accumulator(vector, column), 64), inverse);
+  };
+  if (value == plan.quantized) {
+    Value target = e.offset(result, e.mul(row, e.index(activationRowBytes(columns))));
+    Value firstGroup = e.mul(head, e.index(headDim / kPackedGroup));
+    for (int64_t column = 0; column < headDim; column += kPackedGroup)
+      storeActivationGroup(k, target, columns, e.add(firstGroup, e.index(column / kPackedGroup)),
+                           scaled(column), scaled(column + kLanes));
+    return;
+  }
+  Value first = e.add(e.mul(row, e.index(columns)), e.mul(head, e.index(headDim)));
+  Value target = e.offset(result, e.mul(first, e.index(4)));
+  for (int64_t column = 0; column < headDim; column += kLanes)
+    e.store(scaled(column), e.offset(target, column * 4));
+}
+
+} // namespace
+
+bool matchesAttention(Kernel &k) { return readPlan(k).has_value(); }
+
+LogicalResult generateAttention(Kernel &k) {
+  Plan plan = *readPlan(k);
+  auto type = cast<lm::KvCacheType>(plan.kv.getType());
+  int64_t unit = plan.quantized ? kPackedGroup : kLanes;
+  if (type.getPage() != kPageTokens)
+    return k.emitError() << "expected pages of " << kPageTokens << " tokens, got " << type.getPage();
+  if (type.getHeadDim() % unit != 0)
+    return k.emitError() << "expected head_dim to be a multiple of " << unit << ", got "
+                         << type.getHeadDim();
+  if (plan.keys != kLanes && plan.keys != kPageTokens)
+    return k.emitError() << "expected 16 or 32 keys a step, got " << plan.keys;
+  if (!plan.online && k.context <= 0)
+    return k.emitError() << "expected a context length, which bounds the scores that "
+                            "lm.attention keeps";
+  AttentionEmitter(k, plan).emit();
+  return success();
+}
+
+} // namespace quern::host
