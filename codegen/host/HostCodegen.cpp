@@ -1,0 +1,156 @@
+//===- HostCodegen.cpp - rt.kernel ops to x86-64 code images --------------===//
+#include "codegen/host/HostCodegen.h"
+
+#include "codegen/host/FlatImage.h"
+#include "codegen/host/Kernel.h"
+#include "codegen/host/Lowering.h"
+#include "mlir/IR/Verifier.h"
+#include "llvm/Support/FormatVariadic.h"
+
+using namespace mlir;
+
+namespace quern::host {
+namespace {
+
+/// The `tiles` dictionary of a kernel: its own, or that of an op in its body.
+DictionaryAttr tilesOf(rt::KernelOp op) {
+  if (auto tiles = op.getTilesAttr())
+    return tiles;
+  for (Operation &inner : op.getBody().front())
+    if (auto tiles = inner.getAttrOfType<DictionaryAttr>("tiles"))
+      return tiles;
+  return {};
+}
+
+Tile tileOf(rt::KernelOp op, const Target &target, Role role, KernelFamily family) {
+  Tile tile = target.tileFor(role, family);
+  DictionaryAttr tiles = tilesOf(op);
+  if (!tiles)
+    return tile;
+  if (auto attr = tiles.getAs<lm::TileAttr>(tileKey(target, role)))
+    tile = {attr.getRows(), attr.getBlocks(), attr.getKeys(), attr.getPrefetch()};
+  return tile;
+}
+
+bool touchesActivations(rt::KernelOp op) {
+  bool found = false;
+  op->walk([&](Operation *inner) {
+    for (Value value : llvm::concat<Value>(SmallVector<Value>(inner->getOperands()),
+                                           SmallVector<Value>(inner->getResults())))
+      found |= isa<RankedTensorType>(value.getType()) && isActivation(value);
+  });
+  return found;
+}
+
+class ImageBuilder {
+public:
+  ImageBuilder(MLIRContext *context, const Target &target, const CodegenOptions &options)
+      : context(context), target(target), options(options), objects(target) {
+    image.target = target.name;
+  }
+
+  LogicalResult add(rt::KernelOp op);
+  CodeImage take() { return std::move(image); }
+
+private:
+  struct Generated {
+    uint64_t offset, scratchBytes;
+    Tile tile;
+    KernelFamily family;
+  };
+  FailureOr<Generated> generate(rt::KernelOp op, Role role);
+
+  MLIRContext *context;
+  const Target &target;
+  const CodegenOptions &options;
+  ObjectEmitter objects;
+  CodeImage image;
+};
+
+FailureOr<ImageBuilder::Generated> ImageBuilder::generate(rt::KernelOp op, Role role) {
+  Location loc = op.getLoc();
+  OwningOpRef<ModuleOp> module = ModuleOp::create(loc);
+  OpBuilder builder(context);
+  builder.setInsertionPointToEnd(module->getBody());
+  Type pointer = LLVM::LLVMPointerType::get(context);
+  auto type = LLVM::LLVMFunctionType::get(LLVM::LLVMVoidType::get(context),
+                                          {pointer, pointer, pointer});
+  auto function = LLVM::LLVMFuncOp::create(builder, loc, op.getSymName(), type);
+  Block *entry = function.addEntryBlock(builder);
+  builder.setInsertionPointToStart(entry);
+
+  Emitter emitter(builder, loc, target);
+  Kernel kernel(emitter, op, role, target.numericsFor(role), Tile(), options.context,
+                entry->getArgument(0), entry->getArgument(1), entry->getArgument(2));
+  const KernelGenerator *generator = llvm::find_if(
+      kernelGenerators(), [&](const KernelGenerator &g) { return g.matches(kernel); });
+  if (generator == kernelGenerators().end()) {
+    op.emitOpError("has no kernel generator; its ops cannot be one kernel");
+    return failure();
+  }
+  kernel.tile = tileOf(op, target, role, generator->family);
+  if (failed(generator->generate(kernel)))
+    return failure();
+  LLVM::ReturnOp::create(builder, loc, ValueRange());
+
+  std::string prefix;
+  if (!options.dumpKernelsTo.empty())
+    prefix = options.dumpKernelsTo + "/" + op.getSymName().str() + "." +
+             std::string(target.name) + "." + std::string(roleName(role));
+  auto object = objects.emit(*module, prefix);
+  if (failed(object))
+    return failure();
+  size_t before = image.bytes.size();
+  llvm::Expected<uint64_t> offset = appendObject(image.bytes, *object, op.getSymName());
+  if (!offset) {
+    op.emitOpError() << llvm::toString(offset.takeError());
+    return failure();
+  }
+  if (options.explain)
+    options.explain(llvm::formatv(
+        "{0} {1}/{2}: {3}, rows {4}, blocks {5}, keys {6}, prefetch {7}, {8} bytes of code",
+        op.getSymName(), std::string(target.name), std::string(roleName(role)), generator->name,
+        kernel.tile.rows, kernel.tile.blocks, kernel.tile.keys, kernel.tile.prefetch,
+        image.bytes.size() - before));
+  return Generated{*offset, static_cast<uint64_t>(kernel.scratchBytes()), kernel.tile,
+                   generator->family};
+}
+
+static bool sameTile(const Tile &a, const Tile &b) {
+  return a.rows == b.rows && a.blocks == b.blocks && a.keys == b.keys &&
+         a.prefetch == b.prefetch;
+}
+
+LogicalResult ImageBuilder::add(rt::KernelOp op) {
+  FailureOr<Generated> decode = generate(op, Role::Decode);
+  if (failed(decode))
+    return failure();
+  image.kernels.push_back(
+      {op.getSymName().str(), Role::Decode, decode->offset, decode->scratchBytes});
+  // The roles share code where neither numerics nor the tile can differ.
+  bool sameNumerics = target.numericsFor(Role::Decode) == target.numericsFor(Role::Prefill) ||
+                      !touchesActivations(op);
+  FailureOr<Generated> prefill = decode;
+  if (!sameNumerics || !sameTile(decode->tile, tileOf(op, target, Role::Prefill, decode->family)))
+    prefill = generate(op, Role::Prefill);
+  if (failed(prefill))
+    return failure();
+  image.kernels.push_back(
+      {op.getSymName().str(), Role::Prefill, prefill->offset, prefill->scratchBytes});
+  return success();
+}
+
+} // namespace
+
+FailureOr<CodeImage> generateHostCode(ModuleOp module, const Target &target,
+                                      const CodegenOptions &options) {
+  ImageBuilder builder(module.getContext(), target, options);
+  WalkResult walk = module.walk([&](rt::KernelOp op) {
+    return succeeded(builder.add(op)) ? WalkResult::advance() : WalkResult::interrupt();
+  });
+  if (walk.wasInterrupted())
+    return failure();
+  return builder.take();
+}
+
+} // namespace quern::host
