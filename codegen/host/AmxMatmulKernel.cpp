@@ -78,10 +78,10 @@ private:
   Emitter &e;
   const MatmulPlan &plan;
   int64_t depth, rowBytes;
-  Value x;        ///< first of the columns in use, of row 0
-  Value tail;     ///< the same of the rows past the last full tile, padded
-  Value columns;  ///< columns in use
-  Value tiles;    ///< row tiles, the tail's included
+  Value x;       ///< first of the columns in use, of row 0
+  Value tail;    ///< the same of the rows past the last full tile, padded
+  Value columns; ///< columns in use
+  Value tiles;   ///< row tiles, the tail's included
   // Scratch of each matrix (gate and up, or just one) of the panel at hand.
   Value panel[2];  ///< bf16 tiles [depth / 32][2][16 k pairs][16 columns][2]
   Value result[2]; ///< f32 [32 rows][32 columns]
@@ -162,8 +162,8 @@ void AmxMatmulEmitter::decodeBlock(const Weight &weight, Value block, Value pane
         return;
       }
       // Rounds to nearest even; denormals become zero, as in the product.
-      Value pair = e.intrinsic("llvm.x86.avx512bf16.cvtne2ps2bf16.512", e.vec(32, e.bf16()),
-                               {values, even});
+      Value pair =
+          e.intrinsic("llvm.x86.avx512bf16.cvtne2ps2bf16.512", e.vec(32, e.bf16()), {values, even});
       e.store(e.shuffle(pair, pair, interleaved),
               e.offset(tile, half * kTileBytes + column / 2 * kTileRowBytes), 64);
     });
@@ -187,8 +187,8 @@ void AmxMatmulEmitter::multiply(Value tile, int64_t rowTiles, Value panel, Value
   }
   SmallVector<Value> zeros;
   for (int64_t i = 0; i < 2 * rowTiles; ++i)
-    zeros.push_back(e.intrinsic("llvm.x86.tilezero.internal", tileType(),
-                                {tileRows(), tileColumns()}));
+    zeros.push_back(
+        e.intrinsic("llvm.x86.tilezero.internal", tileType(), {tileRows(), tileColumns()}));
   Value groups = e.div(columns, e.index(kPackedGroup));
   Emitter::Values sums =
       e.forLoop(e.index(0), groups, 1, zeros, [&](Value group, ValueRange carried) {
@@ -201,9 +201,9 @@ void AmxMatmulEmitter::multiply(Value tile, int64_t rowTiles, Value panel, Value
         for (int64_t i = 0; i < rowTiles; ++i) {
           Value a = tileLoad(e.offset(rows[i], columnByte), rowBytes);
           for (int half = 0; half < 2; ++half)
-            next.push_back(e.intrinsic("llvm.x86.tdpbf16ps.internal", tileType(),
-                                       {tileRows(), tileColumns(), tileColumns(),
-                                        carried[2 * i + half], a, b[half]}));
+            next.push_back(e.intrinsic(
+                "llvm.x86.tdpbf16ps.internal", tileType(),
+                {tileRows(), tileColumns(), tileColumns(), carried[2 * i + half], a, b[half]}));
         }
         return next;
       });
@@ -219,9 +219,8 @@ void AmxMatmulEmitter::forResultRows(Value tile, int64_t rowTiles,
                                      function_ref<void(Value, Value)> body) {
   Value first = e.mul(tile, e.index(kTileRows));
   Value count = e.minU(e.sub(k.rows(), first), e.index(rowTiles * kTileRows));
-  e.forLoop(e.index(0), count, 1, [&](Value r) {
-    body(e.add(first, r), e.mul(r, e.index(kResultRowBytes)));
-  });
+  e.forLoop(e.index(0), count, 1,
+            [&](Value r) { body(e.add(first, r), e.mul(r, e.index(kResultRowBytes))); });
 }
 
 void AmxMatmulEmitter::storeProduct(const Weight &weight, Value out, Value firstColumn, Value bias,

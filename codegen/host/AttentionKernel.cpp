@@ -39,8 +39,7 @@ struct Plan {
   bool online = false;
 };
 
-template <typename Op>
-void readOp(Op op, Plan &plan) {
+template <typename Op> void readOp(Op op, Plan &plan) {
   plan.op = op;
   plan.q = op.getQ();
   plan.kv = op.getKv();
@@ -115,8 +114,7 @@ private:
   /// acc = acc * corrections + probabilities * values; no correction: acc + ...
   void accumulate(Value values, Value count, ArrayRef<Value> corrections,
                   function_ref<Value(int64_t, Value)> probability);
-  void storeResult(Value result, Value value, Value row, Value head, int64_t vector,
-                   Value inverse);
+  void storeResult(Value result, Value value, Value row, Value head, int64_t vector, Value inverse);
 
   Value accumulator(int64_t vector, int64_t column) {
     return e.offset(accumulators, (vector * headDim + column) * 4);
@@ -137,8 +135,8 @@ private:
   int64_t headDim, groupHeads, size, keyVectors, elementBytes;
   KvArgs kv;
   Value q, pageStride, pageBytes;
-  Value accumulators;  ///< scratch, f32 [size][head_dim]
-  Value probabilities; ///< scratch, f32 [size][keys]; in passes: [size][context]
+  Value accumulators;         ///< scratch, f32 [size][head_dim]
+  Value probabilities;        ///< scratch, f32 [size][keys]; in passes: [size][context]
   int64_t probabilityRow = 0; ///< bytes from vector to vector
 };
 
@@ -226,7 +224,8 @@ std::pair<Value, Value> AttentionEmitter::stepPointers(const Group &group, Value
   Value page = e.mul(loadIndex(e.offset(group.pages, entry)), pageBytes);
   Value head = e.offset(e.offset(kv.pool, page), e.mul(group.kvHead, e.index(2 * halfBytes)));
   Value keys = e.offset(head, e.mul(inPage, e.index(elementBytes)));
-  Value values = e.offset(e.offset(head, halfBytes), e.mul(inPage, e.index(headDim * elementBytes)));
+  Value values =
+      e.offset(e.offset(head, halfBytes), e.mul(inPage, e.index(headDim * elementBytes)));
   return {keys, values};
 }
 
@@ -235,7 +234,8 @@ Value AttentionEmitter::masked(Value score, Value slot, Value firstKey) {
   for (int64_t lane = 0; lane < kLanes; ++lane)
     counting[lane] = lane;
   auto type = e.vec(kLanes, e.i32());
-  Value lane = arith::ConstantOp::create(e.b, e.loc, DenseElementsAttr::get(type, ArrayRef(counting)));
+  Value lane =
+      arith::ConstantOp::create(e.b, e.loc, DenseElementsAttr::get(type, ArrayRef(counting)));
   Value key = e.add(lane, e.broadcast(e.truncate(firstKey, e.i32())));
   Value own = e.broadcast(e.truncate(slot, e.i32()));
   Value nothing = e.constant(lanes(), -std::numeric_limits<double>::infinity());
@@ -250,8 +250,8 @@ SmallVector<SmallVector<Value>> AttentionEmitter::scores(const Group &group, Val
                                                          Value keys) {
   Value zero = e.constant(lanes(), 0.0);
   SmallVector<Value> zeros(size * keyVectors, zero);
-  Emitter::Values sums = e.forLoop(
-      e.index(0), e.index(headDim), 1, zeros, [&](Value d, ValueRange carried) {
+  Emitter::Values sums =
+      e.forLoop(e.index(0), e.index(headDim), 1, zeros, [&](Value d, ValueRange carried) {
         Value row = e.offset(keys, e.mul(d, e.index(kPageTokens * elementBytes)));
         SmallVector<Value> key;
         for (int64_t v = 0; v < keyVectors; ++v)
@@ -413,8 +413,8 @@ void AttentionEmitter::finish(const Group &group, ValueRange sums) {
   }
 }
 
-void AttentionEmitter::storeResult(Value result, Value value, Value row, Value head,
-                                   int64_t vector, Value inverse) {
+void AttentionEmitter::storeResult(Value result, Value value, Value row, Value head, int64_t vector,
+                                   Value inverse) {
   int64_t columns = plan.heads * headDim;
   auto scaled = [&](int64_t column) {
     return e.mul(e.load(lanes(), accumulator(vector, column), 64), inverse);
@@ -442,7 +442,8 @@ LogicalResult generateAttention(Kernel &k) {
   auto type = cast<lm::KvCacheType>(plan.kv.getType());
   int64_t unit = plan.quantized ? kPackedGroup : kLanes;
   if (type.getPage() != kPageTokens)
-    return k.emitError() << "expected pages of " << kPageTokens << " tokens, got " << type.getPage();
+    return k.emitError() << "expected pages of " << kPageTokens << " tokens, got "
+                         << type.getPage();
   if (type.getHeadDim() % unit != 0)
     return k.emitError() << "expected head_dim to be a multiple of " << unit << ", got "
                          << type.getHeadDim();
