@@ -1,0 +1,227 @@
+//===- RtOps.cpp - Syntax and checks of runtime programs ------------------===//
+//
+// Labels in comments (`dispatch_c1`) are those of docs/spec.md.
+//
+//===----------------------------------------------------------------------===//
+#include "dialects/rt/Rt.h"
+#include "dialects/rt/Syntax.h"
+
+#include "mlir/IR/Builders.h"
+#include "mlir/Interfaces/FunctionImplementation.h"
+
+using namespace mlir;
+using namespace quern;
+using namespace quern::rt;
+
+#define GET_OP_CLASSES
+#include "dialects/rt/RtOps.cpp.inc"
+
+//===----------------------------------------------------------------------===//
+// Kernels
+//===----------------------------------------------------------------------===//
+
+SmallVector<Type> KernelOp::getArgTypes() {
+  SmallVector<Type> types(getFunctionType().getInputs());
+  for (Type type : getFunctionType().getResults())
+    if (!isa<lm::KvCacheType>(type))
+      types.push_back(type);
+  return types;
+}
+
+LogicalResult KernelOp::verify() {
+  // rt_kernel_c1
+  if (failed(lm::verifyKernelBody(*this, getBody(),
+                                  getFunctionType().getInputs(),
+                                  getFunctionType().getResults())))
+    return failure();
+  // rt_kernel_c2
+  return lm::verifyTiles(*this, getTilesAttr());
+}
+
+// @name(%a: type, ...) -> (types) attributes {...} {...}
+ParseResult KernelOp::parse(OpAsmParser &parser, OperationState &state) {
+  StringAttr name;
+  SmallVector<OpAsmParser::Argument> arguments;
+  SmallVector<Type> inputs, results;
+  if (parser.parseSymbolName(name, "sym_name", state.attributes) ||
+      parser.parseArgumentList(arguments, AsmParser::Delimiter::Paren,
+                               /*allowType=*/true) ||
+      parser.parseOptionalArrowTypeList(results) ||
+      parser.parseOptionalAttrDictWithKeyword(state.attributes) ||
+      parser.parseRegion(*state.addRegion(), arguments))
+    return failure();
+  for (const OpAsmParser::Argument &argument : arguments)
+    inputs.push_back(argument.type);
+  state.addAttribute(
+      "function_type",
+      TypeAttr::get(parser.getBuilder().getFunctionType(inputs, results)));
+  return success();
+}
+
+void KernelOp::print(OpAsmPrinter &printer) {
+  printer << ' ';
+  printer.printSymbolName(getSymName());
+  printer << '(';
+  llvm::interleaveComma(
+      getBody().getArguments(), printer,
+      [&](BlockArgument argument) { printer.printRegionArgument(argument); });
+  printer << ") -> (" << getFunctionType().getResults() << ")";
+  printer.printOptionalAttrDictWithKeyword((*this)->getAttrs(),
+                                           {"sym_name", "function_type"});
+  printer << ' ';
+  printer.printRegion(getBody(), /*printEntryBlockArgs=*/false);
+}
+
+//===----------------------------------------------------------------------===//
+// Programs
+//===----------------------------------------------------------------------===//
+
+LogicalResult ProgramOp::verify() {
+  // program_c1
+  if (llvm::range_size(getBody().getOps<PrologueOp>()) != 1 ||
+      llvm::range_size(getBody().getOps<EpilogueOp>()) != 1)
+    return emitOpError("expected one rt.prologue and one rt.epilogue");
+  // program_c2
+  for (auto layer : getLayers().getAsRange<FlatSymbolRefAttr>())
+    if (!isa_and_nonnull<BlockOp>(
+            mlir::SymbolTable::lookupSymbolIn(*this, layer.getAttr())))
+      return emitOpError() << "expected layer " << layer
+                           << " to be an rt.block of the program";
+  // program_c3
+  for (Operation &op : getBody().front())
+    if (!isa<BufferOp, PrologueOp, BlockOp, EpilogueOp>(op))
+      return op.emitOpError("is not allowed in a program");
+  return success();
+}
+
+LogicalResult BufferOp::verify() {
+  // buffer_c1
+  if (!getBytesPerRowAttr() == !getBytesAttr())
+    return emitOpError("expected either bytes_per_row or bytes");
+  // buffer_c2
+  if (getBytesAttr() && getCopies() != 1)
+    return emitOpError("expected copies of rows only, but the size is fixed");
+  // buffer_c3
+  if (getKind() == BufferKind::Logits &&
+      (!getBytesPerRowAttr() || getCopies() != 1 ||
+       getRows() != RowSpace::Logits))
+    return emitOpError(
+        "expected the caller's logits to be one copy of logit rows");
+  return success();
+}
+
+LogicalResult WeightSlotOp::verify() {
+  auto type = dyn_cast<RankedTensorType>(getType());
+  // weight_slot_c1
+  if (!type || !type.hasStaticShape() || !lm::formatOf(type))
+    return emitOpError() << "expected a static tensor, but got " << getType();
+  // weight_slot_c2
+  for (WeightSlotOp slot : (*this)->getBlock()->getOps<WeightSlotOp>())
+    if (slot != *this && slot.getName() == getName() &&
+        slot->isBeforeInBlock(*this))
+      return emitOpError() << "is declared twice: '" << getName() << "'";
+  // weight_slot_c3
+  lm::RangesAttr ranges = getRangesAttr();
+  if (!ranges)
+    return success();
+  const int64_t extent = getSplit() == lm::MatmulSplit::N
+                             ? type.getDimSize(0)
+                             : type.getShape().back();
+  if (ranges.getSegments() != 1 || ranges.getExtent(0) != extent)
+    return emitOpError() << "expected ranges of one segment over " << extent
+                         << " elements, but got " << ranges;
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// Dispatches
+//===----------------------------------------------------------------------===//
+
+/// Checks one argument that names a buffer against the kernel's type.
+static LogicalResult verifyBufferArg(DispatchOp op, ArgAttr arg, Type type) {
+  auto program = op->getParentOfType<ProgramOp>();
+  auto buffer = dyn_cast_or_null<BufferOp>(
+      SymbolTable::lookupSymbolIn(program, arg.getName()));
+  // dispatch_c4
+  if (!buffer)
+    return op.emitOpError() << "names unknown buffer @" << arg.getName();
+  std::optional<int64_t> bytes = bytesPerRow(type);
+  if (!bytes || !buffer.getBytesPerRow())
+    return success();
+  // dispatch_c5
+  if (static_cast<int64_t>(*buffer.getBytesPerRow()) != *bytes)
+    return op.emitOpError() << "expected buffer @" << arg.getName() << " of "
+                            << *bytes << " bytes per row for " << type
+                            << ", but it has " << *buffer.getBytesPerRow();
+  // dispatch_c6
+  if (static_cast<int64_t>(buffer.getCopies()) != copiesOf(type))
+    return op.emitOpError()
+           << "expected buffer @" << arg.getName() << " of " << copiesOf(type)
+           << " copies for " << type << ", but it has " << buffer.getCopies();
+  return success();
+}
+
+/// Checks one argument against the kernel's type.
+static LogicalResult verifyArg(DispatchOp op, ArgAttr arg, Type type) {
+  // dispatch_c7
+  if (arg.isRanged() && (!op.getRangesAttr() ||
+                         arg.getSegment() >= op.getRangesAttr().getSegments()))
+    return op.emitOpError() << "has no ranges of segment " << arg.getSegment();
+  switch (arg.getKind()) {
+  case ArgKind::Buffer:
+    return verifyBufferArg(op, arg, type);
+  case ArgKind::Kv:
+    // dispatch_c8
+    if (!isa<lm::KvCacheType>(type))
+      return op.emitOpError() << "expected a " << type << ", but got kv";
+    return success();
+  case ArgKind::Step:
+    // dispatch_c9
+    if (!getElementTypeOrSelf(type).isInteger(32))
+      return op.emitOpError()
+             << "expected a " << type << ", but got step " << arg.getName();
+    return success();
+  case ArgKind::Weight:
+    break;
+  }
+  // dispatch_c10
+  for (WeightSlotOp slot : op->getBlock()->getOps<WeightSlotOp>())
+    if (slot.getName() == arg.getName()) {
+      if (slot.getType() == type)
+        return success();
+      return op.emitOpError()
+             << "expected weight '" << arg.getName() << "' of " << type
+             << ", but its slot has " << slot.getType();
+    }
+  return op.emitOpError() << "names weight '" << arg.getName()
+                          << "', which has no slot in this list";
+}
+
+LogicalResult DispatchOp::verifySymbolUses(SymbolTableCollection &symbolTable) {
+  // dispatch_c1: kernels are beside the program, not in it.
+  auto module = (*this)->getParentOfType<ModuleOp>();
+  auto kernel = symbolTable.lookupSymbolIn<KernelOp>(module, getKernelAttr());
+  if (!kernel)
+    return emitOpError() << "names unknown kernel " << getKernelAttr();
+  // dispatch_c2
+  SmallVector<Type> types = kernel.getArgTypes();
+  if (getArgs().size() != types.size())
+    return emitOpError() << "expected " << types.size() << " arguments for "
+                         << getKernelAttr() << ", but got " << getArgs().size();
+  // dispatch_c3
+  if (getSplit() != kernel.getSplit())
+    return emitOpError() << "expected split = "
+                         << lm::stringifyKernelSplit(kernel.getSplit())
+                         << " as the kernel has";
+  if (getRangesAttr() && getSplit() != lm::KernelSplit::Shares)
+    return emitOpError("expected no ranges when rows are split");
+  if (getRangesAttr() &&
+      getRangesAttr().getShares() !=
+          static_cast<int64_t>(
+              (*this)->getParentOfType<ProgramOp>().getShares()))
+    return emitOpError() << "expected ranges of as many shares as the program";
+  for (auto [arg, type] : llvm::zip(getArgs().getAsRange<ArgAttr>(), types))
+    if (failed(verifyArg(*this, arg, type)))
+      return failure();
+  return success();
+}
