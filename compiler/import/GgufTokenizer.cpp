@@ -158,26 +158,23 @@ private:
   int64_t vocab;
 };
 
-/// Byte-level BPE is what GGUF calls "gpt2".
-void checkModel(const GgufFile &file, TokenizerReader &reader) {
-  constexpr std::string_view kKey = "tokenizer.ggml.model";
-  std::string model = reader.text(kKey);
-  const GgufValue *value = file.find(kKey);
-  if (!value)
-    reader.failMissing(kKey);
-  else if (model != "gpt2")
-    reader.fail(unsupported("the tokenizer is " + quoted(model) +
-                                "; \"gpt2\" (byte-level BPE) is supported",
-                            value->offset()));
-}
-
 } // namespace
 
-ImportResult<TokenizerSpec> readTokenizer(const GgufFile &file, int64_t vocab) {
+ImportResult<std::optional<TokenizerSpec>> readTokenizer(const GgufFile &file,
+                                                         int64_t vocab) {
+  constexpr std::string_view kModelKey = "tokenizer.ggml.model";
+  const GgufValue *value = file.find(kModelKey);
+  if (!value)
+    return std::optional<TokenizerSpec>();
   TokenizerReader reader(file, vocab);
-  checkModel(file, reader);
+  std::string model = reader.text(kModelKey);
   if (reader.error)
     return *reader.error;
+  // Byte-level BPE is what GGUF calls "gpt2".
+  if (model != "gpt2")
+    return unsupported("the tokenizer is " + quoted(model) +
+                           "; \"gpt2\" (byte-level BPE) is supported",
+                       value->offset());
   TokenizerSpec spec;
   spec.tokens = reader.texts("tokenizer.ggml.tokens");
   if (!reader.error)
@@ -200,7 +197,7 @@ ImportResult<TokenizerSpec> readTokenizer(const GgufFile &file, int64_t vocab) {
   spec.chatTemplate = reader.text("tokenizer.chat_template");
   if (reader.error)
     return *reader.error;
-  return spec;
+  return std::optional(std::move(spec));
 }
 
 } // namespace quern::importer
