@@ -58,16 +58,9 @@ Value Kernel::scratch(int64_t bytes) {
 
 int64_t columnsOf(Value value) { return cast<RankedTensorType>(value.getType()).getShape().back(); }
 
-BlockFormat formatOf(Value value) {
-  Type element = cast<RankedTensorType>(value.getType()).getElementType();
-  if (auto block = dyn_cast<lm::BlockType>(element))
-    return block.getFormat();
-  if (element.isF16())
-    return BlockFormat::F16;
-  return element.isBF16() ? BlockFormat::BF16 : BlockFormat::F32;
-}
+BlockFormat formatOf(Value value) { return lm::formatOf(value.getType()).value(); }
 
-bool isActivation(Value value) { return formatOf(value) == BlockFormat::A8; }
+bool isActivation(Value value) { return lm::isQuantizedActivations(value.getType()); }
 
 /// int8 numerics: q = round(x * 127 / amax), its scale, the sums of both halves.
 static void storeInt8Group(Kernel &k, Value row, int64_t columns, Value group, Value low,

@@ -292,6 +292,12 @@ bool matchesMatmul(Kernel &k) { return planMatmul(k).has_value(); }
 
 LogicalResult generateMatmul(Kernel &k) {
   MatmulPlan plan = *planMatmul(k);
+  for (const Projection &projection : plan.projections) {
+    int64_t unit = packedFormat(formatOf(projection.weight)).superblockColumns();
+    if (plan.depth() % unit != 0)
+      return k.emitError() << "sums over " << plan.depth() << " columns, expected a multiple of "
+                           << unit;
+  }
   MatmulEmitter emitter(k, plan);
   if (plan.epilogue != MatmulPlan::Epilogue::Store)
     return emitter.emitSwiglu();
