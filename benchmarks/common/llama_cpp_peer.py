@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import ctypes
 import json
+import pathlib
 import random
 import statistics
 import time
@@ -24,6 +25,40 @@ MICRO_BATCH = 512
 @llama_cpp.llama_log_callback
 def _silent(level, text, user_data):
     """Drops llama.cpp's log. A module-level name: the library keeps only the bare pointer."""
+
+
+class _PoolParameters(ctypes.Structure):
+    """ggml_threadpool_params of ggml.h."""
+
+    _fields_ = [("cpumask", ctypes.c_bool * 512), ("n_threads", ctypes.c_int),
+                ("prio", ctypes.c_int), ("poll", ctypes.c_uint32),
+                ("strict_cpu", ctypes.c_bool), ("paused", ctypes.c_bool)]
+
+
+class _ThreadPool:
+    """Threads that outlive a step, as llama-bench attaches them.
+
+    Without this, a build without OpenMP starts its threads anew for every token. The bindings do
+    not cover these functions, so they are looked up in the libraries beside them.
+    """
+
+    def __init__(self, context, threads: int):
+        folder = pathlib.Path(llama_cpp.__file__).parent / "lib"
+        self.cpu = ctypes.CDLL(str(folder / "libggml-cpu.so"))
+        self.cpu.ggml_threadpool_new.restype = ctypes.c_void_p
+        self.cpu.ggml_threadpool_free.argtypes = [ctypes.c_void_p]
+        parameters = _PoolParameters()
+        base = ctypes.CDLL(str(folder / "libggml-base.so"))
+        base.ggml_threadpool_params_init(ctypes.byref(parameters), threads)
+        self.pool = self.cpu.ggml_threadpool_new(ctypes.byref(parameters))
+        if not self.pool:
+            raise RuntimeError(f"llama.cpp could not start {threads} threads")
+        llama = ctypes.CDLL(str(folder / "libllama.so"))
+        llama.llama_attach_threadpool.argtypes = [ctypes.c_void_p] * 3
+        llama.llama_attach_threadpool(context, self.pool, None)
+
+    def close(self) -> None:
+        self.cpu.ggml_threadpool_free(self.pool)
 
 
 def system_info() -> str:
@@ -51,11 +86,13 @@ class Session:
         self.context = llama_cpp.llama_init_from_model(self.model, options)
         if not self.context:
             raise RuntimeError(f"llama.cpp could not make a context of {context}")
+        self.pool = _ThreadPool(self.context, threads)
         vocabulary = llama_cpp.llama_model_get_vocab(self.model)
         self.vocabulary_size = llama_cpp.llama_vocab_n_tokens(vocabulary)
 
     def close(self) -> None:
         llama_cpp.llama_free(self.context)
+        self.pool.close()
         llama_cpp.llama_model_free(self.model)
 
     def clear(self) -> None:
