@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <fstream>
 #include <functional>
 #include <random>
@@ -218,6 +219,14 @@ std::vector<BadFile> BadFiles() {
          return WithValue("k", value)(b, offset);
        },
        kMalformed, "18446744073709551612 bytes long"},
+      {"second_string_past_end",
+       [](GgufBuilder& b, uint64_t& offset) {
+         Value value = HollowArray(8, 2);
+         AppendString(value.bytes, "abc");
+         Append<uint64_t>(value.bytes, 1u << 20);
+         return WithValue("k", value, 4 + 8 + 8 + 3)(b, offset);
+       },
+       kMalformed, "a string of key \"k\" is 1048576 bytes long"},
       {"bool_7", WithValue("k", Bool(7)), kMalformed, "truth value 7"},
       {"alignment_0", WithValue("general.alignment", U32(0)), kMalformed, "alignment is 0"},
       {"alignment_48", WithValue("general.alignment", U32(48)), kMalformed, "alignment is 48"},
@@ -287,6 +296,31 @@ TEST(Gguf, RefusesTheFileCutAtEveryByte) {
     EXPECT_EQ(file.error().code, ImportErrorCode::Malformed);
   }
   EXPECT_TRUE(parseGguf(bytes).ok());
+}
+
+// A directory that claims a lot costs neither time nor memory: 16 Mi empty strings, 128 MiB.
+TEST(Gguf, ReadsALongHostileArrayQuickly) {
+  GgufBuilder builder;
+  Value value = HollowArray(8, 1u << 24);
+  value.bytes.resize(value.bytes.size() + (uint64_t{8} << 24));
+  builder.Set("k", std::move(value));
+  builder.Set("l", Bool(9));
+  Bytes bytes = builder.Build();
+  auto start = std::chrono::steady_clock::now();
+  ImportResult<GgufFile> file = parseGguf(bytes);
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(1));
+  ASSERT_FALSE(file.ok());
+  EXPECT_NE(file.error().message.find("truth value 9"), std::string::npos) << file.error().str();
+}
+
+TEST(Gguf, RefusesADirectoryAboveTheLimit) {
+  GgufBuilder builder;
+  Value value = HollowArray(/*U8*/ 0, uint64_t{257} << 20);
+  value.bytes.resize(value.bytes.size() + (uint64_t{257} << 20));
+  builder.Set("k", std::move(value));
+  ImportResult<GgufFile> file = parseGguf(builder.Build());
+  ASSERT_FALSE(file.ok());
+  EXPECT_EQ(file.error().code, ImportErrorCode::Malformed);
 }
 
 TEST(Gguf, SurvivesRandomDamage) {
