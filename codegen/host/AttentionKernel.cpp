@@ -6,11 +6,11 @@
 //
 // Work is cut in query vectors (one row, one head); those of an attention tile
 // that read the same kv head are taken in groups of `tile.rows`, so that a group
-// shares every load of keys and values. A group that is not full repeats its
-// last vector. Per vector the order of all arithmetic is fixed: scores sum over
-// head_dim ascending, steps of `keys` keys come in ascending order, and so do
-// the keys of a step; a step that a vector does not see adds exact zeros. A
-// result so depends on nothing but its own query and prefix.
+// shares every load of keys and values. One vector left over goes alone; a group
+// of several that is not full repeats its last vector. Per vector the order of all arithmetic is
+// fixed: scores sum over head_dim ascending, steps of `keys` keys come in ascending order, and so
+// do the keys of a step; a step that a vector does not see adds exact zeros. A result so depends on
+// nothing but its own query and prefix.
 //
 //===----------------------------------------------------------------------===//
 #include "codegen/host/Kernel.h"
@@ -87,10 +87,7 @@ public:
       : k(k), e(k.e), plan(plan), type(cast<lm::KvCacheType>(plan.kv.getType())) {
     headDim = type.getHeadDim();
     groupHeads = plan.heads / type.getHeads();
-    // A decoded row brings only the heads of its group.
-    size = std::max<int64_t>(k.tile.rows, 1);
-    if (k.role == Role::Decode)
-      size = std::min(size, groupHeads);
+    groupSize = std::max<int64_t>(k.tile.rows, 1);
     keyVectors = plan.keys / kLanes;
     elementBytes = type.getElementType().getIntOrFloatBitWidth() / 8;
   }
@@ -132,7 +129,9 @@ private:
   Emitter &e;
   const Plan &plan;
   lm::KvCacheType type;
-  int64_t headDim, groupHeads, size, keyVectors, elementBytes;
+  int64_t headDim, groupHeads, keyVectors, elementBytes;
+  int64_t groupSize; ///< vectors of a full group
+  int64_t size = 0;  ///< vectors of the group that code is emitted for
   KvArgs kv;
   Value q, pageStride, pageBytes;
   Value accumulators;         ///< scratch, f32 [size][head_dim]
@@ -145,10 +144,10 @@ void AttentionEmitter::emit() {
   kv = k.kvArgument(plan.kv);
   pageStride = k.pageTableStride();
   pageBytes = k.pageBytes();
-  accumulators = k.scratch(size * headDim * 4);
+  accumulators = k.scratch(groupSize * headDim * 4);
   int64_t context = (k.context + kPageTokens - 1) / kPageTokens * kPageTokens;
   probabilityRow = (plan.online ? plan.keys : context) * 4;
-  probabilities = k.scratch(size * probabilityRow);
+  probabilities = k.scratch(groupSize * probabilityRow);
 
   Value headBegin = e.index(0), headEnd = e.index(plan.heads);
   if (k.op.getSplit() == lm::KernelSplit::Shares) {
@@ -168,7 +167,7 @@ void AttentionEmitter::emitTile(Value tile, Value headBegin, Value headEnd) {
     firstRow = maxI(firstRow, k.rangeBegin(0));
     endRow = minI(endRow, k.rangeEnd(0));
   }
-  Value rows = e.sub(endRow, firstRow);
+  Value rows = maxI(e.sub(endRow, firstRow), e.index(0));
   Value pages = e.offset(kv.pageTable, e.mul(e.mul(sequence, pageStride), e.index(4)));
   Value perKvHead = e.index(groupHeads);
   Value kvEnd = e.div(e.add(headEnd, e.index(groupHeads - 1)), perKvHead);
@@ -177,12 +176,20 @@ void AttentionEmitter::emitTile(Value tile, Value headBegin, Value headEnd) {
     Value end = minI(headEnd, e.mul(e.add(kvHead, e.index(1)), perKvHead));
     Value headCount = e.sub(end, first);
     Value count = e.mul(rows, headCount);
-    e.forLoop(e.index(0), count, size, [&](Value begin) {
+    auto attend = [&](Value begin, int64_t vectors) {
+      size = vectors;
       Group group = makeGroup(begin, count, firstRow, first, headCount);
       group.kvHead = kvHead;
       group.pages = pages;
       plan.online ? attendOnline(group) : attendInPasses(group);
-    });
+    };
+    if (groupSize == 1)
+      return e.forLoop(e.index(0), count, 1, [&](Value begin) { attend(begin, 1); });
+    Value leavesOne = e.equal(e.rem(count, e.index(groupSize)), e.index(1));
+    Value last = e.sub(count, e.index(1));
+    e.forLoop(e.index(0), e.select(leavesOne, last, count), groupSize,
+              [&](Value begin) { attend(begin, groupSize); });
+    e.ifThen(leavesOne, [&] { attend(last, 1); });
   });
 }
 

@@ -1,0 +1,12 @@
+# Kernels run as the executor runs them, on every target that this machine can run.
+quern_mlir_library(quern_kernel_harness SOURCES ${CMAKE_CURRENT_LIST_DIR}/kernel_harness.cc
+  LINK quern_host_codegen quern_amx_emulator GTest::gtest)
+
+# quern_kernel_test(NAME): a GoogleTest binary from NAME.cc. It sees no MLIR: the harness does.
+function(quern_kernel_test name)
+  quern_runtime_test(${name} SOURCES ${name}.cc LINK quern_kernel_harness)
+endfunction()
+
+quern_kernel_test(attention_kernel_test)
+quern_kernel_test(amx_matmul_kernel_test)
+quern_kernel_test(matmul_kernel_test)

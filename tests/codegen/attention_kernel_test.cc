@@ -1,0 +1,292 @@
+// Attention kernels against the definition in double precision, over scrambled pages whose unused
+// parts hold NaN, on every target that this machine can run.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <numeric>
+
+#include "tests/codegen/kernel_harness.h"
+
+namespace quern::test {
+namespace {
+
+constexpr int64_t kPage = 32;
+constexpr int64_t kMaxContext = 128;
+
+struct Shape {
+  int64_t heads, kv_heads, head_dim;
+  int64_t window = 0;
+  int64_t columns() const { return heads * head_dim; }
+  int64_t group() const { return heads / kv_heads; }
+};
+
+/// A step: for every sequence, the context after it and how many rows it brings.
+struct Sequence {
+  int64_t context, rows;
+};
+const std::vector<Sequence> kMixedStep = {{1, 1}, {31, 3}, {32, 32}, {33, 17}, {100, 33}, {100, 1}};
+
+class Step {
+ public:
+  Step(const Shape& shape, std::vector<Sequence> sequences, bool f32_cache, unsigned seed)
+      : shape(shape), f32_cache(f32_cache), random_(seed) {
+    for (size_t s = 0; s < sequences.size(); ++s)
+      AddSequence(static_cast<int32_t>(s), sequences[s]);
+    page_bytes = shape.kv_heads * 2 * shape.head_dim * kPage * element_bytes();
+    AllocatePages(sequences);
+    q = std::make_unique<Buffer>(RandomFloats(random_, rows() * shape.columns()));
+  }
+
+  int64_t rows() const { return static_cast<int64_t>(slots.size()); }
+  int64_t element_bytes() const { return f32_cache ? 4 : 2; }
+  std::vector<int64_t> dims() const {
+    return {rows(), static_cast<int64_t>(tiles.size() / 4), kMaxContext / kPage, page_bytes};
+  }
+  std::vector<const void*> args(const Buffer& result) const {
+    return {q->data(),    pool->data(),        page_table.data(), tiles.data(),
+            slots.data(), row_sequence.data(), slots.data(),      result.data()};
+  }
+
+  /// Attention of `row` and `head` by the definition. (head_dim)
+  std::vector<double> Expected(int64_t row, int64_t head, double scale) const {
+    const float* query = q->as<float>() + row * shape.columns() + head * shape.head_dim;
+    const int64_t slot = slots[row];
+    const int64_t first = shape.window > 0 ? std::max<int64_t>(0, slot - shape.window + 1) : 0;
+    std::vector<double> scores;
+    for (int64_t t = first; t <= slot; ++t) {
+      double sum = 0;
+      for (int64_t d = 0; d < shape.head_dim; ++d)
+        sum += double(query[d]) * Element(row_sequence[row], t, head / shape.group(), d, false);
+      scores.push_back(sum * scale);
+    }
+    const double best = *std::max_element(scores.begin(), scores.end());
+    double total = 0;
+    for (double& score : scores) total += score = std::exp(score - best);
+    std::vector<double> out(shape.head_dim);
+    for (int64_t t = first; t <= slot; ++t)
+      for (int64_t d = 0; d < shape.head_dim; ++d)
+        out[d] += scores[t - first] / total *
+                  Element(row_sequence[row], t, head / shape.group(), d, true);
+    return out;
+  }
+
+  Shape shape;
+  bool f32_cache;
+  int64_t page_bytes = 0;
+  std::vector<int32_t> tiles, slots, row_sequence, page_table;
+  std::unique_ptr<Buffer> q, pool;
+
+ private:
+  void AddSequence(int32_t sequence, const Sequence& from) {
+    for (int64_t i = 0; i < from.rows; ++i) {
+      if (i % 16 == 0)
+        tiles.insert(tiles.end(),
+                     {static_cast<int32_t>(slots.size()),
+                      static_cast<int32_t>(std::min<int64_t>(16, from.rows - i)), sequence, 0});
+      slots.push_back(static_cast<int32_t>(from.context - from.rows + i));
+      row_sequence.push_back(sequence);
+    }
+  }
+
+  // Gives every sequence its pages in random order; what no token wrote stays NaN.
+  void AllocatePages(const std::vector<Sequence>& sequences) {
+    const int64_t stride = kMaxContext / kPage;
+    std::vector<int32_t> order(sequences.size() * stride);
+    std::iota(order.begin(), order.end(), 0);
+    std::shuffle(order.begin(), order.end(), random_);
+    page_table.assign(order.begin(), order.end());
+    pool = std::make_unique<Buffer>(order.size() * page_bytes);
+    std::memset(pool->data(), 0xff, pool->size());
+    std::normal_distribution<float> normal;
+    for (size_t s = 0; s < sequences.size(); ++s)
+      for (int64_t t = 0; t < sequences[s].context; ++t)
+        for (int64_t g = 0; g < shape.kv_heads; ++g)
+          for (int64_t d = 0; d < shape.head_dim; ++d)
+            for (bool value : {false, true}) {
+              const float x = normal(random_);
+              uint8_t* at = Address(static_cast<int32_t>(s), t, g, d, value);
+              const uint16_t half = f32ToF16(x);
+              f32_cache ? std::memcpy(at, &x, 4) : std::memcpy(at, &half, 2);
+            }
+  }
+
+  uint8_t* Address(int32_t sequence, int64_t t, int64_t g, int64_t d, bool value) const {
+    const int64_t page = page_table[sequence * (kMaxContext / kPage) + t / kPage];
+    const int64_t in_page = t % kPage, half = shape.head_dim * kPage;
+    const int64_t element =
+        g * 2 * half + (value ? half + in_page * shape.head_dim + d : d * kPage + in_page);
+    return pool->data() + page * page_bytes + element * element_bytes();
+  }
+  double Element(int32_t sequence, int64_t t, int64_t g, int64_t d, bool value) const {
+    const uint8_t* at = Address(sequence, t, g, d, value);
+    float x;
+    uint16_t half;
+    f32_cache ? std::memcpy(&x, at, 4) : std::memcpy(&half, at, 2);
+    return f32_cache ? x : f16ToF32(half);
+  }
+
+  std::mt19937 random_;
+};
+
+enum class Output { kFloat, kQuantized };
+
+struct Variant {
+  bool online = true;
+  int key_tile = 32;
+  bool f32_cache = false;
+  Output output = Output::kFloat;
+  const char* split = "shares";
+};
+
+std::string KernelText(const Shape& shape, const Variant& variant) {
+  const std::string rows = "tensor<?x" + std::to_string(shape.columns()) + "xf32>";
+  const std::string codes = "tensor<?x" + std::to_string(shape.columns()) + "x!lm.block<a8>>";
+  const std::string kv = "!lm.kv_cache<heads = " + std::to_string(shape.kv_heads) +
+                         ", head_dim = " + std::to_string(shape.head_dim) + ", page = 32, " +
+                         (variant.f32_cache ? "f32" : "f16") + ">";
+  const bool quantized = variant.output == Output::kQuantized;
+  std::string text = "rt.kernel @attention(%q: " + rows + ", %kv: " + kv +
+                     ", %p: tensor<?xi32>) -> (" + (quantized ? codes : rows) +
+                     ") attributes {split = #lm<kernel_split " + variant.split + ">} {\n";
+  text += std::string("  %y = lm.") + (variant.online ? "online_attention" : "attention") +
+          " %q, %kv, %p heads = " + std::to_string(shape.heads) +
+          ", scale = 0.125, window = " + std::to_string(shape.window) +
+          (variant.online ? ", key_tile = " + std::to_string(variant.key_tile) : "") + " : (" +
+          rows + ", " + kv + ", tensor<?xi32>) -> " + rows + "\n";
+  if (quantized) text += "  %z = lm.quantize %y : " + rows + " -> " + codes + "\n";
+  return text + "  lm.yield " + (quantized ? "%z : " + codes : "%y : " + rows) + "\n}\n";
+}
+
+// All heads, in two shares that cut a kv head's group where it can.
+void RunShares(const CompiledKernel& kernel, const Step& step, const Buffer& result) {
+  const int64_t cut = step.shape.heads / 2 * step.shape.head_dim;
+  kernel.Run(step.args(result), step.dims(), {0, cut});
+  kernel.Run(step.args(result), step.dims(), {cut, step.shape.columns()});
+}
+
+void ExpectCorrect(const Step& step, const float* got) {
+  double worst = 0;
+  for (int64_t row = 0; row < step.rows(); ++row)
+    for (int64_t head = 0; head < step.shape.heads; ++head) {
+      const std::vector<double> want = step.Expected(row, head, 0.125);
+      for (int64_t d = 0; d < step.shape.head_dim; ++d) {
+        const double error =
+            std::abs(got[row * step.shape.columns() + head * step.shape.head_dim + d] - want[d]);
+        // A NaN must not pass for a small error.
+        worst =
+            std::isnan(error) ? std::numeric_limits<double>::infinity() : std::max(worst, error);
+      }
+    }
+  EXPECT_LT(worst, 3e-6);
+}
+
+class AttentionKernel : public testing::TestWithParam<Machine> {};
+
+const Shape kShapes[] = {{3, 3, 64}, {9, 3, 64}, {14, 2, 64}, {6, 2, 128}, {2, 1, 96}};
+
+TEST_P(AttentionKernel, MatchesTheDefinition) {
+  for (const Shape& shape : kShapes) {
+    SCOPED_TRACE(testing::Message()
+                 << shape.heads << "/" << shape.kv_heads << "x" << shape.head_dim);
+    for (const Variant& variant : {Variant{}, Variant{.f32_cache = true}, Variant{.online = false},
+                                   Variant{.key_tile = 16}}) {
+      const auto kernel =
+          CompiledKernel::Compile(KernelText(shape, variant), GetParam(), kMaxContext);
+      ASSERT_TRUE(kernel);
+      const Step step(shape, kMixedStep, variant.f32_cache, 1);
+      const Buffer result(step.rows() * shape.columns() * 4);
+      RunShares(*kernel, step, result);
+      ExpectCorrect(step, result.as<float>());
+      EXPECT_TRUE(result.IsIntact());
+    }
+  }
+}
+
+TEST_P(AttentionKernel, LooksBackNoFurtherThanTheWindow) {
+  for (int64_t window : {1, 31, 32, 40}) {
+    SCOPED_TRACE(window);
+    const Shape shape = {9, 3, 64, window};
+    for (const bool online : {true, false}) {
+      const auto kernel =
+          CompiledKernel::Compile(KernelText(shape, {.online = online}), GetParam(), kMaxContext);
+      ASSERT_TRUE(kernel);
+      const Step step(shape, kMixedStep, false, 2);
+      const Buffer result(step.rows() * shape.columns() * 4);
+      RunShares(*kernel, step, result);
+      ExpectCorrect(step, result.as<float>());
+    }
+  }
+}
+
+TEST_P(AttentionKernel, ARowsBitsDoNotDependOnItsCompany) {
+  for (const bool online : {true, false}) {
+    const Shape shape = {9, 3, 64};
+    const auto kernel =
+        CompiledKernel::Compile(KernelText(shape, {.online = online}), GetParam(), kMaxContext);
+    ASSERT_TRUE(kernel);
+    Step step(shape, kMixedStep, false, 3);
+    const Buffer together(step.rows() * shape.columns() * 4), alone(together.size());
+    RunShares(*kernel, step, together);
+    step.tiles.clear();
+    for (int32_t row = 0; row < step.rows(); ++row)
+      step.tiles.insert(step.tiles.end(), {row, 1, step.row_sequence[row], 0});
+    for (int64_t head = 0; head < shape.heads; ++head)
+      kernel->Run(step.args(alone), step.dims(),
+                  {head * shape.head_dim, (head + 1) * shape.head_dim});
+    EXPECT_EQ(std::memcmp(together.data(), alone.data(), alone.size()), 0);
+  }
+}
+
+TEST_P(AttentionKernel, SplitsOverRows) {
+  const Shape shape = {9, 3, 64};
+  const auto kernel =
+      CompiledKernel::Compile(KernelText(shape, {.split = "rows"}), GetParam(), kMaxContext);
+  ASSERT_TRUE(kernel);
+  const Step step(shape, kMixedStep, false, 4);
+  const Buffer result(step.rows() * shape.columns() * 4);
+  for (int64_t row = 0; row < step.rows(); row += 20)
+    kernel->Run(step.args(result), step.dims(), {row, std::min(row + 20, step.rows())});
+  ExpectCorrect(step, result.as<float>());
+}
+
+TEST_P(AttentionKernel, QuantizesItsResult) {
+  const Shape shape = {9, 3, 64};
+  const auto plain = CompiledKernel::Compile(KernelText(shape, {}), GetParam(), kMaxContext);
+  const auto quantizing = CompiledKernel::Compile(KernelText(shape, {.output = Output::kQuantized}),
+                                                  GetParam(), kMaxContext);
+  ASSERT_TRUE(plain && quantizing);
+  const Step step(shape, kMixedStep, false, 5);
+  const int64_t columns = shape.columns(), row_bytes = NumericRowBytes(columns);
+  const Buffer floats(step.rows() * columns * 4), codes(step.rows() * row_bytes);
+  RunShares(*plain, step, floats);
+  RunShares(*quantizing, step, codes);
+  EXPECT_TRUE(codes.IsIntact());
+  const bool bf16 = HasBf16Rows(GetParam());
+  for (int64_t row = 0; row < step.rows(); ++row) {
+    const float* x = floats.as<float>() + row * columns;
+    const uint8_t* got = codes.data() + row * row_bytes;
+    const auto* scales = reinterpret_cast<const float*>(got + ScaleOffset(columns));
+    const auto* sums = reinterpret_cast<const int32_t*>(got + SumOffset(columns));
+    for (int64_t k = 0; k < columns; ++k) {
+      if (bf16) {
+        ASSERT_EQ(reinterpret_cast<const uint16_t*>(got)[k], f32ToBf16(x[k]));
+        continue;
+      }
+      const float scale = scales[k / 32];
+      const int code = static_cast<int8_t>(got[k]);
+      ASSERT_LE(std::abs(code * scale - x[k]), scale * 0.5001f) << row << ", " << k;
+      if (k % 16 == 0)
+        ASSERT_EQ(sums[k / 16], std::accumulate(reinterpret_cast<const int8_t*>(got) + k,
+                                                reinterpret_cast<const int8_t*>(got) + k + 16, 0));
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Targets, AttentionKernel, testing::ValuesIn(RunnableMachines()),
+                         [](const auto& info) { return MachineName(info.param); });
+
+}  // namespace
+}  // namespace quern::test

@@ -1,0 +1,98 @@
+// Kernels from text to results inside one test process: an `rt.kernel` is generated for a target
+// and role, made executable and called by the kernel ABI. The amx target runs on machines without
+// AMX too, through tests/support/amx_emulator.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <random>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "codegen/target/Target.h"
+#include "dialects/lm/BlockFormat.h"
+
+namespace quern::test {
+
+/// A target and a role: what a kernel is generated for.
+struct Machine {
+  std::string_view target;
+  Role role;
+};
+
+/// Every target whose code this machine can run, in both roles.
+std::vector<Machine> RunnableMachines();
+/// "amx_prefill", a test's name.
+std::string MachineName(const Machine& machine);
+
+/// One compiled kernel.
+class CompiledKernel {
+ public:
+  /// Generates the one rt.kernel in `text`. Returns null, with a test failure, when it cannot.
+  static std::unique_ptr<CompiledKernel> Compile(const std::string& text, const Machine& machine,
+                                                 int64_t context = 0);
+  ~CompiledKernel();
+
+  /// Calls the kernel; scratch is added to `args`. `dims` are KernelDim's.
+  void Run(std::vector<const void*> args, std::vector<int64_t> dims,
+           std::vector<int64_t> ranges) const;
+
+ private:
+  CompiledKernel() = default;
+  void* code_ = nullptr;
+  size_t code_bytes_ = 0;
+  uint64_t entry_ = 0;
+  uint64_t scratch_bytes_ = 0;
+};
+
+/// Memory aligned as the executor aligns buffers, with a guard of known bytes behind it: kernels
+/// may not write past the end.
+class Buffer {
+ public:
+  explicit Buffer(size_t bytes);
+  ~Buffer();
+  Buffer(Buffer&& other) noexcept;
+  Buffer(const Buffer&) = delete;
+
+  template <typename T>
+  T* as() const {
+    return reinterpret_cast<T*>(data_);
+  }
+  uint8_t* data() const { return data_; }
+  size_t size() const { return bytes_; }
+  /// Whether nothing was written behind the end.
+  bool IsIntact() const;
+
+ private:
+  uint8_t* data_;
+  size_t bytes_;
+};
+
+/// `count` normally distributed floats.
+Buffer RandomFloats(std::mt19937& random, size_t count, float deviation = 1);
+
+/// A random weight matrix, encoded as `format`, and what it means.
+struct Weight {
+  BlockFormat format;
+  int64_t rows, columns;
+  std::vector<uint8_t> encoded;  ///< rows as GGUF has them
+  std::vector<float> values;     ///< (rows, columns)
+
+  /// The packed piece of rows [n_begin, n_end), columns [k_begin, k_end).
+  Buffer Pack(int64_t n_begin, int64_t n_end, int64_t k_begin, int64_t k_end) const;
+};
+Weight RandomWeight(std::mt19937& random, BlockFormat format, int64_t rows, int64_t columns);
+
+/// Bytes from numeric row to numeric row, and where an int8 one holds scales and sums
+/// (docs/architecture.md, section 5).
+int64_t NumericRowBytes(int64_t columns);
+int64_t ScaleOffset(int64_t columns);
+int64_t SumOffset(int64_t columns);
+/// Whether a machine's numeric rows are bf16, not int8.
+bool HasBf16Rows(const Machine& machine);
+
+/// Rows (rows, columns) of floats as bf16 numeric rows.
+Buffer Bf16Rows(const float* values, int64_t rows, int64_t columns);
+
+}  // namespace quern::test
