@@ -1,0 +1,63 @@
+// An artifact in memory, checked: the edge behind which everything is trusted.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "runtime/base/status.h"
+#include "runtime/device/host/target.h"
+#include "runtime/loader/file_bytes.h"
+#include "runtime/schema/artifact_generated.h"
+
+namespace quern {
+
+struct LoadOptions {
+  /// Read the file into memory instead of mapping it.
+  bool copy = false;
+  /// Hash the weights too.
+  bool check_weights = false;
+};
+
+/// A file whose header, manifest (hash, structure and the meaning of every field), code and
+/// tokenizer segments (hashes) were checked. Indices, offsets and sizes of the manifest may be used
+/// without looking again. Immutable; threads may share it.
+///
+/// Errors of Load, each naming field, byte offset and remedy: kFailure and kUsage for a file that
+/// cannot be read; kMalformed; kIncompatible for a version this runtime does not read.
+class Artifact {
+ public:
+  static Result<std::unique_ptr<const Artifact>> Load(const std::string& path,
+                                                      const LoadOptions& options = {});
+  /// The same for bytes in memory.
+  static Result<std::unique_ptr<const Artifact>> FromBytes(FileBytes file,
+                                                           const LoadOptions& options = {});
+
+  const schema::Manifest& manifest() const { return *manifest_; }
+  uint64_t file_size() const { return file_.bytes().size(); }
+
+  /// The bytes of segment `index` of the manifest.
+  std::span<const uint8_t> SegmentBytes(size_t index) const;
+  /// The one segment of kind Weights.
+  std::span<const uint8_t> weights() const;
+  /// The tokenizer segment; empty where there is none.
+  std::span<const uint8_t> tokenizer() const;
+
+  /// Compares segment `index` with its hash. Error: kMalformed.
+  Status CheckHash(size_t index) const;
+
+  /// The targets, in the manifest's order.
+  std::vector<TargetRequirement> Targets() const;
+
+ private:
+  explicit Artifact(FileBytes file) : file_(std::move(file)) {}
+  Status ReadHeader();
+  Status CheckHashes(bool weights) const;
+
+  FileBytes file_;
+  const schema::Manifest* manifest_ = nullptr;
+};
+
+}  // namespace quern

@@ -1,0 +1,55 @@
+// What FlatBuffers cannot check of a manifest: that its numbers make sense together.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "runtime/base/status.h"
+#include "runtime/schema/artifact_generated.h"
+
+namespace quern {
+
+/// Checks every index, offset, size, enum and range of `manifest`, which passed the FlatBuffers
+/// verifier and lies inside `file`. Errors: kMalformed, naming field, byte offset, what was seen and
+/// wanted; kIncompatible for another manifest version.
+Status CheckManifest(const schema::Manifest& manifest, std::span<const uint8_t> file);
+
+// ---- Inside the checker: check_tables.cc, check_program.cc ---------------------------------------
+
+/// The manifest at hand and how its refusals are worded.
+struct ManifestCheck {
+  const schema::Manifest& manifest;
+  std::span<const uint8_t> file;
+
+  /// `manifest.FIELD (byte B) is SEEN, wanted WANTED; remedy`, where `at` points at the table or
+  /// struct that holds the field.
+  Status Bad(const std::string& field, const void* at, const std::string& seen,
+             const std::string& wanted) const;
+  Status Bad(const std::string& field, const void* at, uint64_t seen,
+             const std::string& wanted) const {
+    return Bad(field, at, std::to_string(seen), wanted);
+  }
+
+  uint64_t WeightBytes() const;
+};
+
+/// Model, segments, targets, kernels, buffers, KV.
+Status CheckTables(const ManifestCheck& check);
+/// Bodies and their calls. Precondition: CheckTables passed.
+Status CheckProgram(const ManifestCheck& check);
+
+/// `name[index]`, for messages.
+std::string Item(const std::string& name, size_t index);
+
+/// a * b and a + b, or the largest u64 where that is more.
+uint64_t SaturatingMul(uint64_t a, uint64_t b);
+uint64_t SaturatingAdd(uint64_t a, uint64_t b);
+
+/// Whether the enum value came from the schema: generated enums are dense from 0.
+template <typename Enum>
+bool IsKnown(Enum value) {
+  return value >= Enum::MIN && value <= Enum::MAX;
+}
+
+}  // namespace quern
