@@ -133,5 +133,6 @@ llvm::Error quern::streamWeights(const WeightPlan &plan, ByteSink sink) {
       return error;
     position = piece.offset + piece.size();
   }
-  return llvm::Error::success();
+  const std::vector<uint8_t> tail(plan.size - position);
+  return sink(tail);
 }

@@ -2,8 +2,8 @@
 //
 // The weights segment as a list of pieces, and the bytes of each. A piece is a
 // contiguous run: some row blocks of a matrix over a range of its columns, or a
-// whole vector. What order the pieces have is the caller's business (Manifest
-// Builder.h); how a row block looks is PackedLayout's. Free of MLIR.
+// whole vector. WeightLayout.h decides on the pieces and their order; how a row
+// block looks is PackedLayout's. Free of MLIR.
 //
 //===----------------------------------------------------------------------===//
 #ifndef QUERN_CODEGEN_ARTIFACT_WEIGHTSTREAM_H
@@ -36,8 +36,8 @@ struct WeightSource {
 };
 
 /// One run of bytes in the segment: rows [rowBegin, rowEnd) and columns
-/// [columnBegin, columnEnd) of a weight. rowBegin is a multiple of 16 and the
-/// columns are multiples of the packed layout's unit; a vector is one row.
+/// [columnBegin, columnEnd) of a weight. Row blocks count from rowBegin; columns
+/// are multiples of the packed layout's unit. A vector is one row.
 struct WeightPiece {
   const WeightSource *source;
   /// The format in the artifact. Where the source's differs, rows are

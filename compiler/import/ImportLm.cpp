@@ -19,20 +19,6 @@ static std::string namePattern(TensorRole role) {
   return name;
 }
 
-/// The element type of a tensor that is stored in `format`.
-static Type elementType(MLIRContext *context, BlockFormat format) {
-  switch (format) {
-  case BlockFormat::F32:
-    return Float32Type::get(context);
-  case BlockFormat::F16:
-    return Float16Type::get(context);
-  case BlockFormat::BF16:
-    return BFloat16Type::get(context);
-  default:
-    return lm::BlockType::get(context, format);
-  }
-}
-
 namespace {
 /// Builds one module. Each member writes at the builder's insertion point.
 class ModuleImporter {
@@ -62,8 +48,8 @@ private:
   void importPrologue() {
     Block *body = beginBody("embed", {indices()}, {rows(config.hidden)});
     Value x = lm::EmbeddingOp::create(builder, loc, rows(config.hidden),
-                                              matrix(TensorRole::TokenEmbedding),
-                                              body->getArgument(0));
+                                      matrix(TensorRole::TokenEmbedding),
+                                      body->getArgument(0));
     endBody(x);
     setSymbol(lm::LmDialect::kPrologueAttr, "embed");
   }
@@ -91,11 +77,13 @@ private:
 
   void importLayer(StringRef name) {
     const Type hidden = rows(config.hidden);
-    Block *body = beginBody(name, {hidden, indices(), kvType}, {hidden, kvType});
+    Block *body =
+        beginBody(name, {hidden, indices(), kvType}, {hidden, kvType});
     Value positions = body->getArgument(1);
     Value kv = body->getArgument(2);
     Value x = body->getArgument(0);
-    x = residual(x, attention(norm(x, TensorRole::AttentionNorm), positions, kv));
+    x = residual(x,
+                 attention(norm(x, TensorRole::AttentionNorm), positions, kv));
     x = residual(x, feedForward(norm(x, TensorRole::FfnNorm)));
     endBody({x, kv});
   }
@@ -103,10 +91,11 @@ private:
   void importEpilogue() {
     Block *body = beginBody("head", {rows(config.hidden), indices()},
                             {rows(config.vocab)});
-    Value x = lm::SelectRowsOp::create(builder,
-        loc, rows(config.hidden), body->getArgument(0), body->getArgument(1));
-    const TensorRole head = config.tiedEmbedding ? TensorRole::TokenEmbedding
-                                                 : TensorRole::Output;
+    Value x =
+        lm::SelectRowsOp::create(builder, loc, rows(config.hidden),
+                                 body->getArgument(0), body->getArgument(1));
+    const TensorRole head =
+        config.tiedEmbedding ? TensorRole::TokenEmbedding : TensorRole::Output;
     endBody(matmul(norm(x, TensorRole::OutputNorm), head, config.vocab));
     setSymbol(lm::LmDialect::kEpilogueAttr, "head");
   }
@@ -127,8 +116,9 @@ private:
     k = rope(k, positions, config.kvHeads);
     kv = lm::KvAppendOp::create(builder, loc, kvType, kv, k, v);
     const double scale = 1.0 / std::sqrt(static_cast<double>(config.headDim));
-    Value y = lm::AttentionOp::create(builder,
-        loc, rows(width), q, kv, positions, builder.getI64IntegerAttr(config.heads),
+    Value y = lm::AttentionOp::create(
+        builder, loc, rows(width), q, kv, positions,
+        builder.getI64IntegerAttr(config.heads),
         builder.getF32FloatAttr(static_cast<float>(scale)),
         /*window=*/builder.getI64IntegerAttr(0), /*tiles=*/DictionaryAttr());
     return matmul(y, TensorRole::AttentionOutput, config.hidden);
@@ -148,8 +138,8 @@ private:
   }
 
   Value norm(Value x, TensorRole role) {
-    return lm::RmsNormOp::create(builder,
-        loc, x.getType(), x, vector(role),
+    return lm::RmsNormOp::create(
+        builder, loc, x.getType(), x, vector(role),
         builder.getF32FloatAttr(static_cast<float>(config.rmsEps)));
   }
 
@@ -160,8 +150,8 @@ private:
     Value factors = config.ropeFreqFactors.empty()
                         ? Value()
                         : vector(TensorRole::RopeFactors);
-    return lm::RopeOp::create(builder,
-        loc, x.getType(), x, positions, factors,
+    return lm::RopeOp::create(
+        builder, loc, x.getType(), x, positions, factors,
         builder.getI64IntegerAttr(heads),
         builder.getI64IntegerAttr(config.headDim),
         builder.getI64IntegerAttr(config.ropeDim),
@@ -177,10 +167,10 @@ private:
     Value w = matrix(role);
     auto type = cast<RankedTensorType>(w.getType());
     if (!type.getElementType().isF32())
-      w = lm::DequantizeOp::create(builder,
-          loc, type.clone(builder.getF32Type()), w);
+      w = lm::DequantizeOp::create(builder, loc,
+                                   type.clone(builder.getF32Type()), w);
     return lm::MatmulOp::create(builder, loc, rows(width), x, w, bias,
-                                        /*tiles=*/DictionaryAttr());
+                                /*tiles=*/DictionaryAttr());
   }
 
   //===--------------------------------------------------------------------===//
@@ -189,16 +179,18 @@ private:
 
   const GgufTensor &tensor(TensorRole role) const {
     const int index = static_cast<int>(role);
-    return *(isLayerRole(role) ? (*layerTensors)[index] : tensors.global[index]);
+    return *(isLayerRole(role) ? (*layerTensors)[index]
+                               : tensors.global[index]);
   }
 
   /// A matrix in its stored format (rows, columns).
   Value matrix(TensorRole role) {
     const GgufTensor &t = tensor(role);
-    auto type = RankedTensorType::get({t.rows(), t.columns()},
-                                      elementType(builder.getContext(), t.format));
-    return lm::WeightOp::create(builder,
-        loc, type, builder.getStringAttr(namePattern(role)), TypeAttr());
+    auto type = RankedTensorType::get(
+        {t.rows(), t.columns()}, lm::elementTypeOf(builder.getContext(), t.format));
+    return lm::WeightOp::create(builder, loc, type,
+                                builder.getStringAttr(namePattern(role)),
+                                TypeAttr());
   }
 
   /// A vector; always float32, whatever the file stores.
@@ -208,9 +200,9 @@ private:
     TypeAttr source =
         t.format == BlockFormat::F32
             ? TypeAttr()
-            : TypeAttr::get(elementType(builder.getContext(), t.format));
-    return lm::WeightOp::create(builder,
-        loc, type, builder.getStringAttr(namePattern(role)), source);
+            : TypeAttr::get(lm::elementTypeOf(builder.getContext(), t.format));
+    return lm::WeightOp::create(
+        builder, loc, type, builder.getStringAttr(namePattern(role)), source);
   }
 
   RankedTensorType rows(int64_t width) {
@@ -249,8 +241,8 @@ private:
 
   Block *beginBody(StringRef name, TypeRange inputs, TypeRange results) {
     builder.setInsertionPointToEnd(module->getBody());
-    auto function = func::FuncOp::create(builder,
-        loc, name, builder.getFunctionType(inputs, results));
+    auto function = func::FuncOp::create(
+        builder, loc, name, builder.getFunctionType(inputs, results));
     Block *body = function.addEntryBlock();
     builder.setInsertionPointToEnd(body);
     return body;
