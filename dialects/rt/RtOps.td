@@ -43,8 +43,11 @@ def Rt_ProgramOp : Rt_Op<"program", [IsolatedFromAbove, SymbolTable, Symbol, NoT
   let summary = "buffers and dispatch lists of a model";
   let description = [{
     Holds buffers, one prologue, a block per signature and one epilogue.
-    `layers` names a block for every layer. `arena_bytes_per_row` is set when
-    memory is planned.
+    `layers` names a block for every layer. When memory is planned,
+    `arena_bytes_per_row` says what the buffers of token rows take for a row of
+    capacity, `logit_bytes_per_row` those of logit rows, and
+    `private_bytes_per_row` what a thread's own copies take for a row of a small
+    step.
 
     ```mlir
     rt.program @model shares = 2 layers = [@layer_0, @layer_0] { ... }
@@ -52,11 +55,15 @@ def Rt_ProgramOp : Rt_Op<"program", [IsolatedFromAbove, SymbolTable, Symbol, NoT
   }];
   let arguments = (ins SymbolNameAttr:$sym_name, ConfinedAttr<I64Attr, [IntPositive]>:$shares,
                        TypedArrayAttrBase<FlatSymbolRefAttr, "blocks by layer">:$layers,
-                       OptionalAttr<I64Attr>:$arena_bytes_per_row);
+                       OptionalAttr<I64Attr>:$arena_bytes_per_row,
+                       OptionalAttr<I64Attr>:$logit_bytes_per_row,
+                       OptionalAttr<I64Attr>:$private_bytes_per_row);
   let regions = (region SizedRegion<1>:$body);
   let assemblyFormat = [{
     $sym_name `shares` `=` $shares `layers` `=` $layers
-    (`arena_bytes_per_row` `=` $arena_bytes_per_row^)? attr-dict-with-keyword $body
+    (`arena_bytes_per_row` `=` $arena_bytes_per_row^)?
+    (`logit_bytes_per_row` `=` $logit_bytes_per_row^)?
+    (`private_bytes_per_row` `=` $private_bytes_per_row^)? attr-dict-with-keyword $body
   }];
   let hasVerifier = 1;
 }
@@ -67,8 +74,9 @@ def Rt_BufferOp : Rt_Op<"buffer", [Symbol, HasParent<"ProgramOp">]> {
     Either `bytes_per_row` for each row of `rows`, or `bytes` whatever the rows.
     `copies` partial results follow one another, one per share. A `private`
     buffer is written by row-split dispatches: it exists once per thread in
-    small steps. `offset`, in bytes per row of capacity (or bytes), is set when
-    memory is planned.
+    small steps. When memory is planned, `offset` is its place in the arena, in
+    bytes per row of capacity (or bytes), and `private_offset` that of a private
+    buffer in a thread's own memory, in bytes per row of a small step.
 
     ```mlir
     rt.buffer @x {kind = #rt<buffer_kind activation>, rows = #rt<row_space tokens>, bytes_per_row = 2304}
@@ -80,11 +88,12 @@ def Rt_BufferOp : Rt_Op<"buffer", [Symbol, HasParent<"ProgramOp">]> {
                        DefaultValuedAttr<ConfinedAttr<I64Attr, [IntPositive]>, "1">:$copies,
                        DefaultValuedAttr<Rt_RowSpaceAttr, "::quern::rt::RowSpace::Tokens">:$rows,
                        UnitAttr:$private_copy,
-                       OptionalAttr<ConfinedAttr<I64Attr, [IntNonNegative]>>:$offset);
+                       OptionalAttr<ConfinedAttr<I64Attr, [IntNonNegative]>>:$offset,
+                       OptionalAttr<ConfinedAttr<I64Attr, [IntNonNegative]>>:$private_offset);
   let assemblyFormat = [{
     $sym_name $kind (`bytes_per_row` `=` $bytes_per_row^)? (`bytes` `=` $bytes^)?
     (`copies` `=` $copies^)? (`rows` `=` $rows^)? (`private` $private_copy^)?
-    (`offset` `=` $offset^)? attr-dict
+    (`offset` `=` $offset^)? (`private_offset` `=` $private_offset^)? attr-dict
   }];
   let hasVerifier = 1;
 }
