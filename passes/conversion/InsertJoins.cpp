@@ -1,0 +1,270 @@
+//===- InsertJoins.cpp - Where threads must meet --------------------------===//
+//
+// Walks the dispatches of a step in order and remembers who touched a buffer
+// since the last join. A conflict (two accesses, one of them a write) between
+// threads asks for a join; which kind depends on how both divide their work.
+//
+//===----------------------------------------------------------------------===//
+#include "passes/conversion/InsertJoins.h"
+
+#include "mlir/IR/Builders.h"
+#include "mlir/IR/BuiltinOps.h"
+
+using namespace mlir;
+
+namespace quern {
+namespace {
+
+/// Which columns of a buffer a share touches.
+struct Columns {
+  enum Kind {
+    All,     ///< any of them
+    Segment, ///< the share's range of `segment`
+    OwnCopy, ///< the share's copy of a partial result
+  } kind = All;
+  int64_t segment = 0;
+};
+
+/// One touch of a buffer by a dispatch.
+struct Access {
+  StringRef buffer; ///< empty: the layer's KV pages
+  bool write;
+  /// Threads write copies of their own in small steps.
+  bool isPrivate;
+  lm::KernelSplit split;
+  rt::RowSpace rows;
+  /// Split over rows: reads no other row than it writes.
+  bool ownRow;
+  /// Split over shares.
+  Columns columns;
+  lm::RangesAttr ranges;
+  /// Still unseen by other threads in big steps: no join of any kind since.
+  bool sinceAnyJoin = true;
+};
+
+/// What must stand between two accesses to one buffer.
+enum class Need { Nothing, RowsJoin, AlwaysJoin };
+
+/// Every share touches only what the same share touched before.
+bool sameColumns(const Access &before, const Access &after) {
+  if (before.columns.kind != after.columns.kind)
+    return false;
+  if (before.columns.kind == Columns::OwnCopy)
+    return true;
+  if (before.columns.kind == Columns::All || !before.ranges || !after.ranges ||
+      before.ranges.getShares() != after.ranges.getShares())
+    return false;
+  for (int64_t share = 0; share < before.ranges.getShares(); ++share) {
+    const int64_t first = before.columns.segment,
+                  second = after.columns.segment;
+    if (before.ranges.getBegin(share, first) !=
+            after.ranges.getBegin(share, second) ||
+        before.ranges.getEnd(share, first) !=
+            after.ranges.getEnd(share, second))
+      return false;
+  }
+  return true;
+}
+
+Need needBetween(const Access &before, const Access &after) {
+  const auto rows = lm::KernelSplit::Rows;
+  if (before.buffer != after.buffer || (!before.write && !after.write))
+    return Need::Nothing;
+  if (before.split == rows && after.split == rows)
+    return before.ownRow && after.ownRow && before.rows == after.rows
+               ? Need::Nothing
+               : Need::RowsJoin;
+  if (before.split != rows && after.split != rows)
+    return sameColumns(before, after) ? Need::Nothing : Need::AlwaysJoin;
+  return before.isPrivate ? Need::RowsJoin : Need::AlwaysJoin;
+}
+
+/// Number of the rope `rope` among those of its kernel, which is its segment.
+int64_t ropeNumber(lm::RopeOp rope) {
+  int64_t number = 0;
+  for (auto other : rope->getBlock()->getOps<lm::RopeOp>()) {
+    if (other == rope)
+      break;
+    ++number;
+  }
+  return number;
+}
+
+/// Columns that the op of `use` reads of its operand.
+Columns columnsRead(OpOperand &use) {
+  Operation *op = use.getOwner();
+  if (auto matmul = dyn_cast<lm::QuantMatmulOp>(op))
+    return matmul.getSplit() == lm::MatmulSplit::K ? Columns{Columns::Segment}
+                                                   : Columns{};
+  if (auto rope = dyn_cast<lm::RopeOp>(op))
+    return {Columns::Segment, ropeNumber(rope)};
+  if (auto append = dyn_cast<lm::KvAppendOp>(op)) {
+    auto key = append.getK().getDefiningOp<lm::RopeOp>();
+    const int64_t keys = key ? ropeNumber(key) : 0;
+    return {Columns::Segment, keys + (use.get() == append.getV() ? 1 : 0)};
+  }
+  if (isa<lm::AttentionOp, lm::OnlineAttentionOp>(op))
+    return {Columns::Segment};
+  return {};
+}
+
+/// Columns that a kernel split over shares writes of a result.
+Columns columnsWritten(Value yielded) {
+  if (cast<RankedTensorType>(yielded.getType()).getRank() == 3)
+    return {Columns::OwnCopy};
+  Operation *op = yielded.getDefiningOp();
+  if (auto rope = dyn_cast<lm::RopeOp>(op))
+    return {Columns::Segment, ropeNumber(rope)};
+  if (isa<lm::QkvProjOp>(op))
+    return {Columns::Segment, cast<OpResult>(yielded).getResultNumber()};
+  return {Columns::Segment};
+}
+
+/// Everything that a dispatch touches and another may write.
+class AccessReader {
+public:
+  AccessReader(rt::ProgramOp program)
+      : program(program), module(program->getParentOfType<ModuleOp>()) {}
+
+  SmallVector<Access> read(rt::DispatchOp dispatch) {
+    auto kernel = SymbolTable::lookupNearestSymbolFrom<rt::KernelOp>(
+        module, dispatch.getKernelAttr());
+    Block &body = kernel.getBody().front();
+    SmallVector<Access> accesses;
+    auto args = dispatch.getArgs().getAsRange<rt::ArgAttr>();
+    auto arg = args.begin();
+    for (BlockArgument input : body.getArguments())
+      addInput(dispatch, *arg++, input, accesses);
+    for (Value result : body.getTerminator()->getOperands()) {
+      if (isa<lm::KvCacheType>(result.getType())) {
+        accesses.push_back(access(dispatch, "", /*write=*/true));
+        continue;
+      }
+      Access written = access(dispatch, (*arg++).getName(), /*write=*/true);
+      if (dispatch.getSplit() == lm::KernelSplit::Shares)
+        written.columns = columnsWritten(result);
+      accesses.push_back(written);
+    }
+    return accesses;
+  }
+
+private:
+  Access access(rt::DispatchOp dispatch, StringRef name, bool write) {
+    rt::BufferOp buffer;
+    if (!name.empty())
+      buffer = cast<rt::BufferOp>(SymbolTable::lookupSymbolIn(program, name));
+    return {.buffer = name,
+            .write = write,
+            .isPrivate = buffer && buffer.getPrivateCopy(),
+            .split = dispatch.getSplit(),
+            .rows = dispatch.getRows(),
+            .ownRow = true,
+            .columns = {},
+            .ranges = dispatch.getRangesAttr()};
+  }
+
+  void addInput(rt::DispatchOp dispatch, rt::ArgAttr arg, BlockArgument input,
+                SmallVectorImpl<Access> &accesses) {
+    if (arg.getKind() == rt::ArgKind::Kv) {
+      accesses.push_back(access(dispatch, "", /*write=*/false));
+      return;
+    }
+    if (arg.getKind() != rt::ArgKind::Buffer)
+      return;
+    for (OpOperand &use : input.getUses()) {
+      Access read = access(dispatch, arg.getName(), /*write=*/false);
+      read.ownRow = !isa<lm::SelectRowsOp>(use.getOwner());
+      read.columns = columnsRead(use);
+      accesses.push_back(read);
+    }
+  }
+
+  rt::ProgramOp program;
+  ModuleOp module;
+};
+
+/// Accesses that other threads may not have seen.
+using State = SmallVector<Access>;
+
+/// Records a join, in place.
+void passJoin(State &state, rt::JoinWhen when) {
+  if (when == rt::JoinWhen::Always)
+    state.clear();
+  for (Access &access : state)
+    access.sinceAnyJoin = false;
+}
+
+Need needBefore(const State &state, ArrayRef<Access> accesses) {
+  Need need = Need::Nothing;
+  for (const Access &before : state) {
+    for (const Access &after : accesses) {
+      Need pair = needBetween(before, after);
+      if (pair == Need::AlwaysJoin || before.sinceAnyJoin)
+        need = std::max(need, pair);
+    }
+  }
+  return need;
+}
+
+/// Puts a join of `when` before `op`; strengthens one that is there.
+void joinBefore(Operation *op, rt::JoinWhen when) {
+  OpBuilder builder(op);
+  if (auto join = dyn_cast_if_present<rt::JoinOp>(op->getPrevNode()))
+    join.setWhen(when);
+  else
+    rt::JoinOp::create(builder, op->getLoc(), when);
+}
+
+/// Walks one list from `state`, which becomes the state at its end, and inserts
+/// the joins that it needs.
+void joinList(Block &list, AccessReader &reader, State &state) {
+  for (Operation &op : llvm::make_early_inc_range(list)) {
+    if (auto join = dyn_cast<rt::JoinOp>(op))
+      passJoin(state, join.getWhen());
+    auto dispatch = dyn_cast<rt::DispatchOp>(op);
+    if (!dispatch)
+      continue;
+    SmallVector<Access> accesses = reader.read(dispatch);
+    Need need = needBefore(state, accesses);
+    if (need != Need::Nothing) {
+      auto when =
+          need == Need::AlwaysJoin ? rt::JoinWhen::Always : rt::JoinWhen::Rows;
+      joinBefore(dispatch, when);
+      passJoin(state, when);
+    }
+    state.append(accesses);
+  }
+  // The next list works on the pages of another layer.
+  llvm::erase_if(state, [](const Access &a) { return a.buffer.empty(); });
+}
+
+} // namespace
+
+void insertJoins(rt::ProgramOp program) {
+  AccessReader reader(program);
+  State beforeBlocks;
+  Block &body = program.getBody().front();
+  for (auto prologue : body.getOps<rt::PrologueOp>())
+    joinList(prologue.getBody().front(), reader, beforeBlocks);
+  // Any block may follow any other. The first round finds how blocks end, the
+  // second joins what follows that; joins only shorten what is unseen at an
+  // end.
+  SmallVector<State> ends;
+  for (int round = 0; round < 2; ++round) {
+    State before = beforeBlocks;
+    for (const State &end : ends)
+      before.append(end);
+    ends.clear();
+    for (auto block : body.getOps<rt::BlockOp>()) {
+      State state = before;
+      joinList(block.getBody().front(), reader, state);
+      ends.push_back(state);
+    }
+  }
+  for (const State &end : ends)
+    beforeBlocks.append(end);
+  for (auto epilogue : body.getOps<rt::EpilogueOp>())
+    joinList(epilogue.getBody().front(), reader, beforeBlocks);
+}
+
+} // namespace quern

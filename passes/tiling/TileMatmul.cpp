@@ -1,0 +1,30 @@
+//===- TileMatmul.cpp - Tiles of matmuls for every target and role --------===//
+#include "dialects/lm/Lm.h"
+#include "passes/Passes.h"
+#include "passes/tiling/Tiles.h"
+
+using namespace mlir;
+
+namespace quern {
+#define GEN_PASS_DEF_TILEMATMULPASS
+#include "passes/Passes.h.inc"
+
+namespace {
+struct TileMatmulPass : impl::TileMatmulPassBase<TileMatmulPass> {
+  using TileMatmulPassBase::TileMatmulPassBase;
+
+  void runOnOperation() override {
+    FailureOr<DictionaryAttr> tiles = tileTable(
+        getOperation(), llvm::to_vector(targetNames), KernelFamily::Matmul);
+    if (failed(tiles))
+      return signalPassFailure();
+    // Tiles that are there already were chosen by hand or by tuning.
+    getOperation().walk([&](Operation *op) {
+      if (isa<lm::MatmulOp, lm::QuantMatmulOp, lm::QkvProjOp>(op) &&
+          !op->hasAttr("tiles"))
+        op->setAttr("tiles", *tiles);
+    });
+  }
+};
+} // namespace
+} // namespace quern
