@@ -1,0 +1,121 @@
+#include "runtime/executor/kv_cache.h"
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+#include <utility>
+
+namespace quern {
+
+uint64_t KvCache::BytesNeeded(std::span<const schema::KvLayer> layers, int64_t pages) {
+  uint64_t page_bytes = 0, bytes = 0;
+  for (const schema::KvLayer& layer : layers) page_bytes += layer.page_bytes();
+  return __builtin_mul_overflow(page_bytes, static_cast<uint64_t>(pages), &bytes) ? UINT64_MAX
+                                                                                   : bytes;
+}
+
+Result<KvCache> KvCache::Create(std::span<const schema::KvLayer> layers, int64_t pages) {
+  if (pages <= 0 || pages > INT32_MAX) {
+    return UsageError("a KV pool of " + std::to_string(pages) + " pages, wanted 1 to 2^31 - 1");
+  }
+  KvCache cache;
+  cache.page_tokens_ = layers.empty() ? 32 : layers.front().page_tokens();
+  for (const schema::KvLayer& layer : layers) {
+    const uint64_t bytes = BytesNeeded({&layer, 1}, pages);
+    QUERN_ASSIGN_OR_RETURN(HostMemory pool, HostMemory::Allocate(bytes, "keys and values"));
+    cache.pools_.push_back(std::move(pool));
+    cache.page_bytes_.push_back(static_cast<int64_t>(layer.page_bytes()));
+  }
+  const auto count = static_cast<size_t>(pages);
+  cache.owners_.resize(count);
+  cache.roles_.resize(count);
+  cache.dirty_.resize(count);
+  for (int64_t page = pages; page > 0; --page) cache.free_.push_back(static_cast<int32_t>(page - 1));
+  return cache;
+}
+
+int32_t KvCache::Take() {
+  const int32_t page = free_.back();
+  const auto index = static_cast<size_t>(page);
+  free_.pop_back();
+  owners_[index] = 1;
+  roles_[index] = 0;
+  // Kernels read whole pages and mask what lies beyond a row's slot: a NaN left there would survive
+  // the masking, so a used page is cleared.
+  if (dirty_[index]) {
+    for (size_t layer = 0; layer < pools_.size(); ++layer) {
+      std::memset(pool(layer) + page * page_bytes(layer), 0,
+                  static_cast<size_t>(page_bytes(layer)));
+    }
+  }
+  dirty_[index] = true;
+  return page;
+}
+
+void KvCache::Release(int32_t page) {
+  if (--owners_[static_cast<size_t>(page)] == 0) free_.push_back(page);
+}
+
+int32_t KvCache::TakeCopy(int32_t page) {
+  const int32_t copy = Take();
+  roles_[static_cast<size_t>(copy)] = roles_[static_cast<size_t>(page)];
+  for (size_t layer = 0; layer < pools_.size(); ++layer) {
+    std::memcpy(pool(layer) + copy * page_bytes(layer), pool(layer) + page * page_bytes(layer),
+                static_cast<size_t>(page_bytes(layer)));
+  }
+  return copy;
+}
+
+KvSequence::KvSequence(KvSequence&& other) noexcept
+    : cache_(other.cache_), pages_(std::exchange(other.pages_, {})) {}
+
+KvSequence& KvSequence::operator=(KvSequence&& other) noexcept {
+  std::swap(cache_, other.cache_);
+  std::swap(pages_, other.pages_);
+  return *this;
+}
+
+KvSequence::~KvSequence() { Truncate(0); }
+
+KvSequence KvSequence::Fork() const {
+  KvSequence fork(cache_);
+  fork.pages_ = pages_;
+  for (int32_t page : pages_) cache_->Share(page);
+  return fork;
+}
+
+Status KvSequence::Prepare(int64_t begin, int64_t end, schema::Role role) {
+  if (begin >= end) return {};
+  const int64_t page_tokens = cache_->page_tokens();
+  const auto first = static_cast<size_t>(begin / page_tokens);
+  const auto needed = static_cast<size_t>((end + page_tokens - 1) / page_tokens);
+  const size_t kept = std::min(needed, pages_.size());
+  int64_t takes = static_cast<int64_t>(needed - kept);
+  for (size_t i = first; i < kept; ++i) takes += cache_->owners(pages_[i]) > 1;
+  if (takes > cache_->free_pages()) {
+    return OutOfMemory("the session has " + std::to_string(cache_->free_pages()) + " of " +
+                       std::to_string(cache_->pages()) + " KV pages free and this step needs " +
+                       std::to_string(takes) + " (" + std::to_string(page_tokens) +
+                       " tokens each); free a sequence or raise kv_tokens");
+  }
+  for (size_t i = first; i < kept; ++i) {
+    if (cache_->owners(pages_[i]) == 1) continue;
+    const int32_t copy = cache_->TakeCopy(pages_[i]);
+    cache_->Release(pages_[i]);
+    pages_[i] = copy;
+  }
+  while (pages_.size() < needed) pages_.push_back(cache_->Take());
+  for (size_t i = first; i < needed; ++i) cache_->AddRole(pages_[i], role);
+  return {};
+}
+
+void KvSequence::Truncate(int64_t length) {
+  const int64_t page_tokens = cache_->page_tokens();
+  const auto needed = static_cast<size_t>((length + page_tokens - 1) / page_tokens);
+  while (pages_.size() > needed) {
+    cache_->Release(pages_.back());
+    pages_.pop_back();
+  }
+}
+
+}  // namespace quern
