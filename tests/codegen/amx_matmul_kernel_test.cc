@@ -64,7 +64,7 @@ struct Product {
 const Product kProducts[] = {
     {576, 896, BlockFormat::Q4_1}, {144, 576, BlockFormat::Q8_0}, {50, 576, BlockFormat::Q5_0},
     {96, 1536, BlockFormat::Q4_K}, {80, 768, BlockFormat::Q6_K},  {64, 1536, BlockFormat::Q4_0},
-    {48, 896, BlockFormat::Q5_1},  {16, 96, BlockFormat::F16},
+    {48, 896, BlockFormat::Q5_1},
 };
 const int64_t kRowCounts[] = {1, 3, 16, 17, 33};
 

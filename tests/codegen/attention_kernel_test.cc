@@ -58,18 +58,18 @@ class Step {
     std::vector<double> scores;
     for (int64_t t = first; t <= slot; ++t) {
       double sum = 0;
-      for (int64_t d = 0; d < shape.head_dim; ++d)
-        sum += double(query[d]) * Element(row_sequence[row], t, head / shape.group(), d, false);
+      const float* key = Token(row_sequence[row], t, head / shape.group(), false);
+      for (int64_t d = 0; d < shape.head_dim; ++d) sum += double(query[d]) * key[d];
       scores.push_back(sum * scale);
     }
     const double best = *std::max_element(scores.begin(), scores.end());
     double total = 0;
     for (double& score : scores) total += score = std::exp(score - best);
     std::vector<double> out(shape.head_dim);
-    for (int64_t t = first; t <= slot; ++t)
-      for (int64_t d = 0; d < shape.head_dim; ++d)
-        out[d] += scores[t - first] / total *
-                  Element(row_sequence[row], t, head / shape.group(), d, true);
+    for (int64_t t = first; t <= slot; ++t) {
+      const float* value = Token(row_sequence[row], t, head / shape.group(), true);
+      for (int64_t d = 0; d < shape.head_dim; ++d) out[d] += scores[t - first] / total * value[d];
+    }
     return out;
   }
 
@@ -100,16 +100,19 @@ class Step {
     page_table.assign(order.begin(), order.end());
     pool = std::make_unique<Buffer>(order.size() * page_bytes);
     std::memset(pool->data(), 0xff, pool->size());
+    tokens_.resize(sequences.size() * kMaxContext * shape.columns() / shape.group() * 2);
     std::normal_distribution<float> normal;
     for (size_t s = 0; s < sequences.size(); ++s)
       for (int64_t t = 0; t < sequences[s].context; ++t)
         for (int64_t g = 0; g < shape.kv_heads; ++g)
           for (int64_t d = 0; d < shape.head_dim; ++d)
             for (bool value : {false, true}) {
+              const int32_t sequence = static_cast<int32_t>(s);
+              uint8_t* at = Address(sequence, t, g, d, value);
               const float x = normal(random_);
-              uint8_t* at = Address(static_cast<int32_t>(s), t, g, d, value);
               const uint16_t half = f32ToF16(x);
               f32_cache ? std::memcpy(at, &x, 4) : std::memcpy(at, &half, 2);
+              const_cast<float*>(Token(sequence, t, g, value))[d] = f32_cache ? x : f16ToF32(half);
             }
   }
 
@@ -120,14 +123,13 @@ class Step {
         g * 2 * half + (value ? half + in_page * shape.head_dim + d : d * kPage + in_page);
     return pool->data() + page * page_bytes + element * element_bytes();
   }
-  double Element(int32_t sequence, int64_t t, int64_t g, int64_t d, bool value) const {
-    const uint8_t* at = Address(sequence, t, g, d, value);
-    float x;
-    uint16_t half;
-    f32_cache ? std::memcpy(&x, at, 4) : std::memcpy(&half, at, 2);
-    return f32_cache ? x : f16ToF32(half);
+  /// Key or value of a token as the cache holds it. (head_dim)
+  const float* Token(int32_t sequence, int64_t t, int64_t g, bool value) const {
+    return tokens_.data() +
+           (((sequence * kMaxContext + t) * shape.kv_heads + g) * 2 + value) * shape.head_dim;
   }
 
+  std::vector<float> tokens_;  // (sequences, kMaxContext, kv_heads, 2, head_dim)
   std::mt19937 random_;
 };
 
@@ -183,7 +185,19 @@ void ExpectCorrect(const Step& step, const float* got) {
   EXPECT_LT(worst, 3e-6);
 }
 
-class AttentionKernel : public testing::TestWithParam<Machine> {};
+class AttentionKernel : public testing::TestWithParam<Machine> {
+ protected:
+  void CheckVariant(const Shape& shape, const Variant& variant, unsigned seed) {
+    const auto kernel =
+        CompiledKernel::Compile(KernelText(shape, variant), GetParam(), kMaxContext);
+    ASSERT_TRUE(kernel);
+    const Step step(shape, kMixedStep, variant.f32_cache, seed);
+    const Buffer result(step.rows() * shape.columns() * 4);
+    RunShares(*kernel, step, result);
+    ExpectCorrect(step, result.as<float>());
+    EXPECT_TRUE(result.IsIntact());
+  }
+};
 
 const Shape kShapes[] = {{3, 3, 64}, {9, 3, 64}, {14, 2, 64}, {6, 2, 128}, {2, 1, 96}};
 
@@ -191,33 +205,25 @@ TEST_P(AttentionKernel, MatchesTheDefinition) {
   for (const Shape& shape : kShapes) {
     SCOPED_TRACE(testing::Message()
                  << shape.heads << "/" << shape.kv_heads << "x" << shape.head_dim);
-    for (const Variant& variant : {Variant{}, Variant{.f32_cache = true}, Variant{.online = false},
-                                   Variant{.key_tile = 16}}) {
-      const auto kernel =
-          CompiledKernel::Compile(KernelText(shape, variant), GetParam(), kMaxContext);
-      ASSERT_TRUE(kernel);
-      const Step step(shape, kMixedStep, variant.f32_cache, 1);
-      const Buffer result(step.rows() * shape.columns() * 4);
-      RunShares(*kernel, step, result);
-      ExpectCorrect(step, result.as<float>());
-      EXPECT_TRUE(result.IsIntact());
-    }
+    CheckVariant(shape, {}, 1);
+  }
+}
+
+TEST_P(AttentionKernel, VariantsMatchTheDefinition) {
+  for (const Shape& shape : {kShapes[1], kShapes[3]}) {
+    SCOPED_TRACE(testing::Message()
+                 << shape.heads << "/" << shape.kv_heads << "x" << shape.head_dim);
+    CheckVariant(shape, {.f32_cache = true}, 2);
+    CheckVariant(shape, {.online = false}, 2);
+    CheckVariant(shape, {.key_tile = 16}, 2);
   }
 }
 
 TEST_P(AttentionKernel, LooksBackNoFurtherThanTheWindow) {
   for (int64_t window : {1, 31, 32, 40}) {
     SCOPED_TRACE(window);
-    const Shape shape = {9, 3, 64, window};
-    for (const bool online : {true, false}) {
-      const auto kernel =
-          CompiledKernel::Compile(KernelText(shape, {.online = online}), GetParam(), kMaxContext);
-      ASSERT_TRUE(kernel);
-      const Step step(shape, kMixedStep, false, 2);
-      const Buffer result(step.rows() * shape.columns() * 4);
-      RunShares(*kernel, step, result);
-      ExpectCorrect(step, result.as<float>());
-    }
+    CheckVariant({3, 1, 64, window}, {}, 3);
+    CheckVariant({3, 1, 64, window}, {.online = false}, 3);
   }
 }
 

@@ -5,8 +5,11 @@
 
 #include <cstring>
 #include <fstream>
+#include <map>
+#include <optional>
 #include <set>
 #include <sstream>
+#include <tuple>
 
 #include "codegen/host/HostCodegen.h"
 #include "codegen/host/Kernel.h"
@@ -56,6 +59,24 @@ mlir::MLIRContext& Context() {
   return *context;
 }
 
+// The image of `text`, which holds both roles; kept, since tests of both want it.
+const std::optional<host::CodeImage>& Generate(const std::string& text, std::string_view target,
+                                               int64_t context) {
+  static std::map<std::tuple<std::string, std::string_view, int64_t>,
+                  std::optional<host::CodeImage>>
+      images;
+  auto [place, is_new] = images.try_emplace({text, target, context});
+  if (!is_new) return place->second;
+  auto module = mlir::parseSourceString<mlir::ModuleOp>(text, mlir::ParserConfig(&Context()));
+  if (!module) return place->second;
+  host::CodegenOptions options;
+  options.context = context;
+  if (const char* directory = std::getenv("QUERN_DUMP_KERNELS")) options.dumpKernelsTo = directory;
+  auto image = host::generateHostCode(*module, *findTarget(target), options);
+  if (mlir::succeeded(image)) place->second = std::move(*image);
+  return place->second;
+}
+
 }  // namespace
 
 std::vector<Machine> RunnableMachines() {
@@ -75,17 +96,9 @@ std::string MachineName(const Machine& machine) {
 
 std::unique_ptr<CompiledKernel> CompiledKernel::Compile(const std::string& text,
                                                         const Machine& machine, int64_t context) {
-  auto module = mlir::parseSourceString<mlir::ModuleOp>(text, mlir::ParserConfig(&Context()));
-  if (!module) {
-    ADD_FAILURE() << "kernel does not parse:\n" << text;
-    return nullptr;
-  }
-  host::CodegenOptions options;
-  options.context = context;
-  if (const char* directory = std::getenv("QUERN_DUMP_KERNELS")) options.dumpKernelsTo = directory;
-  auto image = host::generateHostCode(*module, *findTarget(machine.target), options);
-  if (mlir::failed(image)) {
-    ADD_FAILURE() << "kernel cannot be generated:\n" << text;
+  const std::optional<host::CodeImage>& image = Generate(text, machine.target, context);
+  if (!image) {
+    ADD_FAILURE() << "kernel does not parse or cannot be generated:\n" << text;
     return nullptr;
   }
   std::unique_ptr<CompiledKernel> kernel(new CompiledKernel);
