@@ -4,6 +4,7 @@
 #include "codegen/artifact/OutputFile.h"
 #include "runtime/schema/file_header.h"
 
+#include <array>
 #include <cstring>
 #include <future>
 
@@ -143,7 +144,7 @@ quern::writeArtifact(const std::string &path, const ArtifactInputs &inputs,
   summary.weightBytes = weights->plan.size;
   summary.sourceWeightBytes = weights->sourceBytes;
   summary.parameters = weights->parameters;
-  for (const host::CodeImage &image : inputs.images)
-    summary.codeBytes.push_back(image.bytes.size());
+  summary.quantizedFrom = weights->quantizedFrom;
+  summary.quantizedTo = weights->quantizedTo;
   return summary;
 }

@@ -43,9 +43,10 @@ struct ArtifactSummary {
   uint64_t weightBytes = 0;
   /// Bytes of the same weights in the model file.
   uint64_t sourceWeightBytes = 0;
+  /// Matrices that were quantized while they were packed: bytes in the model
+  /// file and bytes packed.
+  uint64_t quantizedFrom = 0, quantizedTo = 0;
   uint64_t parameters = 0;
-  /// Code bytes by image, in order.
-  std::vector<uint64_t> codeBytes;
 };
 
 /// Called while weights are packed, with bytes done and bytes in all.

@@ -240,8 +240,16 @@ uint64_t LayoutBuilder::place(const WeightPiece &piece) {
       {piece.source, piece.format, piece.rowBegin, piece.rowEnd,
        piece.columnBegin, piece.columnEnd},
       0);
-  if (isNew)
+  if (isNew) {
     entry->second = layout.plan.append(piece);
+    if (!piece.vector && piece.format != piece.source->format) {
+      layout.quantizedFrom += static_cast<uint64_t>(
+          (piece.rowEnd - piece.rowBegin) *
+          blockFormatInfo(piece.source->format)
+              .rowBytes(piece.columnEnd - piece.columnBegin));
+      layout.quantizedTo += piece.size();
+    }
+  }
   return entry->second;
 }
 

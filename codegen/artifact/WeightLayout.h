@@ -60,6 +60,9 @@ struct WeightLayout {
   uint64_t parameters = 0;
   /// Bytes of those in the model file.
   uint64_t sourceBytes = 0;
+  /// Matrices that are quantized while they are packed: bytes in the model file
+  /// and bytes packed.
+  uint64_t quantizedFrom = 0, quantizedTo = 0;
   /// What the pieces refer to; addresses are stable.
   std::deque<WeightSource> sources;
 };

@@ -1,0 +1,369 @@
+#include "compiler/pipeline/Compiler.h"
+
+#include "codegen/artifact/OutputFile.h"
+#include "codegen/host/HostCodegen.h"
+#include "codegen/target/Target.h"
+#include "compiler/pipeline/Diagnostics.h"
+#include "compiler/pipeline/Explain.h"
+#include "compiler/pipeline/ModelInput.h"
+#include "dialects/rt/Rt.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/IR/AttrTypeSubElements.h"
+#include "mlir/IR/Verifier.h"
+#include "mlir/Parser/Parser.h"
+#include "runtime/schema/file_header.h"
+#include "llvm/Support/FileSystem.h"
+
+#include <chrono>
+
+using namespace mlir;
+using namespace quern;
+
+//===----------------------------------------------------------------------===//
+// Options
+//===----------------------------------------------------------------------===//
+
+static llvm::Error usage(const llvm::Twine &message) {
+  return compileError(ExitCode::Usage, message);
+}
+
+static llvm::Error checkPhases(const CompileOptions &options) {
+  if (!options.compileFrom)
+    return llvm::Error::success();
+  const auto name = phaseInfo(*options.compileFrom).name;
+  if (!isIrPhase(*options.compileFrom))
+    return usage("--compile-from=" + name +
+                 " has no module to go on from; give a phase from import to "
+                 "memory");
+  if (!isIrPath(options.input))
+    return usage("--compile-from=" + name + " wants a dumped module, but " +
+                 options.input +
+                 " is no .mlir file; make one with --dump-ir-to=DIR");
+  if (options.compileTo <= *options.compileFrom)
+    return usage("--compile-to=" + phaseInfo(options.compileTo).name +
+                 " ends before the phase after --compile-from=" + name +
+                 "; give a later phase");
+  return llvm::Error::success();
+}
+
+static llvm::Error checkOptions(const CompileOptions &options) {
+  if (llvm::Error error = checkPhases(options))
+    return error;
+  const std::vector<llvm::StringRef> passes = optionalPassNames();
+  for (const std::string &pass : options.disabledPasses)
+    if (!llvm::is_contained(passes, pass))
+      return usage("--disable-pass=" + pass + " names none of " +
+                   llvm::join(passes, ", "));
+  if (options.shares < 1 || options.shares > kMaxShares)
+    return usage("--shares=" + llvm::Twine(options.shares) +
+                 " is out of range; give 1 to " + llvm::Twine(kMaxShares));
+  if (options.compileTo != Phase::Artifact)
+    return llvm::Error::success();
+  if (isIrPath(options.input) && options.weights.empty())
+    return usage(options.input +
+                 " names weights but holds none; add --weights MODEL.gguf");
+  if (options.output.empty() || options.output == "-")
+    return usage("an artifact needs a file; add -o MODEL.quern");
+  for (const std::string &file : {options.input, options.weights})
+    if (!file.empty() && llvm::sys::fs::equivalent(file, options.output))
+      return usage("-o " + options.output +
+                   " would replace the input; give another name");
+  return llvm::Error::success();
+}
+
+//===----------------------------------------------------------------------===//
+// The compilation
+//===----------------------------------------------------------------------===//
+
+static DialectRegistry allDialects() {
+  DialectRegistry registry;
+  registry.insert<lm::LmDialect, rt::RtDialect, func::FuncDialect>();
+  host::registerHostCodegenDialects(registry);
+  return registry;
+}
+
+namespace {
+class Compilation {
+public:
+  Compilation(const CompileOptions &options, CompileObserver &observer)
+      : options(options), observer(observer), used(options),
+        // Threads would only make the order of diagnostics vary.
+        context(allDialects(), MLIRContext::Threading::DISABLED),
+        diagnostics(&context, [this](const std::string &remark) {
+          explain(remark);
+        }) {
+    context.loadAllAvailableDialects();
+  }
+
+  llvm::Expected<CompileSummary> run();
+
+private:
+  llvm::Error load();
+  llvm::Error parse();
+  llvm::Error runPhase(Phase phase);
+  llvm::Error runPasses(Phase phase);
+  llvm::Error dump(Phase phase);
+  llvm::Error generateCode();
+  llvm::Error writeArtifactFile();
+  llvm::Error printModule();
+  void inferTargets();
+  void makePrecise();
+
+  void explain(const std::string &line) {
+    if (options.explain)
+      observer.explained(phase, line);
+  }
+
+  const CompileOptions &options;
+  CompileObserver &observer;
+  PipelineOptions used;
+  MLIRContext context;
+  DiagnosticCollector diagnostics;
+  Phase phase = Phase::Import;
+  std::optional<ModelFile> model;
+  OwningOpRef<ModuleOp> module;
+  std::vector<host::CodeImage> images;
+  CompileSummary summary;
+};
+} // namespace
+
+//===----------------------------------------------------------------------===//
+// Input
+//===----------------------------------------------------------------------===//
+
+llvm::Error Compilation::load() {
+  const bool text = isIrPath(options.input);
+  const std::string &file = text ? options.weights : options.input;
+  if (!file.empty()) {
+    llvm::Expected<ModelFile> opened = ModelFile::open(file);
+    if (!opened)
+      return opened.takeError();
+    model.emplace(std::move(*opened));
+  }
+  if (text)
+    return parse();
+  llvm::Expected<OwningOpRef<ModuleOp>> imported = model->importModule(&context);
+  if (!imported)
+    return imported.takeError();
+  module = std::move(*imported);
+  return llvm::Error::success();
+}
+
+llvm::Error Compilation::parse() {
+  llvm::sys::fs::file_status status;
+  if (std::error_code error = llvm::sys::fs::status(options.input, status))
+    return compileError(ExitCode::Failure, "cannot read " + options.input +
+                                               ": " + error.message());
+  module = parseSourceFile<ModuleOp>(options.input, &context);
+  if (!module)
+    return diagnostics.take(ExitCode::Malformed,
+                            options.input + ": no module was read");
+  if (!(*module)->hasAttr(lm::LmDialect::kModelAttr))
+    return compileError(ExitCode::Malformed,
+                        options.input +
+                            ": the module has no lm.model attribute, so it is "
+                            "no model; begin with what quern import prints");
+  return llvm::Error::success();
+}
+
+/// With --precise the cache holds what attention computed, unrounded.
+void Compilation::makePrecise() {
+  AttrTypeReplacer replacer;
+  replacer.addReplacement([](lm::KvCacheType type) -> Type {
+    return lm::KvCacheType::get(type.getContext(), type.getHeads(),
+                                type.getHeadDim(), type.getPage(),
+                                Float32Type::get(type.getContext()));
+  });
+  replacer.recursivelyReplaceElementsIn(*module, /*replaceAttrs=*/true,
+                                        /*replaceLocs=*/false,
+                                        /*replaceTypes=*/true);
+}
+
+/// Targets of a module that has tiles already, unless the command names some.
+void Compilation::inferTargets() {
+  if (!used.targets.empty())
+    return;
+  llvm::StringMap<bool> seen;
+  module->walk([&](Operation *op) {
+    if (auto tiles = op->getAttrOfType<DictionaryAttr>("tiles"))
+      for (NamedAttribute entry : tiles)
+        seen[entry.getName().getValue().split('/').first] = true;
+  });
+  for (const Target &target : targets())
+    if (seen.contains(llvm::StringRef(target.name.data(), target.name.size())))
+      used.targets.emplace_back(target.name);
+  if (used.targets.empty())
+    if (const Target *host = hostTarget())
+      used.targets.emplace_back(host->name);
+}
+
+//===----------------------------------------------------------------------===//
+// Phases
+//===----------------------------------------------------------------------===//
+
+llvm::Error Compilation::runPasses(Phase phase) {
+  PassManager manager(&context);
+  manager.enableVerifier(options.verifyEach);
+  buildPhase(phase, used, manager);
+  if (failed(manager.run(*module)))
+    return diagnostics.take(ExitCode::Unsupported,
+                            "phase " + phaseInfo(phase).name + " failed");
+  if (failed(verify(*module)) || failed(checkPhase(phase, *module)))
+    return diagnostics.take(ExitCode::Failure,
+                            "phase " + phaseInfo(phase).name +
+                                " left an invalid module");
+  return llvm::Error::success();
+}
+
+llvm::Error Compilation::dump(Phase phase) {
+  if (options.dumpIrTo.empty())
+    return llvm::Error::success();
+  if (std::error_code error =
+          llvm::sys::fs::create_directories(options.dumpIrTo))
+    return compileError(ExitCode::Failure, "cannot create " + options.dumpIrTo +
+                                               ": " + error.message());
+  std::string text;
+  llvm::raw_string_ostream os(text);
+  module->print(os);
+  os << "\n";
+  return writeFile(options.dumpIrTo + "/" + dumpFileName(phase), text);
+}
+
+llvm::Error Compilation::generateCode() {
+  if (!options.dumpKernelsTo.empty())
+    if (std::error_code error =
+            llvm::sys::fs::create_directories(options.dumpKernelsTo))
+      return compileError(ExitCode::Failure,
+                          "cannot create " + options.dumpKernelsTo + ": " +
+                              error.message());
+  host::CodegenOptions codegen;
+  codegen.dumpKernelsTo = options.dumpKernelsTo;
+  codegen.explain = [this](const std::string &line) { explain(line); };
+  if (auto attr = (*module)->getAttrOfType<DictionaryAttr>(
+          lm::LmDialect::kModelAttr))
+    if (auto tokens = attr.getAs<IntegerAttr>("context"))
+      codegen.context = tokens.getInt();
+  if (used.targets.empty())
+    return compileError(ExitCode::Unsupported,
+                        "this machine lacks AVX2, so --target=host means "
+                        "nothing; name the target to compile for");
+  for (const std::string &name : used.targets) {
+    FailureOr<host::CodeImage> image =
+        host::generateHostCode(*module, *findTarget(name), codegen);
+    if (failed(image))
+      return diagnostics.take(ExitCode::Unsupported,
+                              "no code could be generated for " + name);
+    summary.targets.push_back({name, image->bytes.size()});
+    images.push_back(std::move(*image));
+  }
+  return llvm::Error::success();
+}
+
+llvm::Error Compilation::writeArtifactFile() {
+  ArtifactInputs inputs;
+  inputs.module = *module;
+  inputs.images = images;
+  inputs.source = model->bytes();
+  inputs.producer = "quern " QUERN_VERSION;
+  llvm::Expected<std::optional<std::vector<uint8_t>>> tokenizer =
+      model->tokenizerSegment();
+  if (!tokenizer)
+    return tokenizer.takeError();
+  inputs.tokenizer = std::move(*tokenizer);
+  auto findWeight = [&](llvm::StringRef name) {
+    return model->findWeight(name);
+  };
+  inputs.findWeight = findWeight;
+  llvm::Expected<ArtifactSummary> written =
+      writeArtifact(options.output, inputs, [&](uint64_t done, uint64_t total) {
+        observer.packed(done, total);
+      });
+  if (!written)
+    return written.takeError();
+  summary.artifact = std::move(*written);
+  return llvm::Error::success();
+}
+
+llvm::Error Compilation::runPhase(Phase phase) {
+  switch (phase) {
+  case Phase::Import:
+    if (llvm::Error error = load())
+      return error;
+    if (used.precise)
+      makePrecise();
+    if (failed(verify(*module)) || failed(checkPhase(phase, *module)))
+      return diagnostics.take(ExitCode::Malformed, "the module is invalid");
+    inferTargets();
+    return llvm::Error::success();
+  case Phase::Codegen:
+    return generateCode();
+  case Phase::Artifact:
+    return writeArtifactFile();
+  default:
+    return runPasses(phase);
+  }
+}
+
+/// The module as text, when an IR phase is the last.
+llvm::Error Compilation::printModule() {
+  std::string text;
+  llvm::raw_string_ostream os(text);
+  module->print(os);
+  os << "\n";
+  if (!options.output.empty() && options.output != "-")
+    return writeFile(options.output, text);
+  llvm::outs() << text;
+  llvm::outs().flush();
+  if (llvm::outs().has_error()) {
+    const std::error_code error = llvm::outs().error();
+    llvm::outs().clear_error();
+    return compileError(ExitCode::Failure,
+                        "cannot write standard output: " + error.message());
+  }
+  return llvm::Error::success();
+}
+
+llvm::Expected<CompileSummary> Compilation::run() {
+  Phase first = Phase::Import;
+  if (options.compileFrom) {
+    // The dump is what that phase left: check it as such, then go on.
+    if (llvm::Error error = load())
+      return std::move(error);
+    if (failed(checkPhase(*options.compileFrom, *module)))
+      return diagnostics.take(ExitCode::Malformed, "the module is invalid");
+    inferTargets();
+    first = static_cast<Phase>(static_cast<int>(*options.compileFrom) + 1);
+  }
+  for (const PhaseInfo &info : phases()) {
+    if (info.phase < first || info.phase > options.compileTo)
+      continue;
+    phase = info.phase;
+    observer.phaseBegun(phase);
+    const auto start = std::chrono::steady_clock::now();
+    if (llvm::Error error = runPhase(phase))
+      return std::move(error);
+    const std::chrono::duration<double> seconds =
+        std::chrono::steady_clock::now() - start;
+    summary.phases.emplace_back(phase, seconds.count());
+    observer.phaseDone(phase, seconds.count());
+    if (!isIrPhase(phase))
+      continue;
+    if (options.explain)
+      explainPhase(phase, *module, used,
+                   [this](const std::string &line) { explain(line); });
+    if (llvm::Error error = dump(phase))
+      return std::move(error);
+  }
+  if (isIrPhase(options.compileTo))
+    if (llvm::Error error = printModule())
+      return std::move(error);
+  summary.used = used;
+  return std::move(summary);
+}
+
+llvm::Expected<CompileSummary>
+quern::compileModel(const CompileOptions &options, CompileObserver &observer) {
+  if (llvm::Error error = checkOptions(options))
+    return std::move(error);
+  return Compilation(options, observer).run();
+}

@@ -1,0 +1,226 @@
+//===- quern-compile.cpp - The verbs that need the compiler ---------------===//
+//
+// `quern compile` and `quern import`: the command line `quern` runs this binary
+// for them. docs/commands.md describes options and exit codes.
+//
+//===----------------------------------------------------------------------===//
+#include "codegen/target/Target.h"
+#include "compiler/tools/Progress.h"
+#include "compiler/tools/Report.h"
+
+#include <CLI/CLI.hpp>
+
+#include <cstdio>
+#include <new>
+
+using namespace quern;
+
+namespace {
+/// The options of both verbs as the command line gives them.
+struct CommandLine {
+  CompileOptions compile;
+  std::vector<std::string> targets;
+  std::string quantize, compileTo, compileFrom;
+  bool json = false;
+  bool quiet = false;
+};
+} // namespace
+
+static constexpr const char *kCompileExamples = R"(
+Examples:
+  quern compile model.gguf -o model.quern
+      for this machine
+  quern compile model.gguf -o model.quern --target=avx2,avx512-vnni,amx
+      for several kinds of machine; the best one is chosen at load
+  quern compile f16.gguf -o small.quern --quantize=int8
+      with float weights rounded to 8 bits
+  quern compile model.gguf -o model.quern --explain --dump-ir-to=ir
+      what fused and what did not, and the module after every phase
+  quern compile ir/05-tile.mlir --compile-from=tile --weights model.gguf -o model.quern
+      go on after the tile phase, with the tiles that were edited
+
+Exit codes: 0 ok, 1 failure, 2 usage, 3 malformed input, 4 unsupported,
+5 incompatible, 6 out of memory, 130 and 143 when interrupted.)";
+
+static constexpr const char *kImportExamples = R"(
+Examples:
+  quern import model.gguf > model.mlir
+  quern compile model.mlir --weights model.gguf -o model.quern)";
+
+static void addCompile(CLI::App &app, CommandLine &line) {
+  CLI::App *verb =
+      app.add_subcommand("compile", "Compile a model into one artifact");
+  verb->footer(kCompileExamples);
+  CompileOptions &options = line.compile;
+  verb->add_option("MODEL", options.input, "MODEL.gguf, or X.mlir")->required();
+  verb->add_option("-o,--output", options.output,
+                   "The artifact; with --compile-to an IR phase, the module");
+  verb->add_option("--weights", options.weights,
+                   "The model file with the weights that X.mlir names");
+  verb->add_option("--target", line.targets,
+                   "host, avx2, avx512-vnni or amx; several with commas "
+                   "(default: host)")
+      ->delimiter(',');
+  verb->add_option("--quantize", line.quantize,
+                   "Round float weights to int8 (q8_0) or int4 (q4_0)")
+      ->check(CLI::IsMember({"int8", "int4"}));
+  verb->add_flag("--precise", options.precise,
+                 "Float activations and a float32 KV cache");
+  verb->add_option("--shares", options.shares,
+                   "Parts the work is cut in (default: 2)");
+  verb->add_option("--compile-to", line.compileTo,
+                   "The last phase (default: artifact)");
+  verb->add_option("--compile-from", line.compileFrom,
+                   "MODEL is the module after this phase; go on after it");
+  verb->add_option("--dump-ir-to", options.dumpIrTo,
+                   "Write the module after every phase into this folder");
+  verb->add_option("--dump-kernels-to", options.dumpKernelsTo,
+                   "Write every kernel of every target into this folder");
+  verb->add_option("--disable-pass", options.disabledPasses,
+                   "Switch an optional pass off; may be given several times")
+      ->allow_extra_args(false);
+  verb->add_flag("--verify-each", options.verifyEach,
+                 "Verify the module after every pass");
+  verb->add_flag("--explain", options.explain,
+                 "Say what fused, what did not and why, and each kernel's tile");
+  verb->add_flag("--json", line.json, "Report as JSON on standard output");
+  verb->add_flag("-q,--quiet", line.quiet, "No progress, errors only");
+}
+
+static void addImport(CLI::App &app, CommandLine &line) {
+  CLI::App *verb =
+      app.add_subcommand("import", "Print a model as text of the lm dialect");
+  verb->footer(kImportExamples);
+  verb->add_option("MODEL", line.compile.input, "MODEL.gguf")->required();
+  verb->add_option("-o,--output", line.compile.output,
+                   "The text (default: standard output)");
+  verb->callback([&line] {
+    line.quiet = true;
+    line.compileTo = "import";
+  });
+}
+
+static llvm::Error usage(const llvm::Twine &message) {
+  return compileError(ExitCode::Usage, message);
+}
+
+static llvm::Error resolvePhase(llvm::StringRef option, const std::string &name,
+                                std::optional<Phase> &phase) {
+  if (name.empty() || (phase = parsePhase(name)))
+    return llvm::Error::success();
+  std::string known;
+  for (const PhaseInfo &info : phases())
+    known += (known.empty() ? "" : ", ") + info.name.str();
+  return usage(option + "=" + name + " names none of the phases " + known);
+}
+
+/// Puts targets in the table's order, each once.
+static llvm::Error resolveTargets(const CommandLine &line,
+                                  std::vector<std::string> &names) {
+  std::vector<std::string> wanted = line.targets;
+  if (wanted.empty() && line.compileFrom.empty())
+    wanted.push_back("host");
+  std::vector<const Target *> found;
+  for (const std::string &name : wanted) {
+    std::string error;
+    const Target *target = resolveTarget(name, error);
+    if (!target)
+      return compileError(name == "host" ? ExitCode::Unsupported
+                                         : ExitCode::Usage,
+                          "--target=" + name + ": " + error);
+    found.push_back(target);
+  }
+  for (const Target &target : targets())
+    if (llvm::is_contained(found, &target))
+      names.emplace_back(target.name);
+  return llvm::Error::success();
+}
+
+/// Turns names into what they stand for.
+static llvm::Error resolve(CommandLine &line) {
+  CompileOptions &options = line.compile;
+  std::optional<Phase> last;
+  if (llvm::Error error = resolvePhase("--compile-to", line.compileTo, last))
+    return error;
+  options.compileTo = last.value_or(Phase::Artifact);
+  if (llvm::Error error =
+          resolvePhase("--compile-from", line.compileFrom, options.compileFrom))
+    return error;
+  if (!line.quantize.empty())
+    options.quantizeFormat = line.quantize == "int8" ? "q8_0" : "q4_0";
+  for (std::string &pass : options.disabledPasses)
+    if (llvm::StringRef(pass).starts_with("lm-"))
+      pass.erase(0, 3);
+  if (line.json && isIrPhase(options.compileTo) &&
+      (options.output.empty() || options.output == "-"))
+    return usage("--json and the module would both go to standard output; add "
+                 "-o FILE");
+  // Import prints the model for any target.
+  if (options.compileTo == Phase::Import)
+    return llvm::Error::success();
+  return resolveTargets(line, options.targets);
+}
+
+/// Prints an error as one line and gives its exit code.
+static int fail(const std::string &verb, const CommandLine &line,
+                llvm::Error error) {
+  int code = static_cast<int>(ExitCode::Failure);
+  llvm::handleAllErrors(
+      std::move(error),
+      [&](const CompileError &failed) {
+        code = static_cast<int>(failed.code());
+        std::fprintf(stderr, "quern %s: error: %s\n", verb.c_str(),
+                     failed.message().c_str());
+        if (line.json)
+          printJsonError(failed.code(), failed.message());
+      },
+      [&](const llvm::ErrorInfoBase &failed) {
+        std::fprintf(stderr, "quern %s: error: %s\n", verb.c_str(),
+                     failed.message().c_str());
+      });
+  return code;
+}
+
+static int run(const std::string &verb, CommandLine &line) {
+  if (llvm::Error error = resolve(line))
+    return fail(verb, line, std::move(error));
+  Progress progress(line.quiet || line.json, line.compile.explain && !line.json);
+  llvm::Expected<CompileSummary> summary =
+      compileModel(line.compile, progress);
+  if (!summary) {
+    progress.clearBar();
+    return fail(verb, line, summary.takeError());
+  }
+  if (line.json)
+    printJsonReport(line.compile, *summary, progress);
+  else if (!line.quiet)
+    printReport(line.compile, *summary);
+  return 0;
+}
+
+int main(int argc, char **argv) {
+  CommandLine line;
+  CLI::App app("Compile language models into artifacts of the Quern runtime",
+               "quern");
+  app.require_subcommand(1);
+  addCompile(app, line);
+  addImport(app, line);
+  std::string verb = argc > 1 ? argv[1] : "";
+  try {
+    app.parse(argc, argv);
+    return run(verb, line);
+  } catch (const CLI::Success &request) {
+    return app.exit(request); // --help
+  } catch (const CLI::ParseError &error) {
+    const bool known = verb == "compile" || verb == "import";
+    std::fprintf(stderr, "quern%s: error: %s; see quern%s --help\n",
+                 known ? (" " + verb).c_str() : "", error.what(),
+                 known ? (" " + verb).c_str() : "");
+    return static_cast<int>(ExitCode::Usage);
+  } catch (const std::bad_alloc &) {
+    std::fprintf(stderr, "quern %s: error: out of memory; close other programs "
+                         "or compile on a larger machine\n",
+                 verb.c_str());
+    return static_cast<int>(ExitCode::OutOfMemory);
+  }
+}
