@@ -1,0 +1,96 @@
+// Generated kernels alone: bytes and operations a second of matmuls by target, role, format, rows
+// and shape. One thread; weights are walked in a ring larger than L2, so decode figures are those
+// of L3 or memory. Data are random: zeros run faster than anything real.
+//   kernel_benchmark --benchmark_filter=avx512-vnni/prefill
+#include <benchmark/benchmark.h>
+#include <gtest/gtest.h>
+
+#include <map>
+#include <sstream>
+
+#include "codegen/host/Kernel.h"
+#include "codegen/host/PackedLayout.h"
+#include "tests/codegen/kernel_harness.h"
+
+namespace quern::test {
+namespace {
+
+constexpr int64_t kRingBytes = 48 << 20;
+
+std::string MatmulText(BlockFormat format, int64_t outputs, int64_t depth) {
+  std::ostringstream x, w, y, text;
+  x << "tensor<?x" << depth << "x!lm.block<a8>>";
+  w << "tensor<" << outputs << "x" << depth << "x!lm.block<" << blockFormatInfo(format).name << ">>";
+  y << "tensor<?x" << outputs << "xf32>";
+  text << "rt.kernel @k(%x: " << x.str() << ", %w: " << w.str() << ") -> (" << y.str()
+       << ") attributes {split = #lm<kernel_split shares>} {\n  %y = lm.quant_matmul %x, %w : ("
+       << x.str() << ", " << w.str() << ") -> " << y.str() << "\n  lm.yield %y : " << y.str() << "\n}\n";
+  return text.str();
+}
+
+/// Numeric rows of the machine's kind, with codes or bf16 that are not zero.
+Buffer NumericRows(std::mt19937& random, const Machine& machine, int64_t rows, int64_t columns) {
+  Buffer floats = RandomFloats(random, rows * columns);
+  if (findTarget(machine.target)->numericsFor(machine.role) == Numerics::Bf16)
+    return Bf16Rows(floats.as<float>(), rows, columns);
+  Buffer numeric(rows * host::activationRowBytes(columns));
+  for (int64_t m = 0; m < rows; ++m) {
+    uint8_t* row = numeric.data() + m * host::activationRowBytes(columns);
+    for (int64_t k = 0; k < columns; ++k)
+      row[k] = static_cast<uint8_t>(static_cast<int8_t>(40 * floats.as<float>()[m * columns + k]));
+    auto* scales = reinterpret_cast<float*>(row + host::activationScaleOffset(columns));
+    for (int64_t g = 0; g < columns / 32; ++g) scales[g] = 0.025f;
+  }
+  return numeric;
+}
+
+void Matmul(benchmark::State& state, Machine machine, BlockFormat format, int64_t rows,
+            int64_t outputs, int64_t depth) {
+  std::mt19937 random(1);
+  auto kernel = CompiledKernel::Compile(MatmulText(format, outputs, depth), machine);
+  if (!kernel) return state.SkipWithError("the kernel cannot be generated");
+  Weight weight = RandomWeight(random, format, outputs, depth);
+  Buffer packed = weight.Pack(0, outputs, 0, depth);
+  const int64_t bytes = packed.size(), copies = rows == 1 ? std::max<int64_t>(1, kRingBytes / bytes) : 1;
+  Buffer ring(copies * bytes);
+  for (int64_t i = 0; i < copies; ++i) std::memcpy(ring.data() + i * bytes, packed.data(), bytes);
+  Buffer x = NumericRows(random, machine, rows, depth), y(rows * outputs * 4);
+  int64_t at = 0;
+  for (auto _ : state) {
+    kernel->Run({x.data(), ring.data() + at * bytes, y.data()}, {rows}, {0, outputs});
+    at = (at + 1) % copies;
+    benchmark::ClobberMemory();
+  }
+  state.SetBytesProcessed(state.iterations() * bytes);
+  state.counters["GOP/s"] = benchmark::Counter(
+      2e-9 * rows * outputs * depth * state.iterations(), benchmark::Counter::kIsRate);
+}
+
+void RegisterAll() {
+  struct Shape {
+    int64_t outputs, depth;
+  };
+  for (const Machine& machine : RunnableMachines())
+    for (BlockFormat format : {BlockFormat::Q4_1, BlockFormat::Q8_0, BlockFormat::Q5_0,
+                               BlockFormat::Q4_K, BlockFormat::Q6_K})
+      for (Shape shape : {Shape{3072, 768}, Shape{4864, 1024}})
+        for (int64_t rows : {1, 4, 16, 512}) {
+          if ((machine.role == Role::Decode) == (rows > 16)) continue;
+          std::ostringstream name;
+          name << machine.target << "/" << roleName(machine.role) << "/"
+               << blockFormatInfo(format).name << "/" << rows << "x" << shape.outputs << "x"
+               << shape.depth;
+          benchmark::RegisterBenchmark(name.str().c_str(), Matmul, machine, format, rows,
+                                       shape.outputs, shape.depth);
+        }
+}
+
+}  // namespace
+}  // namespace quern::test
+
+int main(int argc, char** argv) {
+  testing::InitGoogleTest(&argc, argv);
+  benchmark::Initialize(&argc, argv);
+  quern::test::RegisterAll();
+  benchmark::RunSpecifiedBenchmarks();
+}
