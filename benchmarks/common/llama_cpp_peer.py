@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import ctypes
 import json
-import pathlib
 import random
 import statistics
 import time
@@ -35,25 +34,36 @@ class _PoolParameters(ctypes.Structure):
                 ("strict_cpu", ctypes.c_bool), ("paused", ctypes.c_bool)]
 
 
+def _loaded(library: str) -> ctypes.CDLL:
+    """The library of that name as llama_cpp loaded it.
+
+    The wheel holds each library under three names, as three files: opening another one would load
+    it a second time, with lookup tables that nobody has filled.
+    """
+    with open("/proc/self/maps") as maps:
+        paths = {line.split(maxsplit=5)[-1].strip() for line in maps if f"/{library}.so" in line}
+    if len(paths) != 1:
+        raise RuntimeError(f"wanted one {library} in this process, found {sorted(paths)}")
+    return ctypes.CDLL(paths.pop())
+
+
 class _ThreadPool:
     """Threads that outlive a step, as llama-bench attaches them.
 
     Without this, a build without OpenMP starts its threads anew for every token. The bindings do
-    not cover these functions, so they are looked up in the libraries beside them.
+    not cover these functions, so they are looked up in the libraries.
     """
 
     def __init__(self, context, threads: int):
-        folder = pathlib.Path(llama_cpp.__file__).parent / "lib"
-        self.cpu = ctypes.CDLL(str(folder / "libggml-cpu.so"))
+        self.cpu = _loaded("libggml-cpu")
         self.cpu.ggml_threadpool_new.restype = ctypes.c_void_p
         self.cpu.ggml_threadpool_free.argtypes = [ctypes.c_void_p]
         parameters = _PoolParameters()
-        base = ctypes.CDLL(str(folder / "libggml-base.so"))
-        base.ggml_threadpool_params_init(ctypes.byref(parameters), threads)
+        _loaded("libggml-base").ggml_threadpool_params_init(ctypes.byref(parameters), threads)
         self.pool = self.cpu.ggml_threadpool_new(ctypes.byref(parameters))
         if not self.pool:
             raise RuntimeError(f"llama.cpp could not start {threads} threads")
-        llama = ctypes.CDLL(str(folder / "libllama.so"))
+        llama = _loaded("libllama")
         llama.llama_attach_threadpool.argtypes = [ctypes.c_void_p] * 3
         llama.llama_attach_threadpool(context, self.pool, None)
 
