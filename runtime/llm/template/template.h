@@ -25,7 +25,7 @@ namespace quern::jinja {
 struct Limits {
   size_t max_output_bytes = size_t{1} << 20;
   /// Nodes evaluated, loop turns, items built.
-  uint64_t max_steps = 20'000'000;
+  uint64_t max_steps = 5'000'000;
   /// Bytes of strings built on the way, output not counted.
   uint64_t max_string_bytes = uint64_t{256} << 20;
   /// Nested expressions, blocks and macro calls.

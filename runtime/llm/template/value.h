@@ -83,6 +83,9 @@ class Value {
 
   /// Containers inside containers, this one included; 0 for a scalar.
   int depth() const;
+  /// What walking the value costs: its parts, counted as often as they are reached, long strings
+  /// by their length.
+  uint64_t weight() const;
   /// Python's name of the type, for messages: `'int'`, `'str'`.
   std::string_view TypeName() const;
   /// The same object, as Python's `is`.
@@ -95,8 +98,10 @@ class Value {
       data_;
 };
 
-/// How deep values may nest.
+/// How deep values may nest, and how heavy a container may be. Parts are shared, so without the
+/// second a few lines could build a value that takes forever to print.
 inline constexpr int kMaxValueDepth = 128;
+inline constexpr uint64_t kMaxValueWeight = uint64_t{1} << 23;
 
 /// Python's sequences. A kIterator (what `map` and `select` give) can be walked once.
 class List {
@@ -108,6 +113,7 @@ class List {
   const std::vector<Value>& items() const { return items_; }
   Flavor flavor() const { return flavor_; }
   int depth() const { return depth_; }
+  uint64_t weight() const { return weight_; }
   /// What walking the list gives now; an iterator is used up by it.
   std::vector<Value> Take();
   /// The next item of an iterator, the first of any other list; nullopt at the end.
@@ -118,6 +124,7 @@ class List {
   Flavor flavor_;
   size_t taken_ = 0;  // items an iterator has given
   int depth_ = 1;
+  uint64_t weight_ = 1;
 };
 
 /// A dict keeps the order of insertion.
@@ -131,16 +138,20 @@ class Dict {
   const std::vector<std::pair<Value, Value>>& entries() const { return entries_; }
   size_t size() const { return entries_.size(); }
   int depth() const { return depth_; }
+  uint64_t weight() const { return weight_; }
 
  private:
   std::vector<std::pair<Value, Value>> entries_;
   std::unordered_map<std::string, size_t> index_;  // by canonical key
   int depth_ = 1;
+  uint64_t weight_ = 1;
 };
 
-/// `namespace()`: the one thing that a template may change.
+/// `namespace()`: the one thing that a template may change. Also `loop`, which it may not.
 struct Namespace {
-  std::map<std::string, Value> attributes;
+  std::map<std::string, Value, std::less<>> attributes;
+  /// Computed attributes, of `loop`; they cannot be assigned to.
+  std::function<std::optional<Value>(std::string_view)> computed;
 };
 
 struct Arguments {

@@ -1,0 +1,160 @@
+#include "runtime/llm/sampler.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <string>
+
+namespace quern {
+namespace {
+
+/// e^x for x <= 0, in plain double arithmetic so that every machine computes the same bits; libm
+/// promises no such thing (and CMakeLists.txt forbids fused multiply-adds here). Relative error below 1e-14: x = n ln 2 + r, and a Taylor series of
+/// degree 13 for |r| <= ln 2 / 2.
+double Exp(double x) {
+  if (x < -700.0) return 0.0;
+  constexpr double kLn2High = 6.93147180369123816490e-01;  // ln 2, its low bits zero
+  constexpr double kLn2Low = 1.90821492927058770002e-10;   // the rest
+  constexpr double kInverseLn2 = 1.44269504088896338700e+00;
+  const double n = std::floor(x * kInverseLn2 + 0.5);
+  const double r = (x - n * kLn2High) - n * kLn2Low;
+  double sum = 1.0;
+  for (int degree = 13; degree > 0; --degree) sum = 1.0 + sum * (r / degree);
+  const auto exponent = static_cast<uint64_t>(1023 + static_cast<int64_t>(n));
+  return sum * std::bit_cast<double>(exponent << 52);
+}
+
+/// A number in [0, 1) from a seed and a counter (SplitMix64's finalizer, Steele et al. 2014).
+double Uniform(uint64_t seed, uint64_t counter) {
+  uint64_t x = seed + (counter + 1) * 0x9E3779B97F4A7C15u;
+  for (int round = 0; round < 2; ++round) {  // twice: neighbouring seeds must not look alike
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
+    x ^= x >> 31;
+  }
+  return static_cast<double>(x >> 11) * 0x1.0p-53;
+}
+
+template <typename T>
+Status OutOfRange(const char* option, T value, const char* range) {
+  return UsageError(std::string(option) + " is " + std::to_string(value) + ", expected " + range);
+}
+
+}  // namespace
+
+Result<Sampler> Sampler::Create(const SamplerOptions& options) {
+  // Written so that NaN fails too.
+  if (!(options.temperature >= 0.0f && options.temperature <= 100.0f))
+    return OutOfRange("temperature", options.temperature, "0 to 100");
+  if (options.top_k < 0) return OutOfRange("top-k", options.top_k, "0 (off) or more");
+  if (!(options.top_p > 0.0f && options.top_p <= 1.0f))
+    return OutOfRange("top-p", options.top_p, "more than 0, at most 1 (off)");
+  if (!(options.min_p >= 0.0f && options.min_p <= 1.0f))
+    return OutOfRange("min-p", options.min_p, "0 (off) to 1");
+  if (!(options.repeat_penalty > 0.0f && options.repeat_penalty <= 100.0f))
+    return OutOfRange("repeat-penalty", options.repeat_penalty, "more than 0, at most 100");
+  if (options.repeat_last_n < 0 || options.repeat_last_n > (1 << 20))
+    return OutOfRange("repeat-last-n", options.repeat_last_n, "0 to 1048576");
+  return Sampler(options);
+}
+
+void Sampler::Accept(int32_t token) {
+  if (options_.repeat_penalty == 1.0f || options_.repeat_last_n == 0) return;
+  recent_.push_back(token);
+  if (recent_.size() > static_cast<size_t>(options_.repeat_last_n)) recent_.pop_front();
+}
+
+Result<int32_t> Sampler::Sample(std::span<const float> logits) {
+  if (logits.empty() || logits.size() > size_t{INT32_MAX})
+    return Failure("cannot sample from " + std::to_string(logits.size()) + " logits");
+  candidates_.clear();
+  for (size_t id = 0; id < logits.size(); ++id) {
+    if (std::isnan(logits[id]) || logits[id] == std::numeric_limits<float>::infinity())
+      return Failure("the logit of token " + std::to_string(id) + " is " +
+                     std::to_string(logits[id]) + "; the model's arithmetic failed");
+    if (std::isfinite(logits[id])) candidates_.push_back({logits[id], static_cast<int32_t>(id)});
+  }
+  if (candidates_.empty()) return Failure("every token is masked out; nothing is left to sample");
+  Penalize();
+  if (options_.temperature == 0.0f) {
+    // The first of equals, which is the lowest id.
+    return std::max_element(candidates_.begin(), candidates_.end(),
+                            [](const Candidate& a, const Candidate& b) {
+                              return a.logit < b.logit;
+                            })
+        ->id;
+  }
+  KeepTopK();
+  KeepTopP();
+  KeepMinP();
+  return Draw();
+}
+
+void Sampler::Penalize() {
+  if (recent_.empty()) return;
+  std::vector<int32_t> seen(recent_.begin(), recent_.end());
+  std::sort(seen.begin(), seen.end());
+  for (Candidate& candidate : candidates_) {
+    if (!std::binary_search(seen.begin(), seen.end(), candidate.id)) continue;
+    const float penalized = candidate.logit > 0 ? candidate.logit / options_.repeat_penalty
+                                                : candidate.logit * options_.repeat_penalty;
+    constexpr float kLargest = std::numeric_limits<float>::max();
+    candidate.logit = std::clamp(penalized, -kLargest, kLargest);
+  }
+}
+
+/// Leaves the candidates ordered best first when that is needed later on.
+void Sampler::KeepTopK() {
+  const bool cut = options_.top_k > 0 && size_t(options_.top_k) < candidates_.size();
+  if (!cut && options_.top_p == 1.0f) return;
+  const auto keep = cut ? candidates_.begin() + options_.top_k : candidates_.end();
+  auto better = [](const Candidate& a, const Candidate& b) {
+    return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
+  };
+  std::partial_sort(candidates_.begin(), keep, candidates_.end(), better);
+  candidates_.erase(keep, candidates_.end());
+}
+
+/// Of candidates ordered best first.
+void Sampler::KeepTopP() {
+  if (options_.top_p == 1.0f) return;
+  const double best = candidates_.front().logit;
+  double total = 0;
+  weights_.clear();
+  for (const Candidate& candidate : candidates_) {
+    weights_.push_back(Exp(candidate.logit - best));
+    total += weights_.back();
+  }
+  double sum = 0;
+  size_t keep = 0;
+  while (keep < candidates_.size() && sum < options_.top_p * total) sum += weights_[keep++];
+  candidates_.resize(std::max<size_t>(keep, 1));
+}
+
+void Sampler::KeepMinP() {
+  if (options_.min_p == 0.0f) return;
+  float best = candidates_.front().logit;
+  for (const Candidate& candidate : candidates_) best = std::max(best, candidate.logit);
+  std::erase_if(candidates_, [&](const Candidate& candidate) {
+    return candidate.logit != best &&
+           Exp(double{candidate.logit} - best) < double{options_.min_p};
+  });
+}
+
+/// One of the candidates, by their probabilities at the temperature.
+int32_t Sampler::Draw() {
+  double best = candidates_.front().logit;
+  for (const Candidate& candidate : candidates_) best = std::max<double>(best, candidate.logit);
+  weights_.clear();
+  double total = 0;
+  for (const Candidate& candidate : candidates_) {
+    total += Exp((candidate.logit - best) / options_.temperature);
+    weights_.push_back(total);
+  }
+  const double target = Uniform(options_.seed, draws_++) * total;
+  size_t chosen = std::upper_bound(weights_.begin(), weights_.end(), target) - weights_.begin();
+  return candidates_[std::min(chosen, candidates_.size() - 1)].id;
+}
+
+}  // namespace quern
