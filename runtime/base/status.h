@@ -19,6 +19,7 @@ enum class StatusCode : int {
   kIncompatible = 5,  ///< A sound artifact that this machine or this runtime cannot run.
   kOutOfMemory = 6,
   kAccuracy = 7,      ///< A numeric contract does not hold.
+  kCancelled = 130,   ///< The caller asked for an end, as with Ctrl-C.
 };
 
 /// The result of an operation that yields nothing.
