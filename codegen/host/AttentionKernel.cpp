@@ -293,8 +293,12 @@ Value AttentionEmitter::visibleKeys(const Group &group, Value step) {
 
 void AttentionEmitter::accumulate(Value values, Value count, ArrayRef<Value> corrections,
                                   function_ref<Value(int64_t, Value)> probability) {
-  // As many columns at a time as leave registers for the values.
-  int64_t chunk = e.target.vectorBits == 512 ? 4 : 2;
+  // Sums, values and a probability stay in registers: as many columns at a time
+  // as that allows.
+  int64_t registers = e.target.vectorRegisters * e.target.vectorBits / (32 * kLanes);
+  int64_t chunk = 4;
+  while (chunk > 1 && (size + 1) * chunk + 1 > registers)
+    chunk /= 2;
   for (int64_t first = 0; first < headDim / kLanes; first += chunk) {
     int64_t width = std::min(chunk, headDim / kLanes - first);
     SmallVector<Value> sums;
