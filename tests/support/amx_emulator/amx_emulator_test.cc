@@ -25,6 +25,7 @@ void OldHandler(int) { _exit(kExitOfOldHandler); }
 class AmxEnvironment : public testing::Environment {
   void SetUp() override {
     signal(SIGILL, OldHandler);
+    signal(SIGSEGV, SIG_DFL);  // sanitizers have their own
     ASSERT_TRUE(InstallAmxEmulator());
     has_hardware = HasHardwareAmx();
   }
