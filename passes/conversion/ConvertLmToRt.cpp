@@ -8,6 +8,7 @@
 #include "mlir/IR/OperationSupport.h"
 #include "llvm/ADT/SetVector.h"
 #include "llvm/ADT/StringMap.h"
+#include "llvm/ADT/StringSet.h"
 
 using namespace mlir;
 
@@ -55,9 +56,7 @@ WeightCut cutOf(lm::KernelOp kernel, BlockArgument argument) {
 class KernelTable {
 public:
   explicit KernelTable(ModuleOp module)
-      : module(module), builder(module.getBodyRegion()) {
-    builder.setInsertionPointToEnd(module.getBody());
-  }
+      : builder(OpBuilder::atBlockEnd(module.getBody())) {}
 
   rt::KernelOp outline(lm::KernelOp op) {
     for (rt::KernelOp known : kernels)
@@ -87,14 +86,15 @@ private:
 
   std::string uniqueName(StringRef name) {
     std::string unique = name.str();
-    for (int i = 1; module.lookupSymbol(unique) || unique == kProgram; ++i)
+    for (int i = 1; !names.insert(unique).second; ++i)
       unique = (name + "_" + Twine(i)).str();
     return unique;
   }
 
-  ModuleOp module;
   OpBuilder builder;
   SmallVector<rt::KernelOp> kernels;
+  /// Symbols in use; functions are not among them, since none stays.
+  llvm::StringSet<> names = {kProgram};
 };
 
 /// What a body is to a step.
@@ -299,16 +299,20 @@ struct ConvertLmToRtPass : impl::ConvertLmToRtPassBase<ConvertLmToRtPass> {
   }
 
 private:
-  /// The function that module attribute `name` names.
-  FailureOr<func::FuncOp> bodyOf(StringRef name) {
-    ModuleOp module = getOperation();
-    auto symbol = module->getAttrOfType<FlatSymbolRefAttr>(name);
-    auto body = symbol ? module.lookupSymbol<func::FuncOp>(symbol.getValue())
-                       : func::FuncOp();
-    if (!body)
-      return module.emitError("is no model: expected '")
+  /// The function that `symbol`, of module attribute `name`, names.
+  FailureOr<func::FuncOp> bodyOf(StringRef name, Attribute symbol) {
+    auto reference = dyn_cast_if_present<FlatSymbolRefAttr>(symbol);
+    auto body =
+        reference
+            ? getOperation().lookupSymbol<func::FuncOp>(reference.getValue())
+            : func::FuncOp();
+    if (!body || body.isDeclaration())
+      return getOperation().emitError("is no model: expected '")
              << name << "' to name a function";
     return body;
+  }
+  FailureOr<func::FuncOp> bodyOf(StringRef name) {
+    return bodyOf(name, getOperation()->getAttr(name));
   }
 
   /// Shares of the first kernel that is cut.
@@ -375,6 +379,14 @@ LogicalResult ConvertLmToRtPass::convert() {
            << lm::LmDialect::kLayersAttr
            << "', and a prologue that gives rows to them";
 
+  llvm::StringMap<func::FuncOp> bodies;
+  for (Attribute layer : layers) {
+    auto body = bodyOf(lm::LmDialect::kLayersAttr, layer);
+    if (failed(body))
+      return failure();
+    bodies[body->getName()] = *body;
+  }
+
   KernelTable table(module);
   rt::ProgramOp program =
       createProgram(prologue->getResultTypes().front(), layers);
@@ -383,8 +395,8 @@ LogicalResult ConvertLmToRtPass::convert() {
     if (failed(convertBody(*prologue, Part::Prologue, list, table)))
       return failure();
   for (auto list : lists.getOps<rt::BlockOp>())
-    if (failed(convertBody(module.lookupSymbol<func::FuncOp>(list.getSymName()),
-                           Part::Layer, list, table)))
+    if (failed(
+            convertBody(bodies[list.getSymName()], Part::Layer, list, table)))
       return failure();
   for (auto list : lists.getOps<rt::EpilogueOp>())
     if (failed(convertBody(*epilogue, Part::Epilogue, list, table)))

@@ -1,0 +1,33 @@
+// RUN: quern-opt --lm-quantize-activations %s -o %t
+// RUN: quern-interpret %s --compare=%t --tolerance=0.02
+// RUN: FileCheck %s --input-file=%t
+
+// One rounding serves both matmuls that read x.
+// CHECK-LABEL: func.func @shared
+// CHECK: %[[Q:.*]] = lm.quantize %arg0 : tensor<?x64xf32> -> tensor<?x64x!lm.block<a8>>
+// CHECK: %[[X:.*]] = lm.dequantize %[[Q]]
+// CHECK-NOT: lm.quantize
+// CHECK: lm.matmul %[[X]],
+// CHECK: lm.matmul %[[X]],
+func.func @shared(%x: tensor<?x64xf32>) -> (tensor<?x32xf32>, tensor<?x48xf32>) {
+  %w0 = lm.weight "w0" : tensor<32x64x!lm.block<q4_1>>
+  %f0 = lm.dequantize %w0 : tensor<32x64x!lm.block<q4_1>> -> tensor<32x64xf32>
+  %y0 = lm.matmul %x, %f0 : (tensor<?x64xf32>, tensor<32x64xf32>) -> tensor<?x32xf32>
+  %w1 = lm.weight "w1" : tensor<48x64x!lm.block<q8_0>>
+  %f1 = lm.dequantize %w1 : tensor<48x64x!lm.block<q8_0>> -> tensor<48x64xf32>
+  %y1 = lm.matmul %x, %f1 : (tensor<?x64xf32>, tensor<48x64xf32>) -> tensor<?x48xf32>
+  return %y0, %y1 : tensor<?x32xf32>, tensor<?x48xf32>
+}
+
+// Float weights keep float activations.
+// CHECK-LABEL: func.func @float
+// CHECK-NOT: lm.quantize
+// CHECK: return
+func.func @float(%x: tensor<?x64xf32>) -> (tensor<?x32xf32>, tensor<?x32xf32>) {
+  %w0 = lm.weight "w0f16" : tensor<32x64xf16>
+  %f0 = lm.dequantize %w0 : tensor<32x64xf16> -> tensor<32x64xf32>
+  %y0 = lm.matmul %x, %f0 : (tensor<?x64xf32>, tensor<32x64xf32>) -> tensor<?x32xf32>
+  %w1 = lm.weight "w1f32" : tensor<32x64xf32>
+  %y1 = lm.matmul %x, %w1 : (tensor<?x64xf32>, tensor<32x64xf32>) -> tensor<?x32xf32>
+  return %y0, %y1 : tensor<?x32xf32>, tensor<?x32xf32>
+}
