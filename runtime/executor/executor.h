@@ -53,6 +53,7 @@ class Executor {
   Status Step(const StepInput& input);
 
   KvCache& kv() { return kv_; }
+  const KvCache& kv() const { return kv_; }
   const Program& program() const { return program_; }
   int threads() const { return pool_->size(); }
   int64_t max_rows() const { return options_.max_rows; }

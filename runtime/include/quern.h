@@ -108,7 +108,8 @@ QUERN_EXPORT size_t quern_model_context(const quern_model *model);
 QUERN_EXPORT quern_status_code quern_verify(const char *path, int32_t full, char **json,
                                             quern_error *error);
 
-/** This machine, as JSON: CPU features, which targets it can run, threads, memory, versions. */
+/** This machine, as JSON: version, cpu, cpus, features, memory_bytes, and checks as quern_verify's.
+ *  Which targets of an artifact run here stands in quern_model_json. */
 QUERN_EXPORT quern_status_code quern_doctor(char **json, quern_error *error);
 
 /* ---- Text --------------------------------------------------------------------------------------- */
@@ -182,8 +183,8 @@ QUERN_EXPORT void quern_session_cancel(quern_session *session);
 
 /** Not 0: measure the time of every kernel from now on, from zero. */
 QUERN_EXPORT void quern_session_set_profiling(quern_session *session, int32_t enabled);
-/** {"kernels": [{"name", "role", "calls", "seconds"}], "steps", "seconds"}, seconds of the thread that
- *  waits longest. */
+/** {"steps", "seconds", "join_seconds", "kernels": [{"name", "role", "calls", "seconds"}]}, as the
+ *  calling thread saw it; all since profiling was enabled. */
 QUERN_EXPORT quern_status_code quern_session_profile(quern_session *session, char **json,
                                                      quern_error *error);
 
@@ -210,7 +211,7 @@ QUERN_EXPORT size_t quern_sequence_length(const quern_sequence *sequence);
 /** The tokens; valid until the sequence changes. */
 QUERN_EXPORT const int32_t *quern_sequence_tokens(const quern_sequence *sequence);
 
-/** Forgets all tokens but the first `length`, and the logits. */
+/** Forgets all tokens but the first `length`, and the logits. Random numbers start anew. */
 QUERN_EXPORT quern_status_code quern_sequence_truncate(quern_sequence *sequence, size_t length,
                                                        quern_error *error);
 

@@ -1,0 +1,110 @@
+// quern_verify and quern_doctor: lists of checks.
+#include <nlohmann/json.hpp>
+
+#include "quern.h"
+#include "runtime/api/describe.h"
+#include "runtime/device/host/code_image.h"
+#include "runtime/device/host/cpu_features.h"
+#include "runtime/device/host/host_memory.h"
+#include "runtime/device/host/target.h"
+
+namespace quern::api {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+/// Checks in order; the first failure is the verdict.
+class Checklist {
+ public:
+  void Add(const char* name, const Status& status, std::string detail = {}) {
+    items_.push_back({{"name", name},
+                      {"ok", status.ok()},
+                      {"code", static_cast<int>(status.code())},
+                      {"detail", status.ok() ? std::move(detail) : status.message()}});
+    if (verdict_.ok()) verdict_ = status;
+  }
+  const Status& verdict() const { return verdict_; }
+  const Json& items() const { return items_; }
+
+ private:
+  Json items_ = Json::array();
+  Status verdict_;
+};
+
+std::string Dump(const Json& json) {
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+/// Everything but the weights; null when it cannot be opened.
+std::shared_ptr<const Model> CheckStructure(const std::string& path, Checklist& list) {
+  Result<std::unique_ptr<const Artifact>> artifact = Artifact::Load(path);
+  list.Add("header, manifest, code", artifact.status());
+  if (!artifact.ok()) return nullptr;
+  Result<std::shared_ptr<const Model>> model = Model::FromArtifact(std::move(artifact).value());
+  list.Add("tokenizer", model.status(),
+           model.ok() && !(*model)->tokenizer() ? "none in this artifact" : "");
+  return model.ok() ? std::move(model).value() : nullptr;
+}
+
+void CheckWeights(const Artifact& artifact, Checklist& list) {
+  const auto& segments = *artifact.manifest().segments();
+  for (uint32_t i = 0; i < segments.size(); ++i) {
+    if (segments.Get(i)->kind() != schema::SegmentKind::Weights) continue;
+    list.Add("weights", artifact.CheckHash(i), std::to_string(segments.Get(i)->size()) + " bytes");
+  }
+}
+
+/// Whether the artifact runs on this machine; not part of the verdict on the file.
+Json Here(const Artifact& artifact) {
+  const auto targets = artifact.Targets();
+  const Result<size_t> target = SelectTarget(targets, {}, CpuFeatures::Host(), false);
+  if (!target.ok()) return {{"runs", false}, {"detail", target.status().message()}};
+  return {{"runs", true}, {"target", targets[*target].name}};
+}
+
+/// Makes a page executable and enters it: a lone `ret`.
+Status CheckExecutableMemory() {
+  constexpr uint8_t kReturn[] = {0xc3};
+  QUERN_ASSIGN_OR_RETURN(const CodeImage image, CodeImage::Create(kReturn));
+  image.Entry(0)(nullptr, nullptr, nullptr);
+  return {};
+}
+
+}  // namespace
+
+Status VerifyFile(const std::string& path, bool full, std::string& json) {
+  Checklist list;
+  const std::shared_ptr<const Model> model = CheckStructure(path, list);
+  if (model && full) CheckWeights(model->artifact(), list);
+  Json report;
+  report["path"] = path;
+  report["ok"] = list.verdict().ok();
+  report["full"] = full;
+  report["checks"] = list.items();
+  if (model) report["machine"] = Here(model->artifact());
+  json = Dump(report);
+  return list.verdict();
+}
+
+std::string DescribeMachine() {
+  Checklist list;
+  list.Add("executable memory", CheckExecutableMemory());
+  list.Add("avx2",
+           CpuFeatures::Host().Has("avx2")
+               ? Status()
+               : Incompatible("the CPU or the operating system has no AVX2, the least that Quern's "
+                              "kernels need"));
+  Json report;
+  report["version"] = quern_version();
+  report["api_version"] = quern_api_version();
+  report["ok"] = list.verdict().ok();
+  report["cpu"] = CpuBrand();
+  report["cpus"] = UsableCpus();
+  report["features"] = CpuFeatures::Host().Names();
+  report["memory_bytes"] = MemoryLimit();
+  report["amx_emulator"] = AmxEmulatorDeclared();
+  report["checks"] = list.items();
+  return Dump(report);
+}
+
+}  // namespace quern::api

@@ -1,0 +1,255 @@
+#include <algorithm>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "runtime/api/describe.h"
+#include "runtime/device/host/cpu_features.h"
+#include "runtime/loader/hash.h"
+
+namespace quern::api {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+std::string Text(const flatbuffers::String* text) { return text ? text->str() : std::string(); }
+
+std::string Hash(const schema::Hash256* hash) {
+  return hash ? DigestText({hash->bytes()->data(), hash->bytes()->size()}) : std::string();
+}
+
+Json ModelFacts(const schema::ModelInfo& m) {
+  return {{"name", Text(m.name())},      {"family", Text(m.family())},
+          {"parameters", m.parameters()}, {"vocab", m.vocab()},
+          {"hidden", m.hidden()},        {"layers", m.layers()},
+          {"heads", m.heads()},          {"kv_heads", m.kv_heads()},
+          {"head_dim", m.head_dim()},    {"ffn", m.ffn()},
+          {"context", m.context()},      {"licence", Text(m.licence())},
+          {"source_hash", Hash(m.source_hash())}};
+}
+
+Json Segments(const schema::Manifest& manifest) {
+  Json list = Json::array();
+  for (const schema::Segment* s : *manifest.segments()) {
+    list.push_back({{"kind", schema::EnumNameSegmentKind(s->kind())},
+                    {"name", Text(s->name())},
+                    {"offset", s->offset()},
+                    {"size", s->size()},
+                    {"hash", Hash(s->hash())}});
+  }
+  return list;
+}
+
+Json Targets(const Artifact& artifact) {
+  Json list = Json::array();
+  const auto requirements = artifact.Targets();
+  for (size_t i = 0; i < requirements.size(); ++i) {
+    const schema::Target& target = *artifact.manifest().targets()->Get(static_cast<uint32_t>(i));
+    const auto missing = MissingFeatures(requirements[i], CpuFeatures::Host());
+    list.push_back({{"name", requirements[i].name},
+                    {"features", requirements[i].features},
+                    {"code_bytes", artifact.SegmentBytes(target.code_segment()).size()},
+                    {"supported", missing.empty()},
+                    {"missing", missing}});
+  }
+  return list;
+}
+
+Json Kernels(const schema::Manifest& manifest) {
+  Json list = Json::array();
+  for (const schema::Kernel* kernel : *manifest.kernels()) {
+    Json codes = Json::array();
+    for (const schema::KernelCode* code : *kernel->codes()) {
+      codes.push_back({{"target", Text(manifest.targets()->Get(code->target())->name())},
+                       {"role", code->role() == schema::Role::Decode ? "decode" : "prefill"},
+                       {"offset", code->offset()},
+                       {"scratch_bytes", code->scratch_bytes()}});
+    }
+    list.push_back({{"name", Text(kernel->name())},
+                    {"arguments", kernel->argument_count()},
+                    {"ranges", kernel->range_count()},
+                    {"codes", std::move(codes)}});
+  }
+  return list;
+}
+
+Json Buffers(const schema::Manifest& manifest) {
+  Json list = Json::array();
+  for (const schema::Buffer* b : *manifest.buffers()) {
+    list.push_back({{"name", Text(b->name())},
+                    {"bytes_per_row", b->bytes_per_row()},
+                    {"rows", b->row_class() == schema::RowClass::Tokens ? "tokens" : "logits"},
+                    {"copies", b->copies()},
+                    {"per_thread", b->per_thread()},
+                    {"offset", b->offset()}});
+  }
+  return list;
+}
+
+Json Bodies(const schema::Manifest& manifest) {
+  Json list = Json::array();
+  for (const schema::Body* body : *manifest.bodies()) {
+    Json weights = Json::array();
+    for (const schema::WeightSlot* slot : *body->weights()) {
+      weights.push_back({{"name", Text(slot->name())},
+                         {"format", Text(slot->format())},
+                         {"n", slot->n()},
+                         {"k", slot->k()},
+                         {"split", schema::EnumNameWeightSplit(slot->split())}});
+    }
+    Json dispatches = Json::array();
+    size_t joins = 0;
+    for (const schema::Instruction* i : *body->instructions()) {
+      if (i->op() == schema::Op::Join) {
+        ++joins;
+      } else {
+        dispatches.push_back(Text(manifest.kernels()->Get(i->kernel())->name()));
+      }
+    }
+    list.push_back({{"name", Text(body->name())},
+                    {"dispatches", std::move(dispatches)},
+                    {"joins", joins},
+                    {"weights", std::move(weights)}});
+  }
+  return list;
+}
+
+/// Bytes of the weights by format, each piece once however many calls use it.
+Json WeightFormats(const schema::Manifest& manifest) {
+  std::map<std::pair<uint64_t, uint64_t>, std::string> pieces;  // (offset, size) -> format
+  auto add = [&](const schema::BodyCall& call) {
+    const schema::Body& body = *manifest.bodies()->Get(call.body());
+    for (uint32_t slot = 0; slot < body.weights()->size(); ++slot) {
+      for (uint32_t share = 0; share < manifest.shares(); ++share) {
+        const uint64_t size = body.weights()->Get(slot)->sizes()->Get(share);
+        pieces[{call.weight_offsets()->Get(slot * manifest.shares() + share), size}] =
+            Text(body.weights()->Get(slot)->format());
+      }
+    }
+  };
+  add(*manifest.prologue());
+  for (const schema::BodyCall* layer : *manifest.layers()) add(*layer);
+  add(*manifest.epilogue());
+  std::map<std::string, uint64_t> bytes;
+  uint64_t end = 0;  // a tied embedding overlaps the head's pieces: count what is new
+  for (const auto& [piece, format] : pieces) {
+    const uint64_t begin = std::max(piece.first, end);
+    end = std::max(end, piece.first + piece.second);
+    if (end > begin) bytes[format] += end - begin;
+  }
+  return bytes;
+}
+
+Json Layers(const schema::Manifest& manifest) {
+  Json list = Json::array();
+  for (const schema::BodyCall* layer : *manifest.layers()) {
+    list.push_back(Text(manifest.bodies()->Get(layer->body())->name()));
+  }
+  return list;
+}
+
+Json Kv(const schema::Manifest& manifest) {
+  Json list = Json::array();
+  for (const schema::KvLayer* layer : *manifest.kv()) {
+    list.push_back({{"kv_heads", layer->kv_heads()},
+                    {"head_dim", layer->head_dim()},
+                    {"page_tokens", layer->page_tokens()},
+                    {"page_bytes", layer->page_bytes()},
+                    {"element", layer->element() == schema::KvElement::F16 ? "f16" : "f32"}});
+  }
+  return list;
+}
+
+Json Memory(const schema::Manifest& manifest) {
+  uint64_t page_bytes = 0;
+  for (const schema::KvLayer* layer : *manifest.kv()) page_bytes += layer->page_bytes();
+  const uint64_t page_tokens = manifest.kv()->Get(0)->page_tokens();
+  return {{"token_bytes_per_row", manifest.token_bytes_per_row()},
+          {"logit_bytes_per_row", manifest.logit_bytes_per_row()},
+          {"private_bytes_per_row", manifest.private_bytes_per_row()},
+          {"kv_page_tokens", page_tokens},
+          {"kv_bytes_per_page", page_bytes},
+          {"kv_bytes_per_token", page_bytes / page_tokens}};
+}
+
+Json TokenizerFacts(const Model& model) {
+  const Tokenizer* t = model.tokenizer();
+  if (!t) return nullptr;
+  return {{"tokens", t->vocab_size()},
+          {"pre_tokenizer", std::string(t->pre_tokenizer_name())},
+          {"bos", t->bos()},
+          {"eos", t->eos()},
+          {"eot", t->eot()},
+          {"add_bos", t->add_bos()},
+          {"chat_template", !t->chat_template().empty()}};
+}
+
+std::string Dump(const Json& json) {
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+}  // namespace
+
+std::string DescribeModel(const Model& model) {
+  const schema::Manifest& manifest = model.manifest();
+  Json json;
+  json["file_bytes"] = model.artifact().file_size();
+  json["manifest_version"] = manifest.version();
+  json["producer"] = Text(manifest.producer());
+  json["model"] = ModelFacts(*manifest.model());
+  json["shares"] = manifest.shares();
+  json["precise"] = manifest.precise();
+  json["targets"] = Targets(model.artifact());
+  json["segments"] = Segments(manifest);
+  json["weight_bytes"] = WeightFormats(manifest);
+  json["memory"] = Memory(manifest);
+  json["tokenizer"] = TokenizerFacts(model);
+  json["prologue"] = Text(manifest.bodies()->Get(manifest.prologue()->body())->name());
+  json["layers"] = Layers(manifest);
+  json["epilogue"] = Text(manifest.bodies()->Get(manifest.epilogue()->body())->name());
+  json["bodies"] = Bodies(manifest);
+  json["kernels"] = Kernels(manifest);
+  json["buffers"] = Buffers(manifest);
+  json["kv"] = Kv(manifest);
+  return Dump(json);
+}
+
+std::string DescribeSession(const Session& session) {
+  const Executor& executor = session.executor();
+  Json json;
+  json["target"] = session.target();
+  json["threads"] = executor.threads();
+  json["shares"] = executor.program().shares;
+  json["context"] = session.context();
+  json["max_rows"] = executor.max_rows();
+  json["kv_pages"] = executor.kv().pages();
+  json["kv_page_tokens"] = executor.kv().page_tokens();
+  json["bytes"] = executor.bytes();
+  return Dump(json);
+}
+
+std::string DescribeProfile(const Executor& executor) {
+  const Profile& profile = executor.profile();
+  auto seconds = [](const Profile::Entry& entry) {
+    return static_cast<double>(entry.nanoseconds) * 1e-9;
+  };
+  Json kernels = Json::array();
+  for (size_t kernel = 0; kernel < profile.kernels.size(); ++kernel) {
+    for (size_t role = 0; role < kRoleCount; ++role) {
+      const Profile::Entry& entry = profile.kernels[kernel][role];
+      if (entry.calls == 0) continue;
+      kernels.push_back({{"name", executor.program().kernel_names[kernel]},
+                         {"role", role == 0 ? "decode" : "prefill"},
+                         {"calls", entry.calls},
+                         {"seconds", seconds(entry)}});
+    }
+  }
+  Json json;
+  json["steps"] = profile.steps.calls;
+  json["seconds"] = seconds(profile.steps);
+  json["joins"] = profile.joins.calls;
+  json["join_seconds"] = seconds(profile.joins);
+  json["kernels"] = std::move(kernels);
+  return Dump(json);
+}
+
+}  // namespace quern::api

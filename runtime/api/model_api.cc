@@ -1,0 +1,118 @@
+// quern.h: version, models, text.
+#include <cstdlib>
+
+#include "runtime/api/describe.h"
+#include "runtime/api/handles.h"
+
+using quern::Result;
+using quern::Status;
+using quern::api::CopyOut;
+using quern::api::Guard;
+using quern::api::ReadOptions;
+using quern::api::Require;
+
+uint32_t quern_api_version(void) { return QUERN_API_VERSION; }
+
+const char* quern_version(void) { return QUERN_VERSION; }
+
+void quern_free(void* memory) { std::free(memory); }
+
+quern_status_code quern_model_load(const char* path, const quern_model_options* given,
+                                   quern_model** model, quern_error* error) {
+  return Guard(error, [&]() -> Status {
+    QUERN_RETURN_IF_ERROR(Require(path, "path"));
+    QUERN_RETURN_IF_ERROR(Require(model, "model"));
+    quern_model_options options = QUERN_MODEL_OPTIONS_INIT;
+    QUERN_RETURN_IF_ERROR(ReadOptions(given, options));
+    QUERN_ASSIGN_OR_RETURN(
+        auto loaded, quern::Model::Load(path, {.copy = options.copy != 0,
+                                               .check_weights = options.check_weights != 0}));
+    std::string json = quern::api::DescribeModel(*loaded);
+    *model = new quern_model{std::move(loaded), std::move(json)};
+    return {};
+  });
+}
+
+void quern_model_free(quern_model* model) { delete model; }
+
+const char* quern_model_json(const quern_model* model) { return model ? model->json.c_str() : ""; }
+
+size_t quern_model_vocab(const quern_model* model) {
+  return model ? static_cast<size_t>(model->model->vocab()) : 0;
+}
+
+size_t quern_model_context(const quern_model* model) {
+  return model ? static_cast<size_t>(model->model->context()) : 0;
+}
+
+quern_status_code quern_verify(const char* path, int32_t full, char** json, quern_error* error) {
+  return Guard(error, [&]() -> Status {
+    QUERN_RETURN_IF_ERROR(Require(path, "path"));
+    std::string report;
+    const Status verdict = quern::api::VerifyFile(path, full != 0, report);
+    if (json) QUERN_RETURN_IF_ERROR(CopyOut(report, json));
+    return verdict;
+  });
+}
+
+quern_status_code quern_doctor(char** json, quern_error* error) {
+  return Guard(error, [&]() -> Status {
+    QUERN_RETURN_IF_ERROR(Require(json, "json"));
+    return CopyOut(quern::api::DescribeMachine(), json);
+  });
+}
+
+quern_status_code quern_tokenize(const quern_model* model, const char* text, size_t length,
+                                 uint32_t flags, int32_t** tokens, size_t* count,
+                                 quern_error* error) {
+  return Guard(error, [&]() -> Status {
+    QUERN_RETURN_IF_ERROR(Require(model, "model"));
+    QUERN_RETURN_IF_ERROR(length == 0 ? Status() : Require(text, "text"));
+    QUERN_RETURN_IF_ERROR(Require(tokens, "tokens"));
+    QUERN_RETURN_IF_ERROR(Require(count, "count"));
+    QUERN_ASSIGN_OR_RETURN(const quern::Tokenizer* tokenizer, model->model->RequireTokenizer());
+    QUERN_ASSIGN_OR_RETURN(
+        auto ids, tokenizer->Encode(std::string_view(text ? text : "", length),
+                                    {.add_special = !(flags & QUERN_TOKENIZE_PLAIN),
+                                     .parse_special = (flags & QUERN_TOKENIZE_CONTROL) != 0}));
+    QUERN_RETURN_IF_ERROR(CopyOut(std::span<const int32_t>(ids), tokens));
+    *count = ids.size();
+    return {};
+  });
+}
+
+quern_status_code quern_detokenize(const quern_model* model, const int32_t* tokens, size_t count,
+                                   uint32_t flags, char** text, size_t* length,
+                                   quern_error* error) {
+  return Guard(error, [&]() -> Status {
+    QUERN_RETURN_IF_ERROR(Require(model, "model"));
+    QUERN_RETURN_IF_ERROR(count == 0 ? Status() : Require(tokens, "tokens"));
+    QUERN_RETURN_IF_ERROR(Require(text, "text"));
+    QUERN_ASSIGN_OR_RETURN(const quern::Tokenizer* tokenizer, model->model->RequireTokenizer());
+    QUERN_ASSIGN_OR_RETURN(
+        const std::string bytes,
+        tokenizer->Decode({tokens, count},
+                          {.skip_special = (flags & QUERN_DETOKENIZE_SKIP_CONTROL) != 0}));
+    QUERN_RETURN_IF_ERROR(CopyOut(bytes, text));
+    if (length) *length = bytes.size();
+    return {};
+  });
+}
+
+int32_t quern_token_is_end(const quern_model* model, int32_t token) {
+  const quern::Tokenizer* tokenizer = model ? model->model->tokenizer() : nullptr;
+  return tokenizer && tokenizer->IsEndOfGeneration(token);
+}
+
+quern_status_code quern_chat_render(const quern_model* model, const char* messages_json,
+                                    int32_t add_generation_prompt, char** text,
+                                    quern_error* error) {
+  return Guard(error, [&]() -> Status {
+    QUERN_RETURN_IF_ERROR(Require(model, "model"));
+    QUERN_RETURN_IF_ERROR(Require(messages_json, "messages_json"));
+    QUERN_RETURN_IF_ERROR(Require(text, "text"));
+    QUERN_ASSIGN_OR_RETURN(const std::string rendered,
+                           model->model->RenderChat(messages_json, add_generation_prompt != 0));
+    return CopyOut(rendered, text);
+  });
+}
