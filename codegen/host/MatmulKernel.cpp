@@ -293,7 +293,10 @@ bool matchesMatmul(Kernel &k) { return planMatmul(k).has_value(); }
 LogicalResult generateMatmul(Kernel &k) {
   MatmulPlan plan = *planMatmul(k);
   for (const Projection &projection : plan.projections) {
-    int64_t unit = packedFormat(formatOf(projection.weight)).superblockColumns();
+    const PackedFormat &format = packedFormat(formatOf(projection.weight));
+    if (format.isFloat() && isActivation(plan.x))
+      return k.emitError() << "reads int8 activations against a float weight; leave x in f32";
+    int64_t unit = format.superblockColumns();
     if (plan.depth() % unit != 0)
       return k.emitError() << "sums over " << plan.depth() << " columns, expected a multiple of "
                            << unit;
