@@ -403,13 +403,13 @@ LogicalResult ConvertLmToRtPass::convert() {
       return failure();
 
   program->moveAfter(&module.getBody()->back());
-  insertJoins(program);
   for (StringRef name :
        {lm::LmDialect::kPrologueAttr, lm::LmDialect::kLayersAttr,
         lm::LmDialect::kEpilogueAttr})
     module->removeAttr(name);
   for (auto body : llvm::make_early_inc_range(module.getOps<func::FuncOp>()))
     body.erase();
+  insertJoins(program);
   return success();
 }
 } // namespace
