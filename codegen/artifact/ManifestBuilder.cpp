@@ -101,7 +101,6 @@ private:
   llvm::StringMap<BufferRef> bufferRefs;
   std::vector<KernelRef> kernels;
   llvm::StringMap<uint32_t> kernelIndex;
-  uint64_t tokenBytes = 0, logitBytes = 0, privateBytes = 0;
   bool precise = false;
 };
 } // namespace
@@ -189,27 +188,11 @@ llvm::Error ManifestTranslator::collectBuffers() {
       return malformed("buffer @" + name +
                        " is no activation with bytes per row and a planned "
                        "offset, which is what an artifact can hold");
-    const auto rowBytes = static_cast<uint64_t>(*op.getBytesPerRow());
-    const auto offset = static_cast<uint64_t>(*op.getOffset());
-    const uint64_t end = offset + copies * rowBytes;
-    uint64_t &arena =
-        op.getRows() == rt::RowSpace::Logits ? logitBytes : tokenBytes;
-    arena = std::max(arena, end);
-    // Buffers alive together do not overlap in the arena, so the same offsets
-    // serve in a thread's private memory.
-    const bool isPrivate = op.getPrivateCopy();
-    if (isPrivate)
-      privateBytes = std::max(privateBytes, end);
     buffers.push_back(schema::CreateBuffer(
-        fbb, fbb.CreateString(name), rowBytes, rowClass(op.getRows()), copies,
-        isPrivate, offset, isPrivate ? offset : 0));
+        fbb, fbb.CreateString(name), *op.getBytesPerRow(),
+        rowClass(op.getRows()), copies, op.getPrivateCopy(), *op.getOffset(),
+        op.getPrivateOffset().value_or(0)));
   }
-  auto align = [](uint64_t &bytes) {
-    bytes = (bytes + kBufferAlignment - 1) / kBufferAlignment * kBufferAlignment;
-  };
-  align(tokenBytes);
-  align(logitBytes);
-  align(privateBytes);
   return llvm::Error::success();
 }
 
@@ -464,7 +447,10 @@ llvm::Expected<std::vector<uint8_t>> ManifestTranslator::run() {
       fbb.CreateVector(bodies), call(0, in.weights.prologue),
       fbb.CreateVector(layers),
       call(in.bodies.bodies.size() - 1, in.weights.epilogue),
-      fbb.CreateVectorOfStructs(kv), tokenBytes, logitBytes, privateBytes);
+      fbb.CreateVectorOfStructs(kv),
+      program.getArenaBytesPerRow().value_or(0),
+      program.getLogitBytesPerRow().value_or(0),
+      program.getPrivateBytesPerRow().value_or(0));
   schema::FinishManifestBuffer(fbb, manifest);
   return std::vector<uint8_t>(fbb.GetBufferPointer(),
                               fbb.GetBufferPointer() + fbb.GetSize());

@@ -310,7 +310,7 @@ def parser():
     p.add_argument("--hidden", type=int, default=64)
     p.add_argument("--heads", type=int, default=4)
     p.add_argument("--kv-heads", type=int, default=2)
-    p.add_argument("--head-dim", type=int, default=16)
+    p.add_argument("--head-dim", type=int, default=32)
     p.add_argument("--ffn", type=int, default=160)
     p.add_argument("--vocab", type=int, default=320)
     p.add_argument("--context", type=int, default=256)

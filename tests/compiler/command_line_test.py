@@ -1,0 +1,337 @@
+"""What `quern compile` and `quern import` promise of files, errors and exit codes.
+
+Run by ctest with QUERN_COMPILE naming the binary. Models come from tests/support/make_gguf.py.
+"""
+
+import json
+import os
+import pathlib
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "support"))
+import make_gguf  # noqa: E402
+
+TOOL = os.environ.get("QUERN_COMPILE") or str(ROOT / "build/dev/bin/quern-compile")
+
+OK, FAILURE, USAGE, MALFORMED, UNSUPPORTED, INCOMPATIBLE = range(6)
+# Every machine can cross-compile for it, and it compiles fastest.
+TARGET = "--target=avx2"
+
+
+class CommandLineTest(unittest.TestCase):
+    def setUp(self):
+        self._folder = tempfile.TemporaryDirectory()
+        self.addCleanup(self._folder.cleanup)
+        self.folder = pathlib.Path(self._folder.name)
+
+    def path(self, name):
+        return str(self.folder / name)
+
+    def model(self, *arguments, name="model.gguf"):
+        make_gguf.write_model(self.path(name), *arguments)
+        return self.path(name)
+
+    def quern(self, *arguments, **kwargs):
+        return subprocess.run(
+            [TOOL, *map(str, arguments)], capture_output=True, text=True, timeout=120, **kwargs
+        )
+
+    def compile(self, *arguments, **kwargs):
+        return self.quern("compile", *arguments, TARGET, "-q", **kwargs)
+
+    def assertFails(self, result, code, *words):
+        """The exit code, and one line on standard error that has all the words."""
+        self.assertEqual(result.returncode, code, result.stderr)
+        lines = result.stderr.splitlines()
+        self.assertEqual(len(lines), 1, result.stderr)
+        self.assertIn("error: ", lines[0])
+        for word in words:
+            self.assertIn(word, lines[0])
+        leftovers = [f.name for f in self.folder.iterdir() if f.name.endswith(".tmp")]
+        self.assertEqual(leftovers, [])
+
+    def assertCompiles(self, result):
+        self.assertEqual(result.returncode, OK, result.stderr)
+
+
+class Artifacts(CommandLineTest):
+    def test_same_input_gives_the_same_bytes(self):
+        model = self.model("--type", "q5_0", "--set", "blk.1.ffn_down.weight=q8_0")
+        for out in ("a.quern", "b.quern"):
+            self.assertCompiles(self.compile(model, "-o", self.path(out)))
+        first = (self.folder / "a.quern").read_bytes()
+        self.assertEqual(first, (self.folder / "b.quern").read_bytes())
+        self.assertNotIn(str(self.folder).encode(), first)
+
+    def test_header_and_alignment(self):
+        model = self.model()
+        self.assertCompiles(self.compile(model, "-o", self.path("m.quern")))
+        data = (self.folder / "m.quern").read_bytes()
+        magic, version, flags, offset, size = struct.unpack_from("<8sIIQQ", data)
+        self.assertEqual((magic, version, flags), (b"QUERN\r\n\x1a", 1, 0))
+        self.assertEqual(offset % 4096, 0)
+        self.assertEqual(offset + size, len(data))
+        self.assertEqual(data[offset + 4 : offset + 8], b"QRN1")
+
+    def test_file_mode_follows_the_umask(self):
+        model = self.model()
+        self.assertCompiles(
+            self.compile(model, "-o", self.path("m.quern"), preexec_fn=lambda: os.umask(0o027))
+        )
+        self.assertEqual((self.folder / "m.quern").stat().st_mode & 0o777, 0o640)
+
+    def test_every_weight_type_compiles(self):
+        for name, (_, block, _) in make_gguf.TYPES.items():
+            with self.subTest(type=name):
+                sizes = ["--hidden", 256, "--ffn", 512, "--heads", 8] if block == 256 else []
+                model = self.model("--type", name, *sizes, "--layers", 1)
+                self.assertCompiles(self.compile(model, "-o", self.path("m.quern")))
+
+    def test_families_and_options(self):
+        for arguments in (
+            ["--family", "qwen2", "--untied"],
+            ["--rope-factors"],
+            ["--heads", 3, "--kv-heads", 1],
+            ["--type", "q4_0", "--hidden", 96],  # row blocks that are no multiple of 64 bytes
+        ):
+            for flags in ([], ["--shares=1"], ["--shares=3"], ["--precise"]):
+                with self.subTest(model=arguments, flags=flags):
+                    model = self.model(*arguments)
+                    out = self.path("m.quern")
+                    self.assertCompiles(self.compile(model, "-o", out, *flags))
+
+    def test_code_does_not_grow_with_depth(self):
+        sizes = []
+        for layers in (2, 12):
+            model = self.model("--layers", layers)
+            result = self.quern(
+                "compile", model, "-o", self.path("m.quern"), TARGET, "--json"
+            )
+            self.assertCompiles(result)
+            sizes.append(json.loads(result.stdout)["targets"][0]["code_bytes"])
+        self.assertEqual(sizes[0], sizes[1])
+
+    def test_quantize_reports_sizes(self):
+        model = self.model("--type", "f16")
+        for name, largest in (("int8", 0.56), ("int4", 0.30)):
+            result = self.quern(
+                "compile", model, "-o", self.path("m.quern"), TARGET, f"--quantize={name}", "--json"
+            )
+            self.assertCompiles(result)
+            artifact = json.loads(result.stdout)["artifact"]
+            self.assertGreater(artifact["quantized_from_bytes"], 0)
+            ratio = artifact["quantized_to_bytes"] / artifact["quantized_from_bytes"]
+            self.assertLess(ratio, largest)
+
+    def test_import_edit_compile(self):
+        model = self.model()
+        text = self.quern("import", model)
+        self.assertCompiles(text)
+        ir = self.folder / "model.mlir"
+        ir.write_text(text.stdout)
+        self.assertCompiles(self.compile(model, "-o", self.path("a.quern")))
+        self.assertCompiles(self.compile(ir, "--weights", model, "-o", self.path("b.quern")))
+        self.assertEqual(
+            (self.folder / "a.quern").read_bytes(), (self.folder / "b.quern").read_bytes()
+        )
+
+    def test_every_dump_can_be_resumed(self):
+        model = self.model("--set", "blk.1.attn_v.weight=q8_0")
+        out, dumps = self.path("a.quern"), self.folder / "ir"
+        self.assertCompiles(self.compile(model, "-o", out, f"--dump-ir-to={dumps}"))
+        files = sorted(dumps.iterdir())
+        self.assertEqual(len(files), 8)
+        for file in files:
+            with self.subTest(dump=file.name):
+                phase = file.stem.split("-", 1)[1]
+                result = self.compile(
+                    file, f"--compile-from={phase}", "--weights", model, "-o", self.path("b.quern")
+                )
+                self.assertCompiles(result)
+                self.assertEqual(
+                    (self.folder / "a.quern").read_bytes(), (self.folder / "b.quern").read_bytes()
+                )
+
+    def test_every_optional_pass_can_be_switched_off(self):
+        model = self.model("--family", "qwen2")
+        for name in (
+            "normalize quantize-activations fuse-dequant-matmul fuse-qkv fuse-swiglu "
+            "fuse-add-rms-norm convert-attention-to-online-attention tile-attention tile-matmul "
+            "split-shares form-kernels"
+        ).split():
+            with self.subTest(disabled=name):
+                out = self.path("m.quern")
+                self.assertCompiles(self.compile(model, "-o", out, f"--disable-pass={name}"))
+
+
+class Interrupted(CommandLineTest):
+    def test_signals_keep_the_old_file_and_leave_no_other(self):
+        model = self.model("--vocab", 20000, "--hidden", 256, "--heads", 8, "--type", "f32")
+        out = self.folder / "m.quern"
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with self.subTest(signal=number.name):
+                out.write_bytes(b"old")
+                process = subprocess.Popen([TOOL, "compile", model, "-o", out, TARGET, "-q"])
+                deadline = time.monotonic() + 60
+                while time.monotonic() < deadline and process.poll() is None:
+                    if any(f.suffix == ".tmp" for f in self.folder.iterdir()):
+                        break
+                    time.sleep(0.0005)
+                process.send_signal(number)
+                code = process.wait(timeout=60)
+                if code == 0:
+                    continue  # The work was done before the signal came.
+                self.assertEqual(code, -number)
+                self.assertEqual(out.read_bytes(), b"old")
+                names = sorted(f.name for f in self.folder.iterdir())
+                self.assertEqual(names, ["m.quern", "model.gguf"])
+
+    def test_full_disk(self):
+        if not os.access("/dev/full", os.W_OK):
+            self.skipTest("no /dev/full")
+        with open("/dev/full", "w") as full:
+            result = subprocess.run(
+                [TOOL, "import", self.model()], stdout=full, stderr=subprocess.PIPE, text=True
+            )
+        self.assertFails(result, FAILURE, "standard output")
+
+    def test_file_size_limit(self):
+        def limit():
+            import resource
+
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+
+        out = self.folder / "m.quern"
+        out.write_bytes(b"old")
+        result = self.compile(self.model(), "-o", out, preexec_fn=limit)
+        self.assertFails(result, FAILURE, "m.quern", "too large")
+        self.assertEqual(out.read_bytes(), b"old")
+
+
+class Errors(CommandLineTest):
+    def test_usage(self):
+        model = self.model()
+        for arguments, words in (
+            ([], ["MODEL"]),
+            ([model], ["-o MODEL.quern"]),
+            ([model, "-o", self.path("m.quern"), "--no-such-flag"], ["--no-such-flag"]),
+            ([model, "-o", self.path("m.quern"), "--quantize=int3"], ["int3"]),
+            ([model, "-o", self.path("m.quern"), "--target=sparc"], ["sparc", "avx2"]),
+            ([model, "-o", self.path("m.quern"), "--compile-to=nowhere"], ["nowhere", "fuse"]),
+            ([model, "-o", self.path("m.quern"), "--disable-pass=x"], ["fuse-qkv"]),
+            ([model, "-o", self.path("m.quern"), "--shares=0"], ["--shares=0"]),
+            ([model, "-o", self.path("m.quern"), "--compile-from=tile"], [".mlir"]),
+            ([model, "-o", model], ["replace the input"]),
+        ):
+            with self.subTest(arguments=arguments[1:]):
+                self.assertFails(self.quern("compile", *arguments), USAGE, *words)
+        self.assertFails(self.quern("grind"), USAGE)
+        self.assertFails(self.quern(), USAGE)
+
+    def test_usage_of_modules(self):
+        ir = self.path("model.mlir")
+        self.assertCompiles(self.quern("import", self.model(), "-o", ir))
+        out = self.path("m.quern")
+        self.assertFails(self.compile(ir, "-o", out), USAGE, "--weights")
+        self.assertFails(
+            self.compile(ir, "--compile-from=tile", "--compile-to=fuse"), USAGE, "later phase"
+        )
+
+    def test_help(self):
+        for verb in ("compile", "import"):
+            result = self.quern(verb, "--help")
+            self.assertEqual(result.returncode, OK)
+            self.assertIn("Examples:", result.stdout)
+
+    def test_missing_and_unreadable_input(self):
+        out = self.path("m.quern")
+        self.assertFails(self.compile(self.path("no.gguf"), "-o", out), FAILURE, "no.gguf")
+        self.assertFails(self.compile(self.folder, "-o", out), FAILURE, str(self.folder))
+        result = self.compile(self.path("no.mlir"), "--compile-to=fuse")
+        self.assertFails(result, FAILURE, "no.mlir")
+
+    def test_unwritable_output(self):
+        model = self.model()
+        self.assertFails(
+            self.compile(model, "-o", self.path("no/m.quern")), FAILURE, "no/m.quern"
+        )
+        self.assertFails(self.compile(model, "-o", self.folder), FAILURE, "directory")
+        if os.geteuid() != 0:
+            self.folder.chmod(0o500)
+            self.addCleanup(self.folder.chmod, 0o700)
+            self.assertFails(self.compile(model, "-o", self.path("m.quern")), FAILURE)
+
+    def test_devices_are_not_replaced(self):
+        result = self.compile(self.model(), "-o", "/dev/null")
+        self.assertFails(result, FAILURE, "no regular file")
+        self.assertTrue(pathlib.Path("/dev/null").is_char_device())
+
+    def test_malformed_files(self):
+        whole = pathlib.Path(self.model()).read_bytes()
+        out = self.path("m.quern")
+        broken = {
+            "empty": b"",
+            "magic": b"GGML" + whole[4:],
+            "header": whole[:20],
+            "metadata": whole[:400],
+            "weights": whole[:-4096],
+        }
+        for name, data in broken.items():
+            with self.subTest(name):
+                path = self.folder / f"{name}.gguf"
+                path.write_bytes(data)
+                result = self.compile(path, "-o", out)
+                self.assertFails(result, MALFORMED, f"{name}.gguf")
+        self.assertFalse(os.path.exists(out))
+
+    def test_unsupported_models(self):
+        out = self.path("m.quern")
+        model = self.model("--architecture", "abacus")
+        self.assertFails(self.compile(model, "-o", out), UNSUPPORTED, "abacus", "llama")
+        model = self.model("--pre", "no-such-pre-tokenizer")
+        self.assertFails(self.compile(model, "-o", out), UNSUPPORTED, "no-such-pre-tokenizer")
+        data = bytearray(pathlib.Path(self.model()).read_bytes())
+        # The type of the first tensor is behind its name, rank and two sizes.
+        at = data.index(b"token_embd.weight") + len("token_embd.weight") + 4 + 16
+        struct.pack_into("<I", data, at, 23)
+        path = self.folder / "type.gguf"
+        path.write_bytes(data)
+        self.assertFails(self.compile(path, "-o", out), UNSUPPORTED, "token_embd.weight")
+
+    def test_malformed_modules(self):
+        ir = self.folder / "x.mlir"
+        for text, word in (
+            ("module {", "x.mlir:1:"),
+            ("", "lm.model"),
+            ("module { func.func @f() { return } }", "lm.model"),
+            ("\x00\xff\x00", "x.mlir"),
+        ):
+            with self.subTest(text=text):
+                ir.write_text(text, encoding="latin-1")
+                self.assertFails(self.compile(ir, "--compile-to=fuse"), MALFORMED, word)
+
+    def test_weights_of_another_model(self):
+        ir = self.path("model.mlir")
+        self.assertCompiles(self.quern("import", self.model(), "-o", ir))
+        other = self.model("--type", "q8_0", name="other.gguf")
+        result = self.compile(ir, "--weights", other, "-o", self.path("m.quern"))
+        self.assertFails(result, INCOMPATIBLE, "token_embd.weight", "q4_1", "q8_0")
+        other = self.model("--layers", 1, name="other.gguf")
+        result = self.compile(ir, "--weights", other, "-o", self.path("m.quern"))
+        self.assertFails(result, INCOMPATIBLE, "blk.1.")
+
+    def test_json_errors(self):
+        result = self.quern("compile", self.path("no.gguf"), "-o", self.path("m"), "--json", TARGET)
+        self.assertEqual(json.loads(result.stdout)["error"]["code"], FAILURE)
+
+
+if __name__ == "__main__":
+    unittest.main()
