@@ -49,17 +49,6 @@ LogicalResult YieldOp::verify() {
   return success();
 }
 
-/// A cache in the results is one of the operands, appended to.
-static LogicalResult verifyCaches(KernelOp op) {
-  auto isCache = [](Type type) { return isa<KvCacheType>(type); };
-  if (llvm::count_if(op.getInputs().getTypes(), isCache) > 1)
-    return op.emitOpError("expected at most one cache among the operands");
-  for (Type type : op.getOutputs().getTypes())
-    if (isCache(type) && !llvm::is_contained(op.getInputs().getTypes(), type))
-      return op.emitOpError("expected a cache in the results to be an operand");
-  return success();
-}
-
 LogicalResult KernelOp::verify() {
   // kernel_c1
   if (getName().empty())
@@ -87,8 +76,9 @@ LogicalResult KernelOp::verify() {
              << " shares, its own or the kernel's";
   }
   // kernel_c6
-  if (failed(verifyCaches(*this)))
-    return failure();
+  auto isCache = [](Type type) { return isa<KvCacheType>(type); };
+  if (llvm::count_if(getInputs().getTypes(), isCache) > 1)
+    return emitOpError("expected at most one cache among the operands");
   // kernel_c7
   return verifyTiles(*this, getTilesAttr());
 }

@@ -37,6 +37,18 @@ static LogicalResult verifyFormats(Operation *op, Value x, Value w) {
   return success();
 }
 
+/// Checks that ranges of k begin at whole blocks of the weight.
+static LogicalResult verifyWholeBlocks(Operation *op, RangesAttr ranges,
+                                       Value w) {
+  const int64_t block = blockFormatInfo(*formatOf(w.getType())).blockElements;
+  for (int64_t share = 0; share < ranges.getShares(); ++share)
+    if (ranges.getBegin(share, 0) % block != 0)
+      return op->emitOpError()
+             << "expected ranges of k at multiples of the weight's block of "
+             << block << ", but got " << ranges.getBegin(share, 0);
+  return success();
+}
+
 LogicalResult MatmulOp::verify() {
   // matmul_c1, matmul_c2, matmul_c3
   if (failed(verifyProduct(*this, getX(), getW(), getBias(), getResult())))
@@ -68,6 +80,8 @@ LogicalResult QuantMatmulOp::verify() {
       return failure();
     if (alongK && failed(expectSize(*this, "the shares of the result",
                                     dim(getResult(), 0), ranges.getShares())))
+      return failure();
+    if (alongK && failed(verifyWholeBlocks(*this, ranges, getW())))
       return failure();
   }
   // quant_matmul_c7

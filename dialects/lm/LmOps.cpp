@@ -81,6 +81,7 @@ LogicalResult WeightOp::verify() {
     if (!from || !to || !canQuantize(*to))
       return emitOpError() << "cannot store " << *source << " as "
                            << type.getElementType();
+    // weight_c6
     if (type.getShape().back() % blockFormatInfo(*from).blockElements != 0)
       return emitOpError() << "expected the last dimension to be a multiple of "
                               "the source's block of "

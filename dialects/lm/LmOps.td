@@ -118,7 +118,7 @@ def Lm_QuantMatmulOp : Lm_Op<"quant_matmul"> {
                        OptionalAttr<DictionaryAttr>:$tiles);
   let results = (outs Lm_Deltas:$result);
   let assemblyFormat = [{
-    $x `,` $w (`bias` $bias^)? (`split` `=` $split^)? attr-dict `:`
+    $x `,` $w (`bias` $bias^)? (`split` `=` `` $split^)? attr-dict `:`
     functional-type(operands, results)
   }];
   let hasVerifier = 1;
@@ -352,7 +352,7 @@ def Lm_RopeOp : Lm_Op<"rope"> {
   let results = (outs Lm_Rows:$result);
   let assemblyFormat = [{
     $x `,` $positions (`factors` $factors^)? `heads` `=` $heads `,` `head_dim` `=` $head_dim `,`
-    `rotary_dim` `=` $rotary_dim `,` `base` `=` $base `,` `mode` `=` $mode attr-dict `:`
+    `rotary_dim` `=` $rotary_dim `,` `base` `=` $base `,` `mode` `=` `` $mode attr-dict `:`
     functional-type(operands, results)
   }];
   let hasVerifier = 1;

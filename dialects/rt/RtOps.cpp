@@ -220,7 +220,15 @@ LogicalResult DispatchOp::verifySymbolUses(SymbolTableCollection &symbolTable) {
           static_cast<int64_t>(
               (*this)->getParentOfType<ProgramOp>().getShares()))
     return emitOpError() << "expected ranges of as many shares as the program";
-  for (auto [arg, type] : llvm::zip(getArgs().getAsRange<ArgAttr>(), types))
+  auto args = llvm::to_vector(getArgs().getAsRange<ArgAttr>());
+  // dispatch_c11
+  for (unsigned i = kernel.getNumInputs(); i < args.size(); ++i)
+    if (args[i].getKind() != ArgKind::Buffer)
+      return emitOpError() << "expected a buffer for result "
+                           << i - kernel.getNumInputs() << ", but got "
+                           << stringifyArgKind(args[i].getKind()) << ' '
+                           << args[i].getName();
+  for (auto [arg, type] : llvm::zip(args, types))
     if (failed(verifyArg(*this, arg, type)))
       return failure();
   return success();

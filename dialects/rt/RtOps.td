@@ -79,7 +79,7 @@ def Rt_BufferOp : Rt_Op<"buffer", [Symbol, HasParent<"ProgramOp">]> {
     buffer in a thread's own memory, in bytes per row of a small step.
 
     ```mlir
-    rt.buffer @x {kind = #rt<buffer_kind activation>, rows = #rt<row_space tokens>, bytes_per_row = 2304}
+    rt.buffer @partials activation bytes_per_row = 2304 copies = 2
     ```
   }];
   let arguments = (ins SymbolNameAttr:$sym_name, Rt_BufferKindAttr:$kind,
@@ -91,8 +91,8 @@ def Rt_BufferOp : Rt_Op<"buffer", [Symbol, HasParent<"ProgramOp">]> {
                        OptionalAttr<ConfinedAttr<I64Attr, [IntNonNegative]>>:$offset,
                        OptionalAttr<ConfinedAttr<I64Attr, [IntNonNegative]>>:$private_offset);
   let assemblyFormat = [{
-    $sym_name $kind (`bytes_per_row` `=` $bytes_per_row^)? (`bytes` `=` $bytes^)?
-    (`copies` `=` $copies^)? (`rows` `=` $rows^)? (`private` $private_copy^)?
+    $sym_name `` $kind (`bytes_per_row` `=` $bytes_per_row^)? (`bytes` `=` $bytes^)?
+    (`copies` `=` $copies^)? (`rows` `=` `` $rows^)? (`private` $private_copy^)?
     (`offset` `=` $offset^)? (`private_offset` `=` $private_offset^)? attr-dict
   }];
   let hasVerifier = 1;
@@ -148,7 +148,7 @@ def Rt_WeightSlotOp : Rt_Op<"weight_slot", [ListParents]> {
                        DefaultValuedAttr<Lm_MatmulSplitAttr, "::quern::lm::MatmulSplit::N">:$split,
                        OptionalAttr<Lm_RangesAttr>:$ranges, OptionalAttr<TypeAttr>:$source);
   let assemblyFormat = [{
-    $name `:` $type (`split` `=` $split^)? (`ranges` `=` $ranges^)? (`source` `=` $source^)?
+    $name `:` $type (`split` `=` `` $split^)? (`ranges` `=` $ranges^)? (`source` `=` $source^)?
     attr-dict
   }];
   let hasVerifier = 1;
@@ -169,8 +169,8 @@ def Rt_DispatchOp : Rt_Op<"dispatch", [ListParents, DeclareOpInterfaceMethods<Sy
                        Lm_KernelSplitAttr:$split, OptionalAttr<Lm_RangesAttr>:$ranges,
                        DefaultValuedAttr<Rt_RowSpaceAttr, "::quern::rt::RowSpace::Tokens">:$rows);
   let assemblyFormat = [{
-    $kernel custom<Args>($args) `split` `=` $split (`ranges` `=` $ranges^)?
-    (`rows` `=` $rows^)? attr-dict
+    $kernel `` custom<Args>($args) `split` `=` `` $split (`ranges` `=` $ranges^)?
+    (`rows` `=` `` $rows^)? attr-dict
   }];
 }
 
@@ -183,7 +183,7 @@ def Rt_JoinOp : Rt_Op<"join", [ListParents]> {
     ```
   }];
   let arguments = (ins Rt_JoinWhenAttr:$when);
-  let assemblyFormat = "$when attr-dict";
+  let assemblyFormat = "`` $when attr-dict";
 }
 
 #endif // QUERN_DIALECTS_RT_RTOPS_TD
