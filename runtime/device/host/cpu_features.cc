@@ -32,6 +32,8 @@ struct Feature {
 // Intel SDM, volume 2, CPUID.
 constexpr Feature kFeatures[] = {
     {"sse4.2", 1, 0, Register::kEcx, 20, State::kNone},
+    {"movbe", 1, 0, Register::kEcx, 22, State::kNone},
+    {"lzcnt", 0x80000001, 0, Register::kEcx, 5, State::kNone},
     {"avx", 1, 0, Register::kEcx, 28, State::kAvx},
     {"fma", 1, 0, Register::kEcx, 12, State::kAvx},
     {"f16c", 1, 0, Register::kEcx, 29, State::kAvx},
