@@ -95,17 +95,16 @@ class Artifacts(CommandLineTest):
                 self.assertCompiles(self.compile(model, "-o", self.path("m.quern")))
 
     def test_families_and_options(self):
-        for arguments in (
-            ["--family", "qwen2", "--untied"],
-            ["--rope-factors"],
-            ["--heads", 3, "--kv-heads", 1],
-            ["--type", "q4_0", "--hidden", 96],  # row blocks that are no multiple of 64 bytes
+        for arguments, flags in (
+            (["--family", "qwen2", "--untied"], ["--shares=3"]),
+            (["--rope-factors"], ["--precise"]),
+            (["--heads", 3, "--kv-heads", 1], ["--shares=1"]),
+            # Row blocks that are no multiple of 64 bytes.
+            (["--type", "q4_0", "--hidden", 96], ["--shares=3"]),
         ):
-            for flags in ([], ["--shares=1"], ["--shares=3"], ["--precise"]):
-                with self.subTest(model=arguments, flags=flags):
-                    model = self.model(*arguments)
-                    out = self.path("m.quern")
-                    self.assertCompiles(self.compile(model, "-o", out, *flags))
+            with self.subTest(model=arguments, flags=flags):
+                model = self.model(*arguments)
+                self.assertCompiles(self.compile(model, "-o", self.path("m.quern"), *flags))
 
     def test_code_does_not_grow_with_depth(self):
         sizes = []
@@ -119,7 +118,7 @@ class Artifacts(CommandLineTest):
         self.assertEqual(sizes[0], sizes[1])
 
     def test_quantize_reports_sizes(self):
-        model = self.model("--type", "f16")
+        model = self.model("--type", "f16", "--untied")
         for name, largest in (("int8", 0.56), ("int4", 0.30)):
             result = self.quern(
                 "compile", model, "-o", self.path("m.quern"), TARGET, f"--quantize={name}", "--json"
