@@ -25,6 +25,20 @@ static schema::RowClass rowClass(rt::RowSpace rows) {
                                       : schema::RowClass::Tokens;
 }
 
+/// What follows the pool of pages where a kernel takes a cache (section 5 of
+/// docs/architecture.md).
+static constexpr schema::StepInput kKvStepInputs[] = {
+    schema::StepInput::PageTable, schema::StepInput::AttentionTiles,
+    schema::StepInput::Slots, schema::StepInput::RowSequences};
+
+/// Pointers that a dispatch of `kernel` gives.
+static uint32_t argumentCount(rt::KernelOp kernel) {
+  uint32_t count = 0;
+  for (Type type : kernel.getArgTypes())
+    count += 1 + (isa<lm::KvCacheType>(type) ? std::size(kKvStepInputs) : 0);
+  return count;
+}
+
 static schema::StepInput stepInput(rt::StepInput input) {
   switch (input) {
   case rt::StepInput::Tokens:
@@ -218,7 +232,7 @@ ManifestTranslator::kernel(const KernelRef &kernel) {
     }
   auto codeList = fbb.CreateVectorOfStructs(codes);
   return schema::CreateKernel(fbb, fbb.CreateString(name), codeList,
-                              static_cast<uint32_t>(op.getArgTypes().size()),
+                              argumentCount(op),
                               kernel.ranges.value_or(0));
 }
 
@@ -296,6 +310,10 @@ ManifestTranslator::dispatch(rt::DispatchOp op, const ProgramBody &body) {
     if (!arg)
       return arg.takeError();
     args.push_back(*arg);
+    if (arg->kind() == schema::ArgKind::Kv)
+      for (schema::StepInput input : kKvStepInputs)
+        args.push_back(schema::Arg(schema::ArgKind::Step, schema::Access::Read, 0,
+                                   static_cast<uint32_t>(input), 0));
   }
   const bool shares = op.getSplit() == lm::KernelSplit::Shares;
   lm::RangesAttr ranges = op.getRanges().value_or(lm::RangesAttr());
