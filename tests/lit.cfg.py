@@ -12,5 +12,3 @@ config.test_source_root = os.path.dirname(__file__)
 
 path = [config.quern_tools_dir, config.llvm_tools_dir, config.environment["PATH"]]
 config.environment["PATH"] = os.pathsep.join(path)
-# Failing CHECKs show what the tool printed.
-config.environment["FILECHECK_OPTS"] = "--dump-input-filter=all"

@@ -18,8 +18,8 @@ LogicalResult lm::verifyTiles(Operation *op, DictionaryAttr tiles) {
   for (NamedAttribute entry : tiles)
     if (!isa<TileAttr>(entry.getValue()))
       return op->emitOpError()
-             << "expected tiles of \"" << entry.getName()
-             << "\" to be a #lm.tile, but got " << entry.getValue();
+             << "expected tiles of " << entry.getName()
+             << " to be a #lm.tile, but got " << entry.getValue();
   return success();
 }
 

@@ -37,7 +37,7 @@ rt.program @program_c3 shares = 1 layers = [] {
   rt.prologue {}
   rt.epilogue {}
   // expected-error @+1 {{is not allowed in a program}}
-  module {}
+  builtin.module {}
 }
 
 // -----
@@ -257,6 +257,19 @@ rt.program @dispatch_c10 shares = 1 layers = [] {
     // expected-error @+1 {{names weight 'w', which has no slot in this list}}
     rt.dispatch @norm(buffer @x, weight "w", buffer @x) split = rows
   }
+  rt.epilogue {}
+}
+
+// -----
+
+rt.kernel @norm(%x: tensor<?x8xf32>, %w: tensor<8xf32>) -> tensor<?x8xf32>
+    attributes {split = #lm<kernel_split rows>} {
+  %y = lm.rms_norm %x, %w eps = 1.0e-05 : (tensor<?x8xf32>, tensor<8xf32>) -> tensor<?x8xf32>
+  lm.yield %y : tensor<?x8xf32>
+}
+rt.program @dispatch_c10_type shares = 1 layers = [] {
+  rt.buffer @x activation bytes_per_row = 32
+  rt.prologue {}
   rt.epilogue {
     rt.weight_slot "w" : tensor<16xf32>
     // expected-error @+1 {{expected weight 'w' of 'tensor<8xf32>', but its slot has 'tensor<16xf32>'}}
