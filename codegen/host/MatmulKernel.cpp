@@ -20,6 +20,9 @@ using namespace mlir;
 namespace quern::host {
 namespace {
 
+/// Vectors that sum a register tile at most, of 16 or 32 registers.
+constexpr int64_t kMaxAccumulators = 8;
+
 /// Emits the loops of one kernel.
 class MatmulEmitter {
 public:
@@ -67,6 +70,13 @@ private:
                      bias, acc[b * rows + r]);
   }
 
+  /// The tile, within what vector registers hold: tiles of the amx target are
+  /// made for its matrix registers, and float products use vectors there too.
+  int64_t tileRows() const { return std::clamp<int64_t>(k.tile.rows, 1, kMaxAccumulators); }
+  int64_t tileBlocks() const {
+    return std::clamp<int64_t>(k.tile.blocks, 1, kMaxAccumulators / tileRows());
+  }
+
   int64_t xRowBytes() const { return integer ? activationRowBytes(depth) : 4 * depth; }
   Value xRow(Value row, int64_t i) {
     return e.offset(x, e.mul(e.add(row, e.index(i)), e.index(xRowBytes())));
@@ -87,7 +97,7 @@ MatmulEmitter::Stream MatmulEmitter::streamOf(const Projection &projection, Valu
 }
 
 void MatmulEmitter::forRowTiles(function_ref<void(Value, int64_t)> body) {
-  int64_t rows = std::max<int64_t>(1, k.tile.rows);
+  int64_t rows = tileRows();
   Value full = e.sub(k.rows(), e.rem(k.rows(), e.index(rows)));
   if (rows > 1)
     e.forLoop(e.index(0), full, rows, [&](Value row) { body(row, rows); });
@@ -95,7 +105,7 @@ void MatmulEmitter::forRowTiles(function_ref<void(Value, int64_t)> body) {
 }
 
 void MatmulEmitter::forBlockTiles(Value count, function_ref<void(Value, int64_t)> body) {
-  int64_t blocks = std::max<int64_t>(1, k.tile.blocks);
+  int64_t blocks = tileBlocks();
   Value full = e.sub(count, e.rem(count, e.index(blocks)));
   if (blocks > 1)
     e.forLoop(e.index(0), full, blocks, [&](Value block) { body(block, blocks); });
@@ -246,7 +256,7 @@ LogicalResult MatmulEmitter::emitSwiglu() {
   Value pairs = e.div(e.sub(k.rangeEnd(0), begin), e.index(kPackedGroup));
   int64_t rowBytes = quantize ? activationRowBytes(width) : 4 * width;
   Value out = k.result(0);
-  Value scratch = k.scratch(std::max<int64_t>(1, k.tile.rows) * 2 * kPackedGroup * 4);
+  Value scratch = k.scratch(tileRows() * 2 * kPackedGroup * 4);
   auto at = [&](int64_t row, int matrix, int half) {
     return e.offset(scratch, ((row * 2 + matrix) * 2 + half) * kLanes * 4);
   };
