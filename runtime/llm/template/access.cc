@@ -127,11 +127,9 @@ Value Evaluator::GetItem(const Value& object, const Value& key) {
       return text.substr(at, utf8::ScanOne(std::string_view(text).substr(at)).length);
     }
     const jinja::List& list = object.list();
-    const bool indexable = list.flavor() != List::Flavor::kIterator &&
-                           list.flavor() != List::Flavor::kView;
     const auto length = static_cast<int64_t>(list.items().size());
     if (index < 0) index += length;
-    if (indexable && index >= 0 && index < length) return list.items()[static_cast<size_t>(index)];
+    if (list.indexable() && index >= 0 && index < length) return list.items()[static_cast<size_t>(index)];
     return Missing(std::string(object.TypeName()) + " object has no element " + Str(key));
   }
   if (key.is_string()) return GetAttribute(object, key.string());

@@ -16,6 +16,11 @@ class BoundArguments {
   BoundArguments(std::string_view function, const Arguments& arguments,
                  std::initializer_list<std::string_view> parameters);
 
+  /// Of functions that take nothing.
+  static void RequireNone(std::string_view function, const Arguments& arguments) {
+    const BoundArguments bound(function, arguments, {});
+  }
+
   bool Has(size_t index) const { return given_[index] != nullptr; }
   /// Fails when the argument is missing.
   const Value& Require(size_t index) const;

@@ -16,21 +16,27 @@ Value Iterator(Evaluator& evaluator, std::vector<Value> items) {
   return evaluator.List(std::move(items), List::Flavor::kIterator);
 }
 
-/// The key that a filter compares by: an attribute of the item, strings without their case.
+/// The key that a filter compares by: the item, an attribute of it, or with `kSeveral` a tuple of
+/// attributes named with commas between. Strings may lose their case.
 class Key {
  public:
-  Key(Evaluator& evaluator, const Value& attribute, bool case_sensitive)
-      : evaluator_(evaluator), case_sensitive_(case_sensitive) {
-    if (attribute.is_integral())
-      paths_.push_back(std::to_string(attribute.integer()));
-    else if (!attribute.is_none())
-      for (std::string path : Split(RequireString(attribute, "an attribute"), &kComma, -1, false))
-        paths_.push_back(std::move(path));
+  enum Attributes { kOne, kSeveral };
+
+  Key(Evaluator& evaluator, const Value& attribute, bool case_sensitive,
+      Attributes attributes = kOne)
+      : evaluator_(evaluator), case_sensitive_(case_sensitive), attributes_(attributes) {
+    if (attribute.is_none()) return;
+    std::string path = attribute.is_integral() ? std::to_string(attribute.integer())
+                                               : RequireString(attribute, "an attribute");
+    if (attributes == kSeveral)
+      paths_ = Split(path, &kComma, -1, false);
+    else
+      paths_ = {std::move(path)};
   }
 
   Value operator()(const Value& item) const {
     if (paths_.empty()) return Folded(item);
-    if (paths_.size() == 1) return Folded(evaluator_.GetPath(item, paths_[0]));
+    if (attributes_ == kOne) return Folded(evaluator_.GetPath(item, paths_[0]));
     std::vector<Value> parts;
     for (const std::string& path : paths_) parts.push_back(Folded(evaluator_.GetPath(item, path)));
     return evaluator_.List(std::move(parts), List::Flavor::kTuple);
@@ -45,6 +51,7 @@ class Key {
   inline static const std::string kComma = ",";
   Evaluator& evaluator_;
   bool case_sensitive_;
+  Attributes attributes_;
   std::vector<std::string> paths_;
 };
 
@@ -80,13 +87,18 @@ std::vector<Value> Sorted(Evaluator& evaluator, std::vector<Value> items, const 
   return sorted;
 }
 
-Value LengthFilter(Evaluator&, const Value& input, Arguments&) { return Length(input); }
+Value LengthFilter(Evaluator&, const Value& input, Arguments& arguments) {
+  BoundArguments::RequireNone("length", arguments);
+  return Length(input);
+}
 
-Value ToList(Evaluator& evaluator, const Value& input, Arguments&) {
+Value ToList(Evaluator& evaluator, const Value& input, Arguments& arguments) {
+  BoundArguments::RequireNone("list", arguments);
   return evaluator.List(evaluator.Iterate(input));
 }
 
-Value First(Evaluator& evaluator, const Value& input, Arguments&) {
+Value First(Evaluator& evaluator, const Value& input, Arguments& arguments) {
+  BoundArguments::RequireNone("first", arguments);
   if (input.is_list())
     if (std::optional<Value> item = input.list().TakeFirst()) return *item;
   const std::vector<Value> items = evaluator.Iterate(input);
@@ -94,7 +106,8 @@ Value First(Evaluator& evaluator, const Value& input, Arguments&) {
   return Undefined{std::make_shared<const std::string>("No first item, sequence was empty.")};
 }
 
-Value Last(Evaluator& evaluator, const Value& input, Arguments&) {
+Value Last(Evaluator& evaluator, const Value& input, Arguments& arguments) {
+  BoundArguments::RequireNone("last", arguments);
   if (input.is_list() && input.list().flavor() == List::Flavor::kIterator)
     Fail("'generator' object is not reversible");
   const std::vector<Value> items = evaluator.Iterate(input);
@@ -118,7 +131,8 @@ Value JoinFilter(Evaluator& evaluator, const Value& input, Arguments& arguments)
   return text;
 }
 
-Value Reverse(Evaluator& evaluator, const Value& input, Arguments&) {
+Value Reverse(Evaluator& evaluator, const Value& input, Arguments& arguments) {
+  BoundArguments::RequireNone("reverse", arguments);
   std::vector<Value> items = evaluator.Iterate(input);
   std::reverse(items.begin(), items.end());
   if (!input.is_string()) return Iterator(evaluator, std::move(items));
@@ -127,7 +141,8 @@ Value Reverse(Evaluator& evaluator, const Value& input, Arguments&) {
   return evaluator.String(std::move(text));
 }
 
-Value Items(Evaluator& evaluator, const Value& input, Arguments&) {
+Value Items(Evaluator& evaluator, const Value& input, Arguments& arguments) {
+  BoundArguments::RequireNone("items", arguments);
   std::vector<Value> pairs;
   if (input.is_dict()) {
     for (const auto& [key, value] : input.dict().entries())
@@ -153,7 +168,7 @@ Value DictSort(Evaluator& evaluator, const Value& input, Arguments& arguments) {
 
 Value Sort(Evaluator& evaluator, const Value& input, Arguments& arguments) {
   const BoundArguments bound("sort", arguments, {"reverse", "case_sensitive", "attribute"});
-  const Key key(evaluator, bound.Or(2, None{}), bound.Flag(1, false));
+  const Key key(evaluator, bound.Or(2, None{}), bound.Flag(1, false), Key::kSeveral);
   return evaluator.List(
       Sorted(evaluator, evaluator.Iterate(input), key, bound.Flag(0, false)));
 }

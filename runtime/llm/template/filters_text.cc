@@ -16,7 +16,7 @@ namespace {
 
 template <std::string (*kConvert)(std::string_view)>
 Value Convert(Evaluator& evaluator, const Value& input, Arguments& arguments) {
-  const BoundArguments bound("the filter", arguments, {});
+  BoundArguments::RequireNone("the filter", arguments);
   return evaluator.String(kConvert(evaluator.Text(input)));
 }
 
@@ -66,11 +66,13 @@ Value DefaultFilter(Evaluator&, const Value& input, Arguments& arguments) {
   return missing ? bound.Or(0, "") : input;
 }
 
-Value ToString(Evaluator& evaluator, const Value& input, Arguments&) {
+Value ToString(Evaluator& evaluator, const Value& input, Arguments& arguments) {
+  BoundArguments::RequireNone("string", arguments);
   return input.is_string() ? input : Value(evaluator.Text(input));
 }
 
-Value Escape(Evaluator& evaluator, const Value& input, Arguments&) {
+Value Escape(Evaluator& evaluator, const Value& input, Arguments& arguments) {
+  BoundArguments::RequireNone("escape", arguments);
   std::string result;
   const std::string text = evaluator.Text(input);
   for (const char c : text) {
@@ -136,7 +138,8 @@ Value ToFloat(Evaluator&, const Value& input, Arguments& arguments) {
   return bound.Or(0, 0.0);
 }
 
-Value Abs(Evaluator&, const Value& input, Arguments&) {
+Value Abs(Evaluator&, const Value& input, Arguments& arguments) {
+  BoundArguments::RequireNone("abs", arguments);
   RequireDefined(input);
   if (input.is_integral()) return input.integer() < 0 ? Negate(input) : Value(input.integer());
   if (input.is_double()) return std::abs(input.number());
@@ -202,7 +205,8 @@ Value Indent(Evaluator& evaluator, const Value& input, Arguments& arguments) {
   return result;
 }
 
-Value WordCount(Evaluator& evaluator, const Value& input, Arguments&) {
+Value WordCount(Evaluator& evaluator, const Value& input, Arguments& arguments) {
+  BoundArguments::RequireNone("wordcount", arguments);
   int64_t count = 0;
   bool in_word = false;
   for (const char32_t c : utf8::Decode(evaluator.Text(input))) {
@@ -264,7 +268,8 @@ Value Attr(Evaluator& evaluator, const Value& input, Arguments& arguments) {
   return evaluator.GetAttribute(object, RequireString(name, "the name of attr"));
 }
 
-Value Safe(Evaluator& evaluator, const Value& input, Arguments&) {
+Value Safe(Evaluator& evaluator, const Value& input, Arguments& arguments) {
+  BoundArguments::RequireNone("safe", arguments);
   return input.is_string() ? input : Value(evaluator.Text(input));
 }
 

@@ -25,7 +25,7 @@ Value ListIndex(Evaluator& evaluator, const Value& self, Arguments& arguments) {
 }
 
 Value Copy(Evaluator& evaluator, const Value& self, Arguments& arguments) {
-  const BoundArguments bound("copy", arguments, {});
+  BoundArguments::RequireNone("copy", arguments);
   if (self.is_dict()) return self;  // dicts never change
   return evaluator.List(self.list().items());
 }
@@ -40,23 +40,23 @@ Value DictGet(Evaluator&, const Value& self, Arguments& arguments) {
 }
 
 Value DictItems(Evaluator& evaluator, const Value& self, Arguments& arguments) {
-  const BoundArguments bound("items", arguments, {});
+  BoundArguments::RequireNone("items", arguments);
   std::vector<Value> pairs;
   for (const auto& [key, value] : self.dict().entries())
     pairs.push_back(evaluator.List({key, value}, List::Flavor::kTuple));
-  return evaluator.List(std::move(pairs), List::Flavor::kView);
+  return evaluator.List(std::move(pairs), List::Flavor::kItems);
 }
 
 Value DictKeys(Evaluator& evaluator, const Value& self, Arguments& arguments) {
-  const BoundArguments bound("keys", arguments, {});
-  return evaluator.List(evaluator.Iterate(self), List::Flavor::kView);
+  BoundArguments::RequireNone("keys", arguments);
+  return evaluator.List(evaluator.Iterate(self), List::Flavor::kKeys);
 }
 
 Value DictValues(Evaluator& evaluator, const Value& self, Arguments& arguments) {
-  const BoundArguments bound("values", arguments, {});
+  BoundArguments::RequireNone("values", arguments);
   std::vector<Value> values;
   for (const auto& entry : self.dict().entries()) values.push_back(entry.second);
-  return evaluator.List(std::move(values), List::Flavor::kView);
+  return evaluator.List(std::move(values), List::Flavor::kValues);
 }
 
 constexpr MethodEntry kListMethods[] = {
@@ -83,8 +83,7 @@ std::span<const MethodEntry> MethodsOf(const Value& self) {
     case List::Flavor::kList: return kListMethods;
     case List::Flavor::kTuple:
     case List::Flavor::kRange: return kTupleMethods;
-    case List::Flavor::kIterator:
-    case List::Flavor::kView: break;
+    default: break;
   }
   return {};
 }

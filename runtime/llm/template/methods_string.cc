@@ -12,13 +12,13 @@ namespace {
 
 template <std::string (*kConvert)(std::string_view)>
 Value Convert(Evaluator& evaluator, const Value& self, Arguments& arguments) {
-  const BoundArguments bound("the string method", arguments, {});
+  BoundArguments::RequireNone("the string method", arguments);
   return evaluator.String(kConvert(self.string()));
 }
 
 template <bool (*kHolds)(std::string_view)>
 Value Holds(Evaluator& evaluator, const Value& self, Arguments& arguments) {
-  const BoundArguments bound("the string method", arguments, {});
+  BoundArguments::RequireNone("the string method", arguments);
   evaluator.Charge(self.weight());
   return kHolds(self.string());
 }

@@ -308,8 +308,7 @@ Value Slice(Evaluator& evaluator, const Value& object, const Value& start, const
       result += text[static_cast<size_t>(i)];
     return utf8::Encode(result);
   }
-  if (object.is_list() && object.list().flavor() != List::Flavor::kIterator &&
-      object.list().flavor() != List::Flavor::kView) {
+  if (object.is_list() && object.list().indexable()) {
     const std::vector<Value>& items = object.list().items();
     std::vector<Value> result;
     for (const int64_t i : SliceIndices(static_cast<int64_t>(items.size()), start, stop, step))

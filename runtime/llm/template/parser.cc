@@ -65,7 +65,12 @@ void Parser::Unexpected(std::string_view wanted) const {
   Fail("expected " + std::string(wanted) + ", found " + Describe(Current()), Current().line);
 }
 
-Ast Parser::ParseTemplate() { return Ast{ParseBody({})}; }
+Ast Parser::ParseTemplate() {
+  Ast ast{ParseBody({})};
+  if (!unknown_.empty())
+    FailUnsupported(unknown_[0].first + " is not supported", unknown_[0].second);
+  return ast;
+}
 
 Body Parser::ParseBody(Ends ends) {
   const Nesting nesting(*this);
@@ -129,7 +134,7 @@ void Parser::ParseStatement(Body& body) {
 
 Statement Parser::ParseIf(int line) {
   IfStatement node;
-  ++conditional_;
+  const size_t unknown = unknown_.size();
   do {
     ExprPtr condition = ParseTuple(/*in_parentheses=*/false);
     ExpectBlockEnd();
@@ -142,7 +147,7 @@ Statement Parser::ParseIf(int line) {
   }
   ++position_;
   ExpectBlockEnd();
-  --conditional_;
+  unknown_.resize(unknown);
   return {line, std::move(node)};
 }
 

@@ -84,7 +84,9 @@ class Parser {
   std::vector<Token> tokens_;
   size_t position_ = 0;
   int depth_ = 0;        // of recursion
-  int conditional_ = 0;  // `if` bodies around: unknown filters may stay unreached
+  // Filters and tests that are unknown, with their lines. Inside of conditions they may stay
+  // unreached, and are errors only when they are not.
+  std::vector<std::pair<std::string, int>> unknown_;
   int loops_ = 0;        // `for` bodies around, for break and continue
   MacroDefinition* macro_ = nullptr;  // whose body is being read
 

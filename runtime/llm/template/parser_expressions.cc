@@ -86,6 +86,7 @@ ExprPtr Parser::Make(int line, Node node) {
 
 ExprPtr Parser::ParseExpression() {
   const Nesting nesting(*this);
+  const size_t unknown = unknown_.size();
   ExprPtr expr = ParseOr();
   while (AtName("if")) {
     const int line = Current().line;
@@ -94,6 +95,7 @@ ExprPtr Parser::ParseExpression() {
     ExprPtr otherwise = SkipName("else") ? ParseExpression() : nullptr;
     expr = Make(line,
                 ConditionalExpr{std::move(condition), std::move(expr), std::move(otherwise)});
+    unknown_.resize(unknown);
   }
   return expr;
 }
@@ -350,8 +352,7 @@ ExprPtr Parser::ParseFilter(ExprPtr object) {
   const int line = Current().line;
   std::string name = ParseDottedName();
   const FilterEntry* filter = FindFilter(name);
-  if (!filter && conditional_ == 0)
-    FailUnsupported("the filter '" + name + "' is not supported", line);
+  if (!filter) unknown_.emplace_back("the filter '" + name + "'", line);
   CallArguments arguments = AtOperator("(") ? ParseArguments() : CallArguments{};
   return Make(line,
               FilterExpr{std::move(object), std::move(name), filter, std::move(arguments)});
@@ -362,8 +363,7 @@ ExprPtr Parser::ParseTest(ExprPtr object) {
   const bool negated = SkipName("not");
   std::string name = ParseDottedName();
   const TestEntry* test = FindTest(name);
-  if (!test && conditional_ == 0)
-    FailUnsupported("the test '" + name + "' is not supported", line);
+  if (!test) unknown_.emplace_back("the test '" + name + "'", line);
   CallArguments arguments;
   const Token& token = Current();
   const bool starts_operand =

@@ -103,11 +103,9 @@ std::vector<Value> Evaluator::FilteredItems(const ForStatement& node) {
 
 Evaluator::Flow Evaluator::Execute(const ForStatement& node) {
   const auto items = std::make_shared<const std::vector<Value>>(FilteredItems(node));
-  if (items->empty()) {
-    const Restore scope(scope_, Inside(scope_));
-    return Execute(node.otherwise);
-  }
   const auto index = std::make_shared<size_t>(0);
+  // jinja2 takes `else` unless some turn came to the end of the body.
+  bool completed = false;
   const Value loop = MakeLoop(items, index);
   // A loop that was kept beyond its end has no attributes; so it cannot keep itself alive.
   const std::shared_ptr<void> end(nullptr, [&loop](void*) {
@@ -117,9 +115,13 @@ Evaluator::Flow Evaluator::Execute(const ForStatement& node) {
     const Restore scope(scope_, Inside(scope_));
     scope_->variables["loop"] = loop;
     Assign(node.target, (*items)[*index]);
-    if (Execute(node.body) == Flow::kBreak) break;
+    const Flow flow = Execute(node.body);
+    if (flow == Flow::kBreak) break;
+    completed |= flow == Flow::kNormal;
   }
-  return Flow::kNormal;
+  if (completed) return Flow::kNormal;
+  const Restore scope(scope_, Inside(scope_));
+  return Execute(node.otherwise);
 }
 
 Value Evaluator::MakeLoop(std::shared_ptr<const std::vector<Value>> items,

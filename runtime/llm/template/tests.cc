@@ -13,7 +13,7 @@ namespace {
 /// A test of the value alone.
 template <bool (*kHolds)(const Value&)>
 bool Plain(Evaluator&, const Value& value, Arguments& arguments) {
-  const BoundArguments bound("the test", arguments, {});
+  BoundArguments::RequireNone("the test", arguments);
   return kHolds(value);
 }
 
@@ -41,8 +41,7 @@ bool IsIterable(const Value& value) {
 }
 bool IsSequence(const Value& value) {
   if (!value.is_list()) return IsIterable(value);
-  return value.list().flavor() != List::Flavor::kIterator &&
-         value.list().flavor() != List::Flavor::kView;
+  return value.list().indexable();
 }
 bool IsLowerText(const Value& value) { return IsLower(Str(value)); }
 bool IsUpperText(const Value& value) { return IsUpper(Str(value)); }

@@ -49,7 +49,9 @@ std::string ListRepr(const List& list) {
   const std::vector<Value>& items = list.items();
   switch (list.flavor()) {
     case List::Flavor::kTuple: return Joined(items, "(", items.size() == 1 ? ",)" : ")");
-    case List::Flavor::kView: return Joined(items, "dict_view([", "])");
+    case List::Flavor::kItems: return Joined(items, "dict_items([", "])");
+    case List::Flavor::kKeys: return Joined(items, "dict_keys([", "])");
+    case List::Flavor::kValues: return Joined(items, "dict_values([", "])");
     case List::Flavor::kIterator: return "<generator>";
     case List::Flavor::kList:
     case List::Flavor::kRange: break;

@@ -79,8 +79,10 @@ std::string_view Value::TypeName() const {
         case List::Flavor::kList: return "list";
         case List::Flavor::kTuple: return "tuple";
         case List::Flavor::kIterator: return "generator";
-        case List::Flavor::kView: return "dict view";
         case List::Flavor::kRange: return "range";
+        case List::Flavor::kItems: return "dict_items";
+        case List::Flavor::kKeys: return "dict_keys";
+        case List::Flavor::kValues: return "dict_values";
       }
       return "list";
     case Kind::kDict: return "dict";

@@ -103,15 +103,18 @@ class Value {
 inline constexpr int kMaxValueDepth = 128;
 inline constexpr uint64_t kMaxValueWeight = uint64_t{1} << 23;
 
-/// Python's sequences. A kIterator (what `map` and `select` give) can be walked once.
+/// Python's sequences. A kIterator (what `map` and `select` give) can be walked once; the last
+/// three are what a dict's methods give.
 class List {
  public:
-  enum class Flavor { kList, kTuple, kIterator, kView, kRange };
+  enum class Flavor { kList, kTuple, kRange, kIterator, kItems, kKeys, kValues };
 
   explicit List(std::vector<Value> items, Flavor flavor = Flavor::kList);
 
   const std::vector<Value>& items() const { return items_; }
   Flavor flavor() const { return flavor_; }
+  /// Whether list[0] has a meaning.
+  bool indexable() const { return flavor_ <= Flavor::kRange; }
   int depth() const { return depth_; }
   uint64_t weight() const { return weight_; }
   /// What walking the list gives now; an iterator is used up by it.
