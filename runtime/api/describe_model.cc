@@ -193,6 +193,7 @@ std::string DescribeModel(const Model& model) {
   const schema::Manifest& manifest = model.manifest();
   Json json;
   json["file_bytes"] = model.artifact().file_size();
+  json["hash"] = DigestText(model.artifact().hash());
   json["manifest_version"] = manifest.version();
   json["producer"] = Text(manifest.producer());
   json["model"] = ModelFacts(*manifest.model());

@@ -1,6 +1,7 @@
 // An artifact in memory, checked: the edge behind which everything is trusted.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -11,6 +12,7 @@
 #include "runtime/device/host/target.h"
 #include "runtime/loader/file_bytes.h"
 #include "runtime/schema/artifact_generated.h"
+#include "runtime/schema/file_header.h"
 
 namespace quern {
 
@@ -37,6 +39,10 @@ class Artifact {
 
   const schema::Manifest& manifest() const { return *manifest_; }
   uint64_t file_size() const { return file_.bytes().size(); }
+  /// Digest of the manifest, which holds the segments' digests: it stands for the whole artifact.
+  std::span<const uint8_t> hash() const {
+    return file_.bytes().subspan(offsetof(FileHeader, manifest_hash), kHashBytes);
+  }
 
   /// The bytes of segment `index` of the manifest.
   std::span<const uint8_t> SegmentBytes(size_t index) const;

@@ -1,0 +1,232 @@
+// quern bench: tokens per second, with llama-bench's meanings. Prefill: `-p` random tokens at once
+// behind `-d` others. Decode: `-n` tokens one by one behind `-d` others, each the best token of the
+// logits before it.
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "runtime/tools/command.h"
+#include "runtime/tools/engine.h"
+#include "runtime/tools/machine.h"
+#include "runtime/tools/output.h"
+
+namespace quern::tools {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+struct BenchFlags {
+  std::string model;
+  uint32_t prompt = 512;
+  uint32_t generate = 64;
+  uint32_t depth = 0;
+  uint32_t repetitions = 5;
+  bool profile = false;
+  SessionFlags session;
+  OutputFlags output;
+};
+
+/// The same tokens in every run of every build (Knuth's MMIX generator, high bits).
+class RandomTokens {
+ public:
+  explicit RandomTokens(size_t vocab) : vocab_(vocab) {}
+  std::vector<int32_t> Take(size_t count) {
+    std::vector<int32_t> tokens(count);
+    for (int32_t& token : tokens) {
+      state_ = state_ * 6364136223846793005u + 1442695040888963407u;
+      token = static_cast<int32_t>((state_ >> 33) % vocab_);
+    }
+    return tokens;
+  }
+
+ private:
+  size_t vocab_;
+  uint64_t state_ = 1;
+};
+
+/// One engine and what is measured on it.
+class Bench {
+ public:
+  Bench(const BenchFlags& flags, Engine& engine) : flags_(flags), engine_(engine) {
+    RandomTokens random(engine.vocab());
+    depth_ = random.Take(flags.depth);
+    prompt_ = random.Take(std::max(flags.prompt, 1u));
+  }
+
+  /// Tokens per second of each repetition, behind one warm-up. Empty when there is nothing to run.
+  std::vector<double> Prefill(ProgressBar& bar) {
+    return Repeat(bar, flags_.prompt, [&] { engine_.Feed(prompt_, {}); });
+  }
+  std::vector<double> Decode(ProgressBar& bar) {
+    return Repeat(bar, flags_.generate, [&] { DecodeTokens(); });
+  }
+
+ private:
+  template <typename Work>
+  std::vector<double> Repeat(ProgressBar& bar, uint32_t tokens, const Work& work) {
+    std::vector<double> runs;
+    if (tokens == 0) return runs;
+    for (uint32_t i = 0; i <= flags_.repetitions; ++i) {
+      GoToDepth();
+      const Stopwatch watch;
+      work();
+      if (i > 0) runs.push_back(tokens / watch.Seconds());  // the first one warms up
+      bar.Update(++done_);
+    }
+    return runs;
+  }
+
+  /// Leaves the sequence with `-d` tokens.
+  void GoToDepth() {
+    const size_t have = std::min<size_t>(quern_sequence_length(engine_.sequence()), depth_.size());
+    engine_.Truncate(have);
+    engine_.Feed(std::span(depth_).subspan(have), {});
+  }
+
+  void DecodeTokens() {
+    quern_sequence* sequence = engine_.sequence();
+    int32_t token = prompt_.front();
+    quern_error error = {};
+    for (uint32_t i = 0; i < flags_.generate; ++i) {
+      Check(quern_decode(engine_.session(), &sequence, &token, 1, &error), error);
+      Check(quern_sequence_sample(sequence, &token, &error), error);
+    }
+  }
+
+  const BenchFlags& flags_;
+  Engine& engine_;
+  std::vector<int32_t> depth_, prompt_;
+  uint64_t done_ = 0;
+};
+
+double Median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  const size_t half = values.size() / 2;
+  return values.size() % 2 ? values[half] : (values[half - 1] + values[half]) / 2;
+}
+
+/// Null when nothing ran.
+Json Summary(const std::vector<double>& runs) {
+  if (runs.empty()) return nullptr;
+  return {{"median", Median(runs)},
+          {"min", *std::min_element(runs.begin(), runs.end())},
+          {"max", *std::max_element(runs.begin(), runs.end())},
+          {"runs", runs}};
+}
+
+std::string Cell(const std::string& text, size_t width) {
+  return std::string(width - std::min(width, text.size()), ' ') + text;
+}
+
+void PrintRow(const std::string& test, const Json& summary) {
+  if (summary.is_null()) return;
+  std::string line = test + std::string(16 - std::min<size_t>(test.size(), 16), ' ');
+  for (const char* figure : {"median", "min", "max"}) {
+    line += Cell(FormatFixed(summary.at(figure), 1), 12);
+  }
+  WriteOutput(line + "\n");
+}
+
+void PrintTable(const BenchFlags& flags, const Json& report) {
+  WriteOutput(report.at("model").get<std::string>() + ", " + report.at("isa").get<std::string>() +
+              ", threads: " + report.at("threads").dump() + ", " +
+              report.at("machine").value("cpu", "") + "\n" + "tokens/s        " +
+              Cell("median", 12) + Cell("min", 12) + Cell("max", 12) + "\n");
+  const std::string depth = flags.depth ? " @ " + std::to_string(flags.depth) : "";
+  PrintRow("pp" + std::to_string(flags.prompt) + depth, report.at("prefill_tokens_per_second"));
+  PrintRow("tg" + std::to_string(flags.generate) + depth, report.at("decode_tokens_per_second"));
+}
+
+void PrintProfile(const Json& profile) {
+  std::vector<Json> kernels = profile.at("kernels");
+  std::sort(kernels.begin(), kernels.end(), [](const Json& a, const Json& b) {
+    return a.at("seconds").get<double>() > b.at("seconds").get<double>();
+  });
+  WriteOutput(Cell("seconds", 12) + Cell("calls", 12) + "  role     kernel\n");
+  for (const Json& kernel : kernels) {
+    WriteOutput(Cell(FormatFixed(kernel.at("seconds"), 4), 12) +
+                Cell(kernel.at("calls").dump(), 12) + "  " +
+                kernel.at("role").get<std::string>() + "  " +
+                (kernel.at("role") == "decode" ? " " : "") + kernel.at("name").get<std::string>() +
+                "\n");
+  }
+}
+
+Json ReadProfile(quern_session* session) {
+  char* text = nullptr;
+  quern_error error = {};
+  Check(quern_session_profile(session, &text, &error), error);
+  const TextHandle owner(text);
+  return Json::parse(text);
+}
+
+/// A context that holds what is measured, unless one was given.
+SessionFlags FitContext(const BenchFlags& flags) {
+  SessionFlags session = flags.session;
+  const uint64_t needed = uint64_t{flags.depth} + std::max(flags.prompt, flags.generate);
+  if (session.context == 0) session.context = std::max<uint64_t>(needed, 1);
+  return session;
+}
+
+int RunBench(const BenchFlags& flags) {
+  if (flags.prompt == 0 && flags.generate == 0) {
+    throw CommandError(QUERN_USAGE, "-p 0 and -n 0 leave nothing to measure");
+  }
+  Engine engine(flags.model, FitContext(flags));
+  if (flags.profile) quern_session_set_profiling(engine.session(), 1);
+  Bench bench(flags, engine);
+  Json report;
+  {
+    const uint64_t tests = (flags.prompt > 0) + (flags.generate > 0);
+    ProgressBar bar("bench", tests * (flags.repetitions + 1), !flags.output.quiet);
+    const auto model = Json::parse(quern_model_json(engine.model()));
+    report = {{"model", model.at("model").at("name")},
+              {"artifact", flags.model},
+              {"artifact_hash", model.value("hash", "")},
+              {"isa", engine.facts().target},
+              {"threads", engine.facts().threads},
+              {"machine", DescribeMachine()},
+              {"prompt", flags.prompt},
+              {"generate", flags.generate},
+              {"depth", flags.depth},
+              {"repetitions", flags.repetitions}};
+    report["prefill_tokens_per_second"] = Summary(bench.Prefill(bar));
+    report["decode_tokens_per_second"] = Summary(bench.Decode(bar));
+  }
+  if (flags.profile) report["profile"] = ReadProfile(engine.session());
+  if (flags.output.json) {
+    WriteJson(report);
+    return QUERN_OK;
+  }
+  PrintTable(flags, report);
+  if (flags.profile) PrintProfile(report.at("profile"));
+  return QUERN_OK;
+}
+
+}  // namespace
+
+Action SetUpBench(CLI::App& app) {
+  auto flags = std::make_shared<BenchFlags>();
+  const CLI::Validator count = CLI::Range(uint32_t{0}, uint32_t{1} << 24).description("");
+  AddModelArgument(app, flags->model);
+  app.add_option("-p,--prompt", flags->prompt, "prompt tokens to process at once (default: 512)")
+      ->check(count)
+      ->type_name("N");
+  app.add_option("-n,--generate", flags->generate, "tokens to generate one by one (default: 64)")
+      ->check(count)
+      ->type_name("N");
+  app.add_option("-d,--depth", flags->depth, "tokens that are in the context before (default: 0)")
+      ->check(count)
+      ->type_name("N");
+  app.add_option("-r,--repetitions", flags->repetitions, "measured runs behind a warm-up (default: 5)")
+      ->check(CLI::Range(1, 1000).description(""))
+      ->type_name("N");
+  app.add_flag("--profile", flags->profile, "measure every kernel too, which costs a little");
+  AddSessionFlags(app, flags->session);
+  AddOutputFlags(app, flags->output);
+  return [flags] { return RunBench(*flags); };
+}
+
+}  // namespace quern::tools
