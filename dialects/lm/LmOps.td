@@ -204,6 +204,7 @@ def Lm_DequantizeOp : Lm_Op<"dequantize"> {
 // Elementwise and rows
 //===----------------------------------------------------------------------===//
 
+// mul_c1, swiglu_c1: one type for all.
 class Lm_BinaryOp<string mnemonic> : Lm_Op<mnemonic, [SameOperandsAndResultType]> {
   let arguments = (ins Lm_Rows:$lhs, Lm_Rows:$rhs);
   let results = (outs Lm_Rows:$result);
@@ -236,6 +237,7 @@ def Lm_MulOp : Lm_BinaryOp<"mul"> {
   }];
 }
 
+// silu_c1: one type for both.
 def Lm_SiluOp : Lm_Op<"silu", [SameOperandsAndResultType]> {
   let summary = "x times the logistic function of x";
   let description = [{ `y = x / (1 + exp(-x))`
@@ -300,6 +302,7 @@ def Lm_AddRmsNormOp : Lm_Op<"add_rms_norm"> {
   let hasVerifier = 1;
 }
 
+// softmax_c1: one type for both.
 def Lm_SoftmaxOp : Lm_Op<"softmax", [SameOperandsAndResultType]> {
   let summary = "probabilities of each row";
   let description = [{

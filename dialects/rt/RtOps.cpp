@@ -1,6 +1,6 @@
 //===- RtOps.cpp - Syntax and checks of runtime programs ------------------===//
 //
-// Labels in comments (`dispatch_c1`) are those of docs/spec.md.
+// Labels in comments (`rt_dispatch_c1`) are those of docs/spec.md.
 //
 //===----------------------------------------------------------------------===//
 #include "dialects/rt/Rt.h"
@@ -77,17 +77,17 @@ void KernelOp::print(OpAsmPrinter &printer) {
 //===----------------------------------------------------------------------===//
 
 LogicalResult ProgramOp::verify() {
-  // program_c1
+  // rt_program_c1
   if (llvm::range_size(getBody().getOps<PrologueOp>()) != 1 ||
       llvm::range_size(getBody().getOps<EpilogueOp>()) != 1)
     return emitOpError("expected one rt.prologue and one rt.epilogue");
-  // program_c2
+  // rt_program_c2
   for (auto layer : getLayers().getAsRange<FlatSymbolRefAttr>())
     if (!isa_and_nonnull<BlockOp>(
             mlir::SymbolTable::lookupSymbolIn(*this, layer.getAttr())))
       return emitOpError() << "expected layer " << layer
                            << " to be an rt.block of the program";
-  // program_c3
+  // rt_program_c3
   for (Operation &op : getBody().front())
     if (!isa<BufferOp, PrologueOp, BlockOp, EpilogueOp>(op))
       return op.emitOpError("is not allowed in a program");
@@ -95,13 +95,13 @@ LogicalResult ProgramOp::verify() {
 }
 
 LogicalResult BufferOp::verify() {
-  // buffer_c1
+  // rt_buffer_c1
   if (!getBytesPerRowAttr() == !getBytesAttr())
     return emitOpError("expected either bytes_per_row or bytes");
-  // buffer_c2
+  // rt_buffer_c2
   if (getBytesAttr() && getCopies() != 1)
     return emitOpError("expected copies of rows only, but the size is fixed");
-  // buffer_c3
+  // rt_buffer_c3
   if (getKind() == BufferKind::Logits &&
       (!getBytesPerRowAttr() || getCopies() != 1 ||
        getRows() != RowSpace::Logits))
@@ -112,15 +112,15 @@ LogicalResult BufferOp::verify() {
 
 LogicalResult WeightSlotOp::verify() {
   auto type = dyn_cast<RankedTensorType>(getType());
-  // weight_slot_c1
+  // rt_weight_slot_c1
   if (!type || !type.hasStaticShape() || !lm::formatOf(type))
     return emitOpError() << "expected a static tensor, but got " << getType();
-  // weight_slot_c2
+  // rt_weight_slot_c2
   for (WeightSlotOp slot : (*this)->getBlock()->getOps<WeightSlotOp>())
     if (slot != *this && slot.getName() == getName() &&
         slot->isBeforeInBlock(*this))
       return emitOpError() << "is declared twice: '" << getName() << "'";
-  // weight_slot_c3
+  // rt_weight_slot_c3
   lm::RangesAttr ranges = getRangesAttr();
   if (!ranges)
     return success();
@@ -142,18 +142,18 @@ static LogicalResult verifyBufferArg(DispatchOp op, ArgAttr arg, Type type) {
   auto program = op->getParentOfType<ProgramOp>();
   auto buffer = dyn_cast_or_null<BufferOp>(
       SymbolTable::lookupSymbolIn(program, arg.getName()));
-  // dispatch_c4
+  // rt_dispatch_c4
   if (!buffer)
     return op.emitOpError() << "names unknown buffer @" << arg.getName();
   std::optional<int64_t> bytes = bytesPerRow(type);
   if (!bytes || !buffer.getBytesPerRow())
     return success();
-  // dispatch_c5
+  // rt_dispatch_c5
   if (static_cast<int64_t>(*buffer.getBytesPerRow()) != *bytes)
     return op.emitOpError() << "expected buffer @" << arg.getName() << " of "
                             << *bytes << " bytes per row for " << type
                             << ", but it has " << *buffer.getBytesPerRow();
-  // dispatch_c6
+  // rt_dispatch_c6
   if (static_cast<int64_t>(buffer.getCopies()) != copiesOf(type))
     return op.emitOpError()
            << "expected buffer @" << arg.getName() << " of " << copiesOf(type)
@@ -163,7 +163,7 @@ static LogicalResult verifyBufferArg(DispatchOp op, ArgAttr arg, Type type) {
 
 /// Checks one argument against the kernel's type.
 static LogicalResult verifyArg(DispatchOp op, ArgAttr arg, Type type) {
-  // dispatch_c7
+  // rt_dispatch_c7
   if (arg.isRanged() && (!op.getRangesAttr() ||
                          arg.getSegment() >= op.getRangesAttr().getSegments()))
     return op.emitOpError() << "has no ranges of segment " << arg.getSegment();
@@ -171,12 +171,12 @@ static LogicalResult verifyArg(DispatchOp op, ArgAttr arg, Type type) {
   case ArgKind::Buffer:
     return verifyBufferArg(op, arg, type);
   case ArgKind::Kv:
-    // dispatch_c8
+    // rt_dispatch_c8
     if (!isa<lm::KvCacheType>(type))
       return op.emitOpError() << "expected a " << type << ", but got kv";
     return success();
   case ArgKind::Step:
-    // dispatch_c9
+    // rt_dispatch_c9
     if (!getElementTypeOrSelf(type).isInteger(32))
       return op.emitOpError()
              << "expected a " << type << ", but got step " << arg.getName();
@@ -184,7 +184,7 @@ static LogicalResult verifyArg(DispatchOp op, ArgAttr arg, Type type) {
   case ArgKind::Weight:
     break;
   }
-  // dispatch_c10
+  // rt_dispatch_c10
   for (WeightSlotOp slot : op->getBlock()->getOps<WeightSlotOp>())
     if (slot.getName() == arg.getName()) {
       if (slot.getType() == type)
@@ -198,17 +198,17 @@ static LogicalResult verifyArg(DispatchOp op, ArgAttr arg, Type type) {
 }
 
 LogicalResult DispatchOp::verifySymbolUses(SymbolTableCollection &symbolTable) {
-  // dispatch_c1: kernels are beside the program, not in it.
+  // rt_dispatch_c1: kernels are beside the program, not in it.
   auto module = (*this)->getParentOfType<ModuleOp>();
   auto kernel = symbolTable.lookupSymbolIn<KernelOp>(module, getKernelAttr());
   if (!kernel)
     return emitOpError() << "names unknown kernel " << getKernelAttr();
-  // dispatch_c2
+  // rt_dispatch_c2
   SmallVector<Type> types = kernel.getArgTypes();
   if (getArgs().size() != types.size())
     return emitOpError() << "expected " << types.size() << " arguments for "
                          << getKernelAttr() << ", but got " << getArgs().size();
-  // dispatch_c3
+  // rt_dispatch_c3
   if (getSplit() != kernel.getSplit())
     return emitOpError() << "expected split = "
                          << lm::stringifyKernelSplit(kernel.getSplit())
@@ -221,7 +221,7 @@ LogicalResult DispatchOp::verifySymbolUses(SymbolTableCollection &symbolTable) {
               (*this)->getParentOfType<ProgramOp>().getShares()))
     return emitOpError() << "expected ranges of as many shares as the program";
   auto args = llvm::to_vector(getArgs().getAsRange<ArgAttr>());
-  // dispatch_c11
+  // rt_dispatch_c11
   for (unsigned i = kernel.getNumInputs(); i < args.size(); ++i)
     if (args[i].getKind() != ArgKind::Buffer)
       return emitOpError() << "expected a buffer for result "

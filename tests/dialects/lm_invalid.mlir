@@ -707,6 +707,56 @@ func.func @online_attention_c1(%q: tensor<?x96xf32>, %kv: !kv, %p: tensor<?xi32>
 // -----
 
 !kv = !lm.kv_cache<heads = 2, head_dim = 32, page = 32, f16>
+func.func @online_attention_c2(%q: tensor<?x64xf32>, %kv: !kv, %p: tensor<?xi32>) {
+  // expected-error @+1 {{expected columns of q (heads * head_dim) to be 128, but got 64}}
+  %0 = lm.online_attention %q, %kv, %p heads = 4, scale = 1.0, window = 0, key_tile = 32
+      : (tensor<?x64xf32>, !kv, tensor<?xi32>) -> tensor<?x64xf32>
+  return
+}
+
+// -----
+
+!kv = !lm.kv_cache<heads = 2, head_dim = 32, page = 32, f16>
+func.func @online_attention_c3(%q: tensor<?x64xf32>, %kv: !kv, %p: tensor<?xi32>) {
+  // expected-error @+1 {{expected columns of the result to be 64, but got 32}}
+  %0 = lm.online_attention %q, %kv, %p heads = 2, scale = 1.0, window = 0, key_tile = 32
+      : (tensor<?x64xf32>, !kv, tensor<?xi32>) -> tensor<?x32xf32>
+  return
+}
+
+// -----
+
+!kv = !lm.kv_cache<heads = 2, head_dim = 32, page = 32, f16>
+func.func @online_attention_c4(%q: tensor<4x64xf32>, %kv: !kv, %p: tensor<3xi32>) {
+  // expected-error @+1 {{expected the number of positions to be 4, but got 3}}
+  %0 = lm.online_attention %q, %kv, %p heads = 2, scale = 1.0, window = 0, key_tile = 32
+      : (tensor<4x64xf32>, !kv, tensor<3xi32>) -> tensor<4x64xf32>
+  return
+}
+
+// -----
+
+!kv = !lm.kv_cache<heads = 2, head_dim = 32, page = 32, f16>
+func.func @online_attention_c5(%q: tensor<?x64xf32>, %kv: !kv, %p: tensor<?xi32>) {
+  // expected-error @+1 {{expected a finite scale}}
+  %0 = lm.online_attention %q, %kv, %p heads = 2, scale = 0x7F800000, window = 0, key_tile = 32
+      : (tensor<?x64xf32>, !kv, tensor<?xi32>) -> tensor<?x64xf32>
+  return
+}
+
+// -----
+
+!kv = !lm.kv_cache<heads = 2, head_dim = 32, page = 32, f16>
+func.func @online_attention_c6(%q: tensor<?x64xf32>, %kv: !kv, %p: tensor<?xi32>) {
+  // expected-error @+1 {{to be a #lm.tile}}
+  %0 = lm.online_attention %q, %kv, %p heads = 2, scale = 1.0, window = 0, key_tile = 32 {tiles = {a = 1}}
+      : (tensor<?x64xf32>, !kv, tensor<?xi32>) -> tensor<?x64xf32>
+  return
+}
+
+// -----
+
+!kv = !lm.kv_cache<heads = 2, head_dim = 32, page = 32, f16>
 func.func @online_attention_c7(%q: tensor<?x64xf32>, %kv: !kv, %p: tensor<?xi32>) {
   // expected-error @+1 {{expected key_tile to divide the page of 32 rows, but got 24}}
   %0 = lm.online_attention %q, %kv, %p heads = 2, scale = 1.0, window = 0, key_tile = 24

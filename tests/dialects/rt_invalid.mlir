@@ -18,14 +18,14 @@ rt.kernel @rt_kernel_c2(%x: tensor<?x8xf32>) -> tensor<?x8xf32>
 // -----
 
 // expected-error @+1 {{expected one rt.prologue and one rt.epilogue}}
-rt.program @program_c1 shares = 1 layers = [] {
+rt.program @rt_program_c1 shares = 1 layers = [] {
   rt.prologue {}
 }
 
 // -----
 
 // expected-error @+1 {{expected layer @layer_1 to be an rt.block of the program}}
-rt.program @program_c2 shares = 1 layers = [@layer_0, @layer_1] {
+rt.program @rt_program_c2 shares = 1 layers = [@layer_0, @layer_1] {
   rt.prologue {}
   rt.block @layer_0 {}
   rt.epilogue {}
@@ -33,7 +33,7 @@ rt.program @program_c2 shares = 1 layers = [@layer_0, @layer_1] {
 
 // -----
 
-rt.program @program_c3 shares = 1 layers = [] {
+rt.program @rt_program_c3 shares = 1 layers = [] {
   rt.prologue {}
   rt.epilogue {}
   // expected-error @+1 {{is not allowed in a program}}
@@ -42,7 +42,7 @@ rt.program @program_c3 shares = 1 layers = [] {
 
 // -----
 
-rt.program @buffer_c1 shares = 1 layers = [] {
+rt.program @rt_buffer_c1 shares = 1 layers = [] {
   // expected-error @+1 {{expected either bytes_per_row or bytes}}
   rt.buffer @x activation
   rt.prologue {}
@@ -51,7 +51,7 @@ rt.program @buffer_c1 shares = 1 layers = [] {
 
 // -----
 
-rt.program @buffer_c1_both shares = 1 layers = [] {
+rt.program @rt_buffer_c1_both shares = 1 layers = [] {
   // expected-error @+1 {{expected either bytes_per_row or bytes}}
   rt.buffer @x activation bytes_per_row = 4 bytes = 4
   rt.prologue {}
@@ -60,7 +60,7 @@ rt.program @buffer_c1_both shares = 1 layers = [] {
 
 // -----
 
-rt.program @buffer_c2 shares = 1 layers = [] {
+rt.program @rt_buffer_c2 shares = 1 layers = [] {
   // expected-error @+1 {{expected copies of rows only, but the size is fixed}}
   rt.buffer @x activation bytes = 4 copies = 2
   rt.prologue {}
@@ -69,7 +69,7 @@ rt.program @buffer_c2 shares = 1 layers = [] {
 
 // -----
 
-rt.program @buffer_c3 shares = 1 layers = [] {
+rt.program @rt_buffer_c3 shares = 1 layers = [] {
   // expected-error @+1 {{expected the caller's logits to be one copy of logit rows}}
   rt.buffer @x logits bytes_per_row = 4
   rt.prologue {}
@@ -78,7 +78,7 @@ rt.program @buffer_c3 shares = 1 layers = [] {
 
 // -----
 
-rt.program @weight_slot_c1 shares = 1 layers = [] {
+rt.program @rt_weight_slot_c1 shares = 1 layers = [] {
   rt.prologue {
     // expected-error @+1 {{expected a static tensor, but got 'tensor<?x32xf32>'}}
     rt.weight_slot "w" : tensor<?x32xf32>
@@ -88,7 +88,7 @@ rt.program @weight_slot_c1 shares = 1 layers = [] {
 
 // -----
 
-rt.program @weight_slot_c2 shares = 1 layers = [] {
+rt.program @rt_weight_slot_c2 shares = 1 layers = [] {
   rt.prologue {
     rt.weight_slot "w" : tensor<32xf32>
     // expected-error @+1 {{is declared twice: 'w'}}
@@ -99,7 +99,7 @@ rt.program @weight_slot_c2 shares = 1 layers = [] {
 
 // -----
 
-rt.program @weight_slot_c3 shares = 1 layers = [] {
+rt.program @rt_weight_slot_c3 shares = 1 layers = [] {
   rt.prologue {
     // expected-error @+1 {{expected ranges of one segment over 64 elements}}
     rt.weight_slot "w" : tensor<16x64xf16> split = k ranges = <[0:32]>
@@ -109,7 +109,7 @@ rt.program @weight_slot_c3 shares = 1 layers = [] {
 
 // -----
 
-rt.program @dispatch_c1 shares = 1 layers = [] {
+rt.program @rt_dispatch_c1 shares = 1 layers = [] {
   rt.prologue {
     // expected-error @+1 {{names unknown kernel @nothing}}
     rt.dispatch @nothing() split = rows
@@ -122,7 +122,7 @@ rt.program @dispatch_c1 shares = 1 layers = [] {
 rt.kernel @copy(%x: tensor<?x8xf32>) -> tensor<?x8xf32> attributes {split = #lm<kernel_split rows>} {
   lm.yield %x : tensor<?x8xf32>
 }
-rt.program @dispatch_c2 shares = 1 layers = [] {
+rt.program @rt_dispatch_c2 shares = 1 layers = [] {
   rt.buffer @x activation bytes_per_row = 32
   rt.prologue {
     // expected-error @+1 {{expected 2 arguments for @copy, but got 1}}
@@ -136,7 +136,7 @@ rt.program @dispatch_c2 shares = 1 layers = [] {
 rt.kernel @copy(%x: tensor<?x8xf32>) -> tensor<?x8xf32> attributes {split = #lm<kernel_split rows>} {
   lm.yield %x : tensor<?x8xf32>
 }
-rt.program @dispatch_c3 shares = 1 layers = [] {
+rt.program @rt_dispatch_c3 shares = 1 layers = [] {
   rt.buffer @x activation bytes_per_row = 32
   rt.prologue {
     // expected-error @+1 {{expected split = rows as the kernel has}}
@@ -150,7 +150,7 @@ rt.program @dispatch_c3 shares = 1 layers = [] {
 rt.kernel @copy(%x: tensor<?x8xf32>) -> tensor<?x8xf32> attributes {split = #lm<kernel_split shares>} {
   lm.yield %x : tensor<?x8xf32>
 }
-rt.program @dispatch_c3_shares shares = 1 layers = [] {
+rt.program @rt_dispatch_c3_shares shares = 1 layers = [] {
   rt.buffer @x activation bytes_per_row = 32
   rt.prologue {
     // expected-error @+1 {{expected ranges of as many shares as the program}}
@@ -164,7 +164,7 @@ rt.program @dispatch_c3_shares shares = 1 layers = [] {
 rt.kernel @copy(%x: tensor<?x8xf32>) -> tensor<?x8xf32> attributes {split = #lm<kernel_split rows>} {
   lm.yield %x : tensor<?x8xf32>
 }
-rt.program @dispatch_c4 shares = 1 layers = [] {
+rt.program @rt_dispatch_c4 shares = 1 layers = [] {
   rt.buffer @x activation bytes_per_row = 32
   rt.prologue {
     // expected-error @+1 {{names unknown buffer @y}}
@@ -178,7 +178,7 @@ rt.program @dispatch_c4 shares = 1 layers = [] {
 rt.kernel @copy(%x: tensor<?x8xf32>) -> tensor<?x8xf32> attributes {split = #lm<kernel_split rows>} {
   lm.yield %x : tensor<?x8xf32>
 }
-rt.program @dispatch_c5 shares = 1 layers = [] {
+rt.program @rt_dispatch_c5 shares = 1 layers = [] {
   rt.buffer @x activation bytes_per_row = 36
   rt.prologue {
     // expected-error @+1 {{expected buffer @x of 32 bytes per row for 'tensor<?x8xf32>', but it has 36}}
@@ -193,7 +193,7 @@ rt.kernel @sum(%x: tensor<2x?x8xf32>) -> tensor<?x8xf32> attributes {split = #lm
   %y = lm.reduce_shares %x : tensor<2x?x8xf32> -> tensor<?x8xf32>
   lm.yield %y : tensor<?x8xf32>
 }
-rt.program @dispatch_c6 shares = 2 layers = [] {
+rt.program @rt_dispatch_c6 shares = 2 layers = [] {
   rt.buffer @x activation bytes_per_row = 32
   rt.prologue {
     // expected-error @+1 {{expected buffer @x of 2 copies for 'tensor<2x?x8xf32>', but it has 1}}
@@ -207,7 +207,7 @@ rt.program @dispatch_c6 shares = 2 layers = [] {
 rt.kernel @copy(%x: tensor<?x8xf32>) -> tensor<?x8xf32> attributes {split = #lm<kernel_split shares>} {
   lm.yield %x : tensor<?x8xf32>
 }
-rt.program @dispatch_c7 shares = 1 layers = [] {
+rt.program @rt_dispatch_c7 shares = 1 layers = [] {
   rt.buffer @x activation bytes = 32
   rt.prologue {
     // expected-error @+1 {{has no ranges of segment 1}}
@@ -221,7 +221,7 @@ rt.program @dispatch_c7 shares = 1 layers = [] {
 rt.kernel @copy(%x: tensor<?x8xf32>) -> tensor<?x8xf32> attributes {split = #lm<kernel_split rows>} {
   lm.yield %x : tensor<?x8xf32>
 }
-rt.program @dispatch_c8 shares = 1 layers = [] {
+rt.program @rt_dispatch_c8 shares = 1 layers = [] {
   rt.buffer @x activation bytes_per_row = 32
   rt.prologue {
     // expected-error @+1 {{expected a 'tensor<?x8xf32>', but got kv}}
@@ -235,7 +235,7 @@ rt.program @dispatch_c8 shares = 1 layers = [] {
 rt.kernel @copy(%x: tensor<?x8xf32>) -> tensor<?x8xf32> attributes {split = #lm<kernel_split rows>} {
   lm.yield %x : tensor<?x8xf32>
 }
-rt.program @dispatch_c9 shares = 1 layers = [] {
+rt.program @rt_dispatch_c9 shares = 1 layers = [] {
   rt.buffer @x activation bytes_per_row = 32
   rt.prologue {
     // expected-error @+1 {{expected a 'tensor<?x8xf32>', but got step tokens}}
@@ -251,7 +251,7 @@ rt.kernel @norm(%x: tensor<?x8xf32>, %w: tensor<8xf32>) -> tensor<?x8xf32>
   %y = lm.rms_norm %x, %w eps = 1.0e-05 : (tensor<?x8xf32>, tensor<8xf32>) -> tensor<?x8xf32>
   lm.yield %y : tensor<?x8xf32>
 }
-rt.program @dispatch_c10 shares = 1 layers = [] {
+rt.program @rt_dispatch_c10 shares = 1 layers = [] {
   rt.buffer @x activation bytes_per_row = 32
   rt.prologue {
     // expected-error @+1 {{names weight 'w', which has no slot in this list}}
@@ -267,7 +267,7 @@ rt.kernel @norm(%x: tensor<?x8xf32>, %w: tensor<8xf32>) -> tensor<?x8xf32>
   %y = lm.rms_norm %x, %w eps = 1.0e-05 : (tensor<?x8xf32>, tensor<8xf32>) -> tensor<?x8xf32>
   lm.yield %y : tensor<?x8xf32>
 }
-rt.program @dispatch_c10_type shares = 1 layers = [] {
+rt.program @rt_dispatch_c10_type shares = 1 layers = [] {
   rt.buffer @x activation bytes_per_row = 32
   rt.prologue {}
   rt.epilogue {
@@ -282,7 +282,7 @@ rt.program @dispatch_c10_type shares = 1 layers = [] {
 rt.kernel @copy(%x: tensor<?x8xf32>) -> tensor<?x8xf32> attributes {split = #lm<kernel_split rows>} {
   lm.yield %x : tensor<?x8xf32>
 }
-rt.program @dispatch_c11 shares = 1 layers = [] {
+rt.program @rt_dispatch_c11 shares = 1 layers = [] {
   rt.buffer @x activation bytes_per_row = 32
   rt.prologue {
     // expected-error @+1 {{expected a buffer for result 0, but got step tokens}}
