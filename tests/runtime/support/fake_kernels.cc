@@ -1,0 +1,155 @@
+#include <cstring>
+
+#include "runtime/schema/kernel_abi.h"
+#include "tests/runtime/support/fake_model.h"
+
+namespace quern::testing {
+namespace {
+
+template <typename T>
+T* As(void* pointer) {
+  return static_cast<T*>(pointer);
+}
+
+float Dot(const float* a, const float* b, int64_t n) {
+  float sum = 0.0f;
+  for (int64_t i = 0; i < n; ++i) sum += a[i] * b[i];
+  return sum;
+}
+
+/// tokens, table -> x
+template <int kScaleHalves>
+void Embed(void* const* args, const int64_t*, const int64_t* rows) {
+  const auto* tokens = As<const int32_t>(args[0]);
+  const auto* table = As<const float>(args[1]);
+  auto* x = As<float>(args[2]);
+  for (int64_t r = rows[0]; r < rows[1]; ++r) {
+    for (int64_t n = 0; n < kHidden; ++n) {
+      x[r * kHidden + n] = table[tokens[r] * kHidden + n] * (0.5f * kScaleHalves);
+    }
+  }
+}
+
+/// x, w (rows of this share) -> columns of y
+void Project(void* const* args, const int64_t* dims, const int64_t* range) {
+  const auto* x = As<const float>(args[0]);
+  const auto* w = As<const float>(args[1]);
+  auto* y = As<float>(args[2]);
+  for (int64_t r = 0; r < dims[kDimRows]; ++r) {
+    for (int64_t n = range[0]; n < range[1]; ++n) {
+      y[r * kHidden + n] = Dot(x + r * kHidden, w + (n - range[0]) * kHidden, kHidden);
+    }
+  }
+}
+
+float* PageOf(void* pool, const int32_t* table, const int64_t* dims, int32_t sequence, int64_t slot) {
+  const int32_t page = table[sequence * dims[kDimPageTableStride] + slot / kPageTokens];
+  return reinterpret_cast<float*>(As<char>(pool) + page * dims[kDimPageBytes]);
+}
+
+/// q, slots, sequences, page table -> pages; range segments: columns of K, columns of V
+void Append(void* const* args, const int64_t* dims, const int64_t* ranges) {
+  const auto* q = As<const float>(args[0]);
+  const auto* slots = As<const int32_t>(args[1]);
+  const auto* sequences = As<const int32_t>(args[2]);
+  const auto* table = As<const int32_t>(args[3]);
+  for (int64_t r = 0; r < dims[kDimRows]; ++r) {
+    float* page = PageOf(args[4], table, dims, sequences[r], slots[r]);
+    const int64_t at = slots[r] % kPageTokens * kHidden;
+    for (int64_t n = ranges[0]; n < ranges[1]; ++n) page[at + n] = q[r * kHidden + n];
+    for (int64_t n = ranges[2]; n < ranges[3]; ++n) {
+      page[kPageTokens * kHidden + at + n] = 2.0f * q[r * kHidden + n];
+    }
+  }
+}
+
+/// slots, tiles, page table, pages -> columns of a; scratch holds one row's columns
+void Attend(void* const* args, const int64_t* dims, const int64_t* range) {
+  const auto* slots = As<const int32_t>(args[0]);
+  const auto* tiles = As<const int32_t>(args[1]);
+  const auto* table = As<const int32_t>(args[2]);
+  auto* a = As<float>(args[4]);
+  auto* sums = As<float>(args[5]);
+  for (int64_t t = 0; t < dims[kDimAttentionTiles]; ++t) {
+    const int32_t* tile = tiles + t * kAttentionTileFields;
+    for (int64_t r = tile[0]; r < tile[0] + tile[1]; ++r) {
+      std::memset(sums, 0, kHidden * sizeof(float));
+      for (int64_t s = 0; s <= slots[r]; ++s) {
+        const float* page = PageOf(args[3], table, dims, tile[2], s);
+        const float* k = page + s % kPageTokens * kHidden;
+        const float* v = k + kPageTokens * kHidden;
+        for (int64_t n = range[0]; n < range[1]; ++n) {
+          sums[n] += k[n] * v[n] * (0.25f / static_cast<float>(s + 1));
+        }
+      }
+      for (int64_t n = range[0]; n < range[1]; ++n) a[r * kHidden + n] = sums[n];
+    }
+  }
+}
+
+/// columns of a, w (columns of this share) -> this share's partial result
+void ReduceInto(void* const* args, const int64_t* dims, const int64_t* range) {
+  const auto* a = As<const float>(args[0]);
+  const auto* w = As<const float>(args[1]);
+  auto* d = As<float>(args[2]);
+  const int64_t width = range[1] - range[0];
+  for (int64_t r = 0; r < dims[kDimRows]; ++r) {
+    for (int64_t n = 0; n < kHidden; ++n) {
+      d[r * kHidden + n] = Dot(a + r * kHidden + range[0], w + n * width, width);
+    }
+  }
+}
+
+/// x, partial results -> x. How many there are stands in the first float of the weight.
+void Add(void* const* args, const int64_t* dims, const int64_t* rows) {
+  auto* x = As<float>(args[0]);
+  const auto* d = As<const float>(args[1]);
+  const auto shares = static_cast<int64_t>(*As<const float>(args[2]));
+  for (int64_t r = rows[0]; r < rows[1]; ++r) {
+    for (int64_t n = 0; n < kHidden; ++n) {
+      for (int64_t s = 0; s < shares; ++s) {
+        x[r * kHidden + n] += d[(s * dims[kDimRows] + r) * kHidden + n];
+      }
+    }
+  }
+}
+
+/// x, logit rows -> y
+void Select(void* const* args, const int64_t*, const int64_t* rows) {
+  const auto* x = As<const float>(args[0]);
+  const auto* logit_rows = As<const int32_t>(args[1]);
+  auto* y = As<float>(args[2]);
+  for (int64_t r = rows[0]; r < rows[1]; ++r) {
+    std::memcpy(y + r * kHidden, x + logit_rows[r] * kHidden, kHidden * sizeof(float));
+  }
+}
+
+/// y, head (rows of this share), bias (moved to this share) -> columns of the logits (moved too)
+void Head(void* const* args, const int64_t* dims, const int64_t* range) {
+  const auto* y = As<const float>(args[0]);
+  const auto* w = As<const float>(args[1]);
+  const auto* bias = As<const float>(args[2]);
+  auto* logits = As<float>(args[3]);
+  for (int64_t r = 0; r < dims[kDimRows]; ++r) {
+    for (int64_t n = 0; n < range[1] - range[0]; ++n) {
+      logits[r * kVocab + n] = Dot(y + r * kHidden, w + n * kHidden, kHidden) + bias[n];
+    }
+  }
+}
+
+}  // namespace
+
+KernelTable FakeKernelTable() {
+  KernelTable table;
+  table.kernels.resize(kKernels);
+  table.kernels[kEmbed].entries = {Embed<3>, Embed<2>};  // decode, prefill
+  const std::pair<FakeKernel, KernelEntry> others[] = {
+      {kProject, Project}, {kAppend, Append}, {kAttend, Attend}, {kReduceInto, ReduceInto},
+      {kAdd, Add},         {kSelect, Select}, {kHead, Head},
+  };
+  for (const auto& [index, entry] : others) table.kernels[index].entries = {entry, entry};
+  table.scratch_bytes = kHidden * sizeof(float);
+  return table;
+}
+
+}  // namespace quern::testing
