@@ -15,7 +15,7 @@ namespace quern {
 struct GenerateOptions {
   /// 0: no limit of its own.
   uint64_t max_tokens = 0;
-  std::vector<std::string> stop;
+  std::vector<std::string> stop = {};
   /// End tokens are text like any other.
   bool ignore_end = false;
   bool show_control = false;

@@ -24,7 +24,7 @@ struct SessionOptions {
   int threads = 0;
   bool pin_threads = false;
   /// A target's name; empty: the best that this machine can run.
-  std::string isa;
+  std::string isa = {};
   /// Most tokens of one sequence: the model's.
   int64_t context = 0;
   /// Slots of keys and values of all sequences: `context`.

@@ -1,0 +1,266 @@
+// How the executor calls kernels: seen through kernels that write down their calls.
+#include "runtime/executor/executor.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <mutex>
+#include <set>
+#include <thread>
+
+#include "runtime/schema/file_header.h"
+#include "tests/runtime/support/fake_model.h"
+
+namespace quern {
+namespace {
+
+using schema::Role;
+using testing::FakeKernel;
+
+struct Seen {
+  FakeKernel kernel;
+  Role role;
+  std::thread::id thread;
+  std::vector<void*> args;
+  int64_t dims[kDimCount];
+  std::vector<int64_t> ranges;
+};
+
+std::mutex g_mutex;
+std::vector<Seen> g_seen;
+const schema::ManifestT* g_manifest = nullptr;
+
+template <int kKernel, int kRole>
+void Record(void* const* args, const int64_t* dims, const int64_t* ranges) {
+  Seen seen{static_cast<FakeKernel>(kKernel), static_cast<Role>(kRole), std::this_thread::get_id(),
+            {}, {}, {}};
+  const schema::KernelT& kernel = *g_manifest->kernels[kKernel];
+  seen.args.assign(args, args + kernel.argument_count + 1);
+  std::copy(dims, dims + kDimCount, seen.dims);
+  seen.ranges.assign(ranges, ranges + 2 * std::max(1u, kernel.range_count));
+  const std::lock_guard<std::mutex> lock(g_mutex);
+  g_seen.push_back(std::move(seen));
+}
+
+template <int... kKernels>
+KernelTable RecordingTable(std::integer_sequence<int, kKernels...>) {
+  KernelTable table;
+  (table.kernels.push_back({{Record<kKernels, 0>, Record<kKernels, 1>}}), ...);
+  table.scratch_bytes = 100;
+  return table;
+}
+
+/// Runs one step of the fake program with recording kernels.
+class ExecutorCalls : public ::testing::Test {
+ protected:
+  void Start(uint32_t shares, int threads, int64_t max_rows = 64) {
+    model_ = testing::MakeFakeModel(shares);
+    g_manifest = &model_.manifest;
+    flatbuffers::FlatBufferBuilder builder;
+    schema::FinishManifestBuffer(builder, schema::Manifest::Pack(builder, &model_.manifest));
+    const KernelTable table =
+        RecordingTable(std::make_integer_sequence<int, testing::kKernels>());
+    Program program = Program::Build(*schema::GetManifest(builder.GetBufferPointer()), table,
+                                     model_.weights);
+    auto executor = Executor::Create(std::move(program), {.threads = threads,
+                                                          .max_rows = max_rows,
+                                                          .kv_pages = 8});
+    ASSERT_TRUE(executor.ok()) << executor.status().message();
+    executor_ = std::move(executor).value();
+  }
+
+  void Step(int32_t rows, std::vector<int32_t> logit_rows, Role role = Role::Prefill) {
+    std::vector<int32_t> tokens(static_cast<size_t>(rows), 1), slots, sequences(tokens.size(), 0);
+    for (int32_t row = 0; row < rows; ++row) slots.push_back(row);
+    const std::vector<int32_t> pages = {3, 1};
+    const std::span<const int32_t> tables[] = {pages};
+    logits_.resize(logit_rows.size() * testing::kVocab);
+    g_seen.clear();
+    const Status status = executor_->Step({.role = role,
+                                           .tokens = tokens,
+                                           .positions = slots,
+                                           .slots = slots,
+                                           .sequences = sequences,
+                                           .page_tables = tables,
+                                           .logit_rows = logit_rows,
+                                           .logits = logits_.data()});
+    ASSERT_TRUE(status.ok()) << status.message();
+  }
+
+  static std::vector<Seen> Calls(FakeKernel kernel) {
+    std::vector<Seen> calls;
+    for (const Seen& seen : g_seen) {
+      if (seen.kernel == kernel) calls.push_back(seen);
+    }
+    return calls;
+  }
+
+  testing::FakeModel model_;
+  std::unique_ptr<Executor> executor_;
+  std::vector<float> logits_;
+};
+
+TEST_F(ExecutorCalls, LargeStepsCutRowsInFours) {
+  for (int threads : {1, 2, 3}) {
+    Start(3, threads);
+    for (int32_t rows : {5, 8, 17, 31, 64}) {
+      Step(rows, {rows - 1});
+      std::set<int64_t> covered;
+      for (const Seen& call : Calls(testing::kEmbed)) {
+        EXPECT_EQ(call.ranges[0] % kRowSplitUnit, 0);
+        EXPECT_EQ(call.dims[kDimRows], rows);
+        for (int64_t row = call.ranges[0]; row < call.ranges[1]; ++row) {
+          EXPECT_TRUE(covered.insert(row).second) << "row computed twice";
+        }
+      }
+      EXPECT_EQ(static_cast<int32_t>(covered.size()), rows);
+      EXPECT_EQ(*covered.rbegin(), rows - 1);
+    }
+  }
+}
+
+TEST_F(ExecutorCalls, SmallStepsRepeatRowsInEveryThreadsOwnMemory) {
+  Start(3, 3);
+  for (int32_t rows : {1, 4}) {
+    Step(rows, {0}, Role::Decode);
+    const std::vector<Seen> calls = Calls(testing::kEmbed);
+    ASSERT_EQ(calls.size(), 3u);
+    std::set<void*> outputs;
+    for (const Seen& call : calls) {
+      EXPECT_EQ(call.ranges, (std::vector<int64_t>{0, rows}));
+      outputs.insert(call.args[2]);
+    }
+    EXPECT_EQ(outputs.size(), 3u);
+    // The shares' dispatches of a thread read the copy that the thread made.
+    for (const Seen& project : Calls(testing::kProject)) {
+      for (const Seen& embed : calls) {
+        if (embed.thread == project.thread) {
+          EXPECT_EQ(project.args[0], embed.args[2]);
+        }
+      }
+    }
+  }
+  Step(5, {0}, Role::Decode);
+  std::set<void*> outputs;
+  for (const Seen& call : Calls(testing::kEmbed)) outputs.insert(call.args[2]);
+  EXPECT_EQ(outputs.size(), 1u);
+}
+
+TEST_F(ExecutorCalls, EveryShareRunsOnceInRunsOfOneThread) {
+  for (int threads : {1, 2, 4, 9}) {
+    Start(5, threads);
+    EXPECT_EQ(executor_->threads(), std::min(threads, 5));
+    Step(6, {});
+    std::map<int64_t, std::thread::id> owners;  // by begin of the share's range
+    for (const Seen& call : Calls(testing::kAttend)) owners[call.ranges[0]] = call.thread;
+    EXPECT_EQ(Calls(testing::kAttend).size(), 5u * testing::kLayers);
+    ASSERT_EQ(owners.size(), 5u);
+    int runs = 1;
+    for (auto it = std::next(owners.begin()); it != owners.end(); ++it) {
+      runs += it->second != std::prev(it)->second;
+    }
+    EXPECT_EQ(runs, executor_->threads());
+    for (const Seen& call : Calls(testing::kProject)) {
+      EXPECT_EQ(call.thread, owners[call.ranges[0]]) << "a share changed its thread";
+    }
+  }
+}
+
+TEST_F(ExecutorCalls, WritersOfPartialResultsGetTheirCopyAndReadersTheFirst) {
+  Start(3, 1);
+  Step(7, {});
+  const std::vector<Seen> writers = Calls(testing::kReduceInto);
+  ASSERT_EQ(writers.size(), 3u * 2 * testing::kLayers);
+  const auto* first = static_cast<const char*>(writers[0].args[2]);
+  for (size_t share = 0; share < 3; ++share) {
+    EXPECT_EQ(static_cast<const char*>(writers[share].args[2]) - first,
+              static_cast<std::ptrdiff_t>(share * 7 * testing::kHidden * 4));
+  }
+  EXPECT_EQ(Calls(testing::kAdd)[0].args[1], first);
+}
+
+TEST_F(ExecutorCalls, KernelsGetTheirWeightsPoolsAndDims) {
+  Start(3, 2);
+  Step(40, {3, 39});
+  for (const Seen& call : Calls(testing::kAppend)) {
+    EXPECT_EQ(call.dims[kDimRows], 40);
+    EXPECT_EQ(call.dims[kDimAttentionTiles], 3);
+    EXPECT_EQ(call.dims[kDimPageTableStride], 2);
+    EXPECT_EQ(call.dims[kDimPageBytes], executor_->kv().page_bytes(0));
+  }
+  std::set<void*> pools;
+  for (const Seen& call : Calls(testing::kAttend)) pools.insert(call.args[3]);
+  EXPECT_EQ(pools.size(), static_cast<size_t>(testing::kLayers));
+  std::set<void*> weights;
+  for (const Seen& call : Calls(testing::kProject)) weights.insert(call.args[1]);
+  EXPECT_EQ(weights.size(), 3u * 2 * testing::kLayers);
+
+  const std::vector<Seen> heads = Calls(testing::kHead);
+  ASSERT_EQ(heads.size(), 3u);
+  for (const Seen& call : heads) {
+    EXPECT_EQ(call.dims[kDimRows], 2);
+    EXPECT_EQ(call.dims[kDimPageBytes], 0);
+    EXPECT_EQ(static_cast<float*>(call.args[3]) - logits_.data(), call.ranges[0]);
+  }
+}
+
+TEST_F(ExecutorCalls, ScratchIsAlignedAndEachThreadsOwn) {
+  Start(3, 3);
+  Step(9, {0});
+  std::map<std::thread::id, std::set<void*>> scratch;
+  for (const Seen& seen : g_seen) {
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(seen.args.back()) % kBufferAlignment, 0u);
+    scratch[seen.thread].insert(seen.args.back());
+  }
+  std::set<void*> all;
+  for (const auto& [thread, pointers] : scratch) {
+    EXPECT_EQ(pointers.size(), 1u);
+    all.insert(pointers.begin(), pointers.end());
+  }
+  EXPECT_EQ(all.size(), scratch.size());
+}
+
+TEST_F(ExecutorCalls, TheRoleChoosesTheKernel) {
+  Start(2, 1);
+  for (Role role : {Role::Decode, Role::Prefill}) {
+    Step(2, {1}, role);
+    for (const Seen& seen : g_seen) EXPECT_EQ(seen.role, role);
+  }
+}
+
+TEST_F(ExecutorCalls, WithoutLogitRowsTheEpilogueIsSkipped) {
+  Start(2, 2);
+  Step(6, {});
+  EXPECT_TRUE(Calls(testing::kSelect).empty());
+  EXPECT_TRUE(Calls(testing::kHead).empty());
+  EXPECT_FALSE(Calls(testing::kAdd).empty());
+}
+
+TEST_F(ExecutorCalls, ABadStepCallsNothing) {
+  Start(2, 2);
+  g_seen.clear();
+  EXPECT_EQ(executor_->Step({}).code(), StatusCode::kUsage);
+  EXPECT_TRUE(g_seen.empty());
+}
+
+TEST_F(ExecutorCalls, ProfileCountsCallsOfTheCallingThread) {
+  Start(3, 1);
+  Step(5, {0});
+  executor_->SetProfiling(true);
+  Step(5, {0});
+  Step(1, {0}, Role::Decode);
+  const Profile& profile = executor_->profile();
+  EXPECT_EQ(profile.steps.calls, 2u);
+  EXPECT_EQ(profile.kernels[testing::kEmbed][static_cast<size_t>(Role::Prefill)].calls, 1u);
+  EXPECT_EQ(profile.kernels[testing::kAttend][static_cast<size_t>(Role::Decode)].calls,
+            static_cast<uint64_t>(testing::kLayers));
+  // Joins of a layer: 4 in a large step, 2 in a small one; and one each around the layers.
+  EXPECT_EQ(profile.joins.calls, static_cast<uint64_t>(testing::kLayers * 4 + 2) +
+                                     static_cast<uint64_t>(testing::kLayers * 2));
+  executor_->SetProfiling(false);
+  Step(1, {0});
+  EXPECT_EQ(executor_->profile().steps.calls, 2u);
+}
+
+}  // namespace
+}  // namespace quern
