@@ -1,0 +1,21 @@
+// RUN: quern-opt --lm-tile-matmul=targets=avx2,amx %s -o %t
+// RUN: quern-interpret %s --compare=%t --tolerance=0
+// RUN: FileCheck %s --input-file=%t
+// RUN: not quern-opt --lm-tile-matmul=targets=sparc %s 2>&1 | FileCheck %s --check-prefix=ERROR
+
+// ERROR: error: unknown target 'sparc'
+
+// CHECK: lm.quant_matmul
+// CHECK-SAME: "amx/decode" = #lm.tile<rows = 4, prefetch = 8192>
+// CHECK-SAME: "amx/prefill" = #lm.tile<rows = 32, blocks = 2, prefetch = 2048>
+// CHECK-SAME: "avx2/decode" = #lm.tile<rows = 2, prefetch = 4096>
+// CHECK-NOT: avx512-vnni
+// Tiles that someone chose are kept.
+// CHECK: lm.quant_matmul
+// CHECK-SAME: {tiles = {"avx2/decode" = #lm.tile<rows = 7>}}
+func.func @matmul(%x: tensor<?x64xf32>) -> (tensor<?x48xf32>, tensor<?x48xf32>) {
+  %w = lm.weight "w" : tensor<48x64x!lm.block<q8_0>>
+  %y = lm.quant_matmul %x, %w : (tensor<?x64xf32>, tensor<48x64x!lm.block<q8_0>>) -> tensor<?x48xf32>
+  %z = lm.quant_matmul %x, %w {tiles = {"avx2/decode" = #lm.tile<rows = 7>}} : (tensor<?x64xf32>, tensor<48x64x!lm.block<q8_0>>) -> tensor<?x48xf32>
+  return %y, %z : tensor<?x48xf32>, tensor<?x48xf32>
+}
