@@ -4,6 +4,7 @@
 // whether two modules compute the same: the ground under tests of passes.
 //
 //===----------------------------------------------------------------------===//
+#include "compiler/tools/GgufWeights.h"
 #include "dialects/lm/Lm.h"
 #include "dialects/reference/Interpreter.h"
 #include "dialects/reference/Random.h"
@@ -44,12 +45,18 @@ cl::opt<int64_t> rowCount("rows", cl::init(5),
                           cl::desc("Rows of a function's dynamic dimensions"));
 cl::opt<uint64_t> seed("seed", cl::init(1),
                        cl::desc("Seed of inputs and weights"));
+cl::opt<std::string> weightsFile(
+    "weights", cl::init("random"),
+    cl::desc("GGUF file of the weights, or random (from the seed)"));
 cl::opt<std::string>
     compareFile("compare",
                 cl::desc("Also run this module; exit 7 if results differ"));
 cl::opt<double>
     tolerance("tolerance", cl::init(1e-5),
               cl::desc("Largest difference, relative to the largest element"));
+cl::opt<std::string>
+    logitsFile("logits",
+               cl::desc("Write the model's logits to this .npy file"));
 cl::opt<bool> printResults("print", cl::desc("Print the results"));
 
 /// Results of one function or of the model.
@@ -74,7 +81,7 @@ static Tensor makeIndexInput(BlockArgument argument, StringRef name,
       const std::vector<float> picks =
           randomFloats(seed, name, tensor.indices.size());
       for (auto [index, pick] : llvm::zip_equal(tensor.indices, picks))
-        index = static_cast<int32_t>((pick + 1) / 2 * table.getDimSize(0));
+        index = static_cast<int32_t>((pick + 1.0) / 2 * table.getDimSize(0));
     }
   return tensor;
 }
@@ -129,9 +136,9 @@ static LogicalResult runFunction(func::FuncOp function,
 
 /// Runs what the command line asks for: one function, the model, or every
 /// function of a module that is no model.
-static LogicalResult runModule(ModuleOp module,
+static LogicalResult runModule(ModuleOp module, const WeightProvider &weights,
                                std::vector<Outcome> &outcomes) {
-  Interpreter interpreter(module, randomWeights(seed));
+  Interpreter interpreter(module, weights);
   if (functionName.empty() && interpreter.isModel()) {
     std::vector<int32_t> ids(tokens.begin(), tokens.end());
     if (ids.empty())
@@ -206,6 +213,51 @@ static void print(const Outcome &outcome) {
   }
 }
 
+/// Writes the logits of the model in `outcomes` as NumPy's format 1.0.
+static ExitCode writeLogits(ArrayRef<Outcome> outcomes) {
+  const auto *model = llvm::find_if(
+      outcomes, [](const Outcome &entry) { return entry.name == "model"; });
+  if (model == outcomes.end()) {
+    llvm::errs() << "quern-interpret: --logits wants a model\n";
+    return kUsage;
+  }
+  const Tensor &logits =
+      *std::get<std::shared_ptr<const Tensor>>(model->results.front());
+  std::string header;
+  llvm::raw_string_ostream(header)
+      << "{'descr': '<f4', 'fortran_order': False, 'shape': (" << logits.rows()
+      << ", " << logits.columns() << "), }";
+  // Magic, version and length take 10 bytes; the data begins at a multiple of
+  // 64, after a line feed.
+  header.append(63 - (10 + header.size()) % 64, ' ');
+  header += '\n';
+  const char prefix[] = {'\x93',
+                         'N',
+                         'U',
+                         'M',
+                         'P',
+                         'Y',
+                         1,
+                         0,
+                         static_cast<char>(header.size() & 0xff),
+                         static_cast<char>(header.size() >> 8)};
+  std::error_code error;
+  llvm::raw_fd_ostream out(logitsFile, error);
+  if (!error) {
+    out.write(prefix, sizeof(prefix)) << header;
+    out.write(reinterpret_cast<const char *>(logits.floats.data()),
+              logits.floats.size() * sizeof(float));
+    out.close();
+    error = out.error();
+    out.clear_error();
+  }
+  if (!error)
+    return kOk;
+  llvm::errs() << "quern-interpret: cannot write " << logitsFile << ": "
+               << error.message() << "\n";
+  return kFailure;
+}
+
 //===----------------------------------------------------------------------===//
 // Comparison
 //===----------------------------------------------------------------------===//
@@ -275,6 +327,7 @@ static ExitCode compare(ArrayRef<Outcome> wanted, ArrayRef<Outcome> got) {
 
 /// Parses `path` and runs it.
 static ExitCode runFile(StringRef path, MLIRContext &context,
+                        const WeightProvider &weights,
                         std::vector<Outcome> &outcomes) {
   llvm::SourceMgr sources;
   SourceMgrDiagnosticHandler handler(sources, &context);
@@ -282,7 +335,7 @@ static ExitCode runFile(StringRef path, MLIRContext &context,
       parseSourceFile<ModuleOp>(path, sources, ParserConfig(&context));
   if (!module)
     return kMalformed;
-  return succeeded(runModule(*module, outcomes)) ? kOk : kFailure;
+  return succeeded(runModule(*module, weights, outcomes)) ? kOk : kFailure;
 }
 
 int main(int argc, char **argv) {
@@ -297,12 +350,24 @@ int main(int argc, char **argv) {
   registry.insert<arith::ArithDialect, func::FuncDialect, lm::LmDialect,
                   rt::RtDialect>();
   MLIRContext context(registry);
+  WeightProvider weights = randomWeights(seed);
+  if (weightsFile != "random") {
+    auto fromFile = ggufWeights(weightsFile);
+    if (!fromFile.ok()) {
+      llvm::errs() << "quern-interpret: " << weightsFile << ": "
+                   << fromFile.error().str() << "\n";
+      return static_cast<int>(fromFile.error().code);
+    }
+    weights = *fromFile;
+  }
   std::vector<Outcome> outcomes, others;
-  ExitCode code = runFile(file, context, outcomes);
+  ExitCode code = runFile(file, context, weights, outcomes);
   if (code == kOk && printResults)
     llvm::for_each(outcomes, print);
+  if (code == kOk && !logitsFile.empty())
+    code = writeLogits(outcomes);
   if (code != kOk || compareFile.empty())
     return code;
-  code = runFile(compareFile, context, others);
+  code = runFile(compareFile, context, weights, others);
   return code != kOk ? code : compare(outcomes, others);
 }
