@@ -122,15 +122,15 @@ quern::writeArtifact(const std::string &path, const ArtifactInputs &inputs,
   if (llvm::Error error = file->append(header))
     return std::move(error);
 
-  std::future<Digest> sourceHash = std::async(
-      std::launch::async, [&] { return hashBytes(inputs.source); });
+  std::future<Digest> sourceHash =
+      std::async(std::launch::async, [&] { return hashBytes(inputs.source); });
   SegmentWriter segments(*file);
   if (llvm::Error error =
           writeSegments(inputs, weights->plan, progress, segments))
     return std::move(error);
-  llvm::Expected<std::vector<uint8_t>> manifest = buildManifest(
-      {inputs.module, *program, *bodies, *weights, inputs.images,
-       segments.records, inputs.producer, sourceHash.get()});
+  llvm::Expected<std::vector<uint8_t>> manifest =
+      buildManifest({inputs.module, *program, *bodies, *weights, inputs.images,
+                     segments.records, inputs.producer, sourceHash.get()});
   if (!manifest)
     return manifest.takeError();
   llvm::Expected<Digest> digest = writeManifest(*file, *manifest);

@@ -9,8 +9,7 @@ using namespace mlir;
 using namespace quern;
 namespace fb = flatbuffers;
 
-template <typename T>
-using Offsets = std::vector<fb::Offset<T>>;
+template <typename T> using Offsets = std::vector<fb::Offset<T>>;
 
 static llvm::Error malformed(const llvm::Twine &message) {
   return compileError(ExitCode::Malformed, message);
@@ -127,8 +126,8 @@ fb::Offset<schema::ModelInfo> ManifestTranslator::model() {
   auto name = fbb.CreateString(text("name"));
   auto family = fbb.CreateString(text("family"));
   const std::string licence = text("licence");
-  auto licenceText = licence.empty() ? fb::Offset<fb::String>()
-                                     : fbb.CreateString(licence);
+  auto licenceText =
+      licence.empty() ? fb::Offset<fb::String>() : fbb.CreateString(licence);
   schema::ModelInfoBuilder info(fbb);
   info.add_name(name);
   info.add_family(family);
@@ -151,13 +150,14 @@ fb::Offset<schema::ModelInfo> ManifestTranslator::model() {
   return info.Finish();
 }
 
-fb::Offset<fb::Vector<fb::Offset<schema::Segment>>> ManifestTranslator::segments() {
+fb::Offset<fb::Vector<fb::Offset<schema::Segment>>>
+ManifestTranslator::segments() {
   Offsets<schema::Segment> records;
   for (const SegmentRecord &segment : in.segments) {
     const schema::Hash256 hash = hash256(segment.hash);
-    records.push_back(schema::CreateSegment(
-        fbb, segment.kind, fbb.CreateString(segment.name), segment.offset,
-        segment.size, &hash));
+    records.push_back(
+        schema::CreateSegment(fbb, segment.kind, fbb.CreateString(segment.name),
+                              segment.offset, segment.size, &hash));
   }
   return fbb.CreateVector(records);
 }
@@ -169,18 +169,19 @@ uint32_t ManifestTranslator::segmentOf(llvm::StringRef name) const {
   llvm_unreachable("every image has a segment");
 }
 
-fb::Offset<fb::Vector<fb::Offset<schema::Target>>> ManifestTranslator::targets() {
+fb::Offset<fb::Vector<fb::Offset<schema::Target>>>
+ManifestTranslator::targets() {
   Offsets<schema::Target> records;
   for (const host::CodeImage &image : in.images) {
     Offsets<fb::String> features;
     if (const Target *target = findTarget(image.target))
       for (const CpuFeature &feature : target->features)
-        features.push_back(fbb.CreateString(feature.llvmName.data(),
-                                            feature.llvmName.size()));
+        features.push_back(
+            fbb.CreateString(feature.llvmName.data(), feature.llvmName.size()));
     auto featureList = fbb.CreateVector(features);
-    records.push_back(
-        schema::CreateTarget(fbb, fbb.CreateString(image.target), featureList,
-                             segmentOf("code." + image.target)));
+    records.push_back(schema::CreateTarget(fbb, fbb.CreateString(image.target),
+                                           featureList,
+                                           segmentOf("code." + image.target)));
   }
   return fbb.CreateVector(records);
 }
@@ -222,18 +223,17 @@ ManifestTranslator::kernel(const KernelRef &kernel) {
             return code.kernel == name && static_cast<int>(code.role) == role;
           });
       if (code == in.images[target].kernels.end())
-        return compileError(
-            ExitCode::Failure,
-            "no code of kernel @" + name + " for " + in.images[target].target +
-                "/" + roleName(static_cast<Role>(role)).data());
+        return compileError(ExitCode::Failure,
+                            "no code of kernel @" + name + " for " +
+                                in.images[target].target + "/" +
+                                roleName(static_cast<Role>(role)).data());
       codes.emplace_back(code->offset, code->scratchBytes,
                          static_cast<uint32_t>(target),
                          static_cast<schema::Role>(role));
     }
   auto codeList = fbb.CreateVectorOfStructs(codes);
   return schema::CreateKernel(fbb, fbb.CreateString(name), codeList,
-                              argumentCount(op),
-                              kernel.ranges.value_or(0));
+                              argumentCount(op), kernel.ranges.value_or(0));
 }
 
 //===----------------------------------------------------------------------===//
@@ -242,15 +242,13 @@ ManifestTranslator::kernel(const KernelRef &kernel) {
 
 /// Whether an operand of the kernel's region is a cache that it appends to.
 static bool appendsToCache(rt::KernelOp kernel) {
-  return llvm::any_of(kernel.getFunctionType().getResults(), [](Type type) {
-    return isa<lm::KvCacheType>(type);
-  });
+  return llvm::any_of(kernel.getFunctionType().getResults(),
+                      [](Type type) { return isa<lm::KvCacheType>(type); });
 }
 
-llvm::Expected<schema::Arg> ManifestTranslator::argument(rt::DispatchOp op,
-                                              size_t position,
-                                              KernelRef &kernel,
-                                              const ProgramBody &body) {
+llvm::Expected<schema::Arg>
+ManifestTranslator::argument(rt::DispatchOp op, size_t position,
+                             KernelRef &kernel, const ProgramBody &body) {
   auto arg = cast<rt::ArgAttr>(op.getArgs()[position]);
   const bool isOutput = position >= kernel.op.getNumInputs();
   auto access = isOutput ? schema::Access::Write : schema::Access::Read;
@@ -262,9 +260,8 @@ llvm::Expected<schema::Arg> ManifestTranslator::argument(rt::DispatchOp op,
   case rt::ArgKind::Buffer: {
     auto buffer = bufferRefs.find(arg.getName());
     if (buffer == bufferRefs.end())
-      return malformed("a dispatch of @" + op.getKernel() +
-                       " names buffer @" + arg.getName() +
-                       ", which the program does not have");
+      return malformed("a dispatch of @" + op.getKernel() + " names buffer @" +
+                       arg.getName() + ", which the program does not have");
     if (buffer->second.kind == rt::BufferKind::Logits)
       return make(schema::ArgKind::Logits, 0);
     const bool partial = isOutput && buffer->second.partial;
@@ -312,8 +309,8 @@ ManifestTranslator::dispatch(rt::DispatchOp op, const ProgramBody &body) {
     args.push_back(*arg);
     if (arg->kind() == schema::ArgKind::Kv)
       for (schema::StepInput input : kKvStepInputs)
-        args.push_back(schema::Arg(schema::ArgKind::Step, schema::Access::Read, 0,
-                                   static_cast<uint32_t>(input), 0));
+        args.push_back(schema::Arg(schema::ArgKind::Step, schema::Access::Read,
+                                   0, static_cast<uint32_t>(input), 0));
   }
   const bool shares = op.getSplit() == lm::KernelSplit::Shares;
   lm::RangesAttr ranges = op.getRanges().value_or(lm::RangesAttr());
@@ -335,8 +332,8 @@ ManifestTranslator::dispatch(rt::DispatchOp op, const ProgramBody &body) {
       rowClass(op.getRows()), argList, rangeList);
 }
 
-fb::Offset<schema::WeightSlot> ManifestTranslator::slot(rt::WeightSlotOp op,
-                                             llvm::ArrayRef<uint64_t> sizes) {
+fb::Offset<schema::WeightSlot>
+ManifestTranslator::slot(rt::WeightSlotOp op, llvm::ArrayRef<uint64_t> sizes) {
   auto type = cast<RankedTensorType>(op.getType());
   const auto columns =
       static_cast<uint64_t>(type.getDimSize(type.getRank() - 1));
@@ -354,14 +351,15 @@ fb::Offset<schema::WeightSlot> ManifestTranslator::slot(rt::WeightSlotOp op,
                                   sizeList);
 }
 
-llvm::Expected<fb::Offset<schema::Body>> ManifestTranslator::body(size_t index) {
+llvm::Expected<fb::Offset<schema::Body>>
+ManifestTranslator::body(size_t index) {
   const ProgramBody &body = in.bodies.bodies[index];
   const size_t shares = program.getShares();
   Offsets<schema::WeightSlot> slots;
   for (size_t i = 0; i < body.slots.size(); ++i)
-    slots.push_back(
-        slot(body.slots[i], llvm::ArrayRef(in.weights.sizes[index])
-                                .slice(i * shares, shares)));
+    slots.push_back(slot(
+        body.slots[i],
+        llvm::ArrayRef(in.weights.sizes[index]).slice(i * shares, shares)));
   Offsets<schema::Instruction> instructions;
   for (Operation *op : body.instructions) {
     if (auto join = dyn_cast<rt::JoinOp>(op)) {
@@ -383,11 +381,12 @@ llvm::Expected<fb::Offset<schema::Body>> ManifestTranslator::body(size_t index) 
   }
   auto name = fbb.CreateString(body.name);
   auto slotList = fbb.CreateVector(slots);
-  return schema::CreateBody(fbb, name, slotList, fbb.CreateVector(instructions));
+  return schema::CreateBody(fbb, name, slotList,
+                            fbb.CreateVector(instructions));
 }
 
-fb::Offset<schema::BodyCall> ManifestTranslator::call(size_t body,
-                                           const CallWeights &weights) {
+fb::Offset<schema::BodyCall>
+ManifestTranslator::call(size_t body, const CallWeights &weights) {
   return schema::CreateBodyCall(fbb, static_cast<uint32_t>(body),
                                 fbb.CreateVector(weights.offsets));
 }
@@ -397,16 +396,16 @@ llvm::Expected<schema::KvLayer>
 ManifestTranslator::kvLayer(const ProgramBody &body) const {
   for (Operation *op : body.instructions) {
     auto dispatch = dyn_cast<rt::DispatchOp>(op);
-    auto kernel = dispatch ? kernelIndex.find(dispatch.getKernel())
-                           : kernelIndex.end();
+    auto kernel =
+        dispatch ? kernelIndex.find(dispatch.getKernel()) : kernelIndex.end();
     if (kernel == kernelIndex.end())
       continue;
     rt::KernelOp kernelOp = kernels[kernel->second].op;
     for (Type type : kernelOp.getFunctionType().getInputs())
       if (auto kv = dyn_cast<lm::KvCacheType>(type)) {
         const bool wide = kv.getElementType().isF32();
-        const auto bytes = static_cast<uint64_t>(
-            2 * kv.getRowElements() * kv.getPage() * (wide ? 4 : 2));
+        const auto bytes = static_cast<uint64_t>(2 * kv.getRowElements() *
+                                                 kv.getPage() * (wide ? 4 : 2));
         return schema::KvLayer(bytes, static_cast<uint32_t>(kv.getHeads()),
                                static_cast<uint32_t>(kv.getHeadDim()),
                                static_cast<uint32_t>(kv.getPage()),
@@ -422,8 +421,7 @@ ManifestTranslator::kvLayer(const ProgramBody &body) const {
 //===----------------------------------------------------------------------===//
 
 llvm::Expected<std::vector<uint8_t>> ManifestTranslator::run() {
-  modelAttr =
-      module->getAttrOfType<DictionaryAttr>(lm::LmDialect::kModelAttr);
+  modelAttr = module->getAttrOfType<DictionaryAttr>(lm::LmDialect::kModelAttr);
   for (auto op : module.getOps<rt::KernelOp>()) {
     kernelIndex[op.getSymName()] = static_cast<uint32_t>(kernels.size());
     kernels.push_back(
@@ -465,8 +463,7 @@ llvm::Expected<std::vector<uint8_t>> ManifestTranslator::run() {
       fbb.CreateVector(bodies), call(0, in.weights.prologue),
       fbb.CreateVector(layers),
       call(in.bodies.bodies.size() - 1, in.weights.epilogue),
-      fbb.CreateVectorOfStructs(kv),
-      program.getArenaBytesPerRow().value_or(0),
+      fbb.CreateVectorOfStructs(kv), program.getArenaBytesPerRow().value_or(0),
       program.getLogitBytesPerRow().value_or(0),
       program.getPrivateBytesPerRow().value_or(0));
   schema::FinishManifestBuffer(fbb, manifest);
@@ -482,9 +479,9 @@ quern::buildManifest(const ManifestInputs &inputs) {
 llvm::Expected<rt::ProgramOp> quern::findProgram(ModuleOp module) {
   auto programs = module.getOps<rt::ProgramOp>();
   if (programs.empty() || std::next(programs.begin()) != programs.end())
-    return malformed("the module has " +
-                     llvm::Twine(std::distance(programs.begin(),
-                                               programs.end())) +
-                     " rt.program ops; exactly one is wanted");
+    return malformed(
+        "the module has " +
+        llvm::Twine(std::distance(programs.begin(), programs.end())) +
+        " rt.program ops; exactly one is wanted");
   return *programs.begin();
 }

@@ -53,10 +53,9 @@ llvm::Expected<OutputFile> OutputFile::create(const std::string &path) {
 OutputFile::~OutputFile() { llvm::consumeError(file.discard()); }
 
 llvm::Error OutputFile::failed(const char *action, int error) const {
-  const char *remedy =
-      error == ENOSPC || error == EDQUOT
-          ? "; free disk space or write to another file system"
-          : "";
+  const char *remedy = error == ENOSPC || error == EDQUOT
+                           ? "; free disk space or write to another file system"
+                           : "";
   return compileError(ExitCode::Failure, llvm::Twine("cannot ") + action + " " +
                                              path + ": " +
                                              std::strerror(error) + remedy);
@@ -114,8 +113,9 @@ llvm::Error quern::writeFile(const std::string &path,
   llvm::Expected<OutputFile> file = OutputFile::create(path);
   if (!file)
     return file.takeError();
-  if (llvm::Error error = file->append(
-          {reinterpret_cast<const uint8_t *>(contents.data()), contents.size()}))
+  if (llvm::Error error =
+          file->append({reinterpret_cast<const uint8_t *>(contents.data()),
+                        contents.size()}))
     return error;
   return file->commit();
 }

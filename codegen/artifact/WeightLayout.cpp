@@ -71,8 +71,8 @@ struct BoundSlot {
   lm::RangesAttr ranges;
 
   WeightPiece piece(int64_t share) const {
-    WeightPiece piece{source, format, vector,          0, source->rows,
-                      0,      source->columns, 0};
+    WeightPiece piece{source,       format, vector,          0,
+                      source->rows, 0,      source->columns, 0};
     if (!ranges)
       return piece;
     const int64_t begin = ranges.getBegin(share, 0);
@@ -155,8 +155,7 @@ llvm::Expected<BoundSlot> LayoutBuilder::bind(rt::WeightSlotOp slot,
     return source.takeError();
 
   auto type = dyn_cast<RankedTensorType>(slot.getType());
-  std::optional<BlockFormat> format =
-      type ? lm::formatOf(type) : std::nullopt;
+  std::optional<BlockFormat> format = type ? lm::formatOf(type) : std::nullopt;
   if (!format || !type.hasStaticShape() || type.getRank() < 1 ||
       type.getRank() > 2 || *format == BlockFormat::A8)
     return compileError(ExitCode::Malformed,
@@ -185,8 +184,7 @@ llvm::Expected<BoundSlot> LayoutBuilder::bind(rt::WeightSlotOp slot,
                         "weight " + name + " cannot be packed as " +
                             std::string(blockFormatInfo(*format).name) +
                             "; use q8_0 or q4_0");
-  BoundSlot bound{&file,           *format,
-                  type.getRank() == 1, slot.getSplit(),
+  BoundSlot bound{&file, *format, type.getRank() == 1, slot.getSplit(),
                   slot.getRanges().value_or(lm::RangesAttr())};
   if (llvm::Error error = checkRanges(bound))
     return std::move(error);
@@ -236,10 +234,10 @@ llvm::Error LayoutBuilder::bindCall(const ProgramBody &body, int64_t layer) {
 uint64_t LayoutBuilder::place(const WeightPiece &piece) {
   if (piece.size() == 0)
     return 0;
-  auto [entry, isNew] = placed.try_emplace(
-      {piece.source, piece.format, piece.rowBegin, piece.rowEnd,
-       piece.columnBegin, piece.columnEnd},
-      0);
+  auto [entry, isNew] =
+      placed.try_emplace({piece.source, piece.format, piece.rowBegin,
+                          piece.rowEnd, piece.columnBegin, piece.columnEnd},
+                         0);
   if (isNew) {
     entry->second = layout.plan.append(piece);
     if (!piece.vector && piece.format != piece.source->format) {
@@ -273,8 +271,8 @@ bool LayoutBuilder::isTied(const BoundSlot &table,
   const int64_t rows = table.source->rows;
   for (int64_t share = 0; share < shares; ++share) {
     const WeightPiece piece = head.piece(share);
-    if (piece.rowEnd != rows && (piece.rowEnd % kPackedRows ||
-                                 piece.size() % kBufferAlignment))
+    if (piece.rowEnd != rows &&
+        (piece.rowEnd % kPackedRows || piece.size() % kBufferAlignment))
       return false;
   }
   return true;
@@ -298,7 +296,8 @@ void LayoutBuilder::placeAll() {
         placeSlot(call, slot, share);
 
   for (size_t slot = 0; slot < calls[0].size(); ++slot)
-    for (int64_t share = 0; share < shares && !tiedHead(calls[0][slot]); ++share)
+    for (int64_t share = 0; share < shares && !tiedHead(calls[0][slot]);
+         ++share)
       placeSlot(0, slot, share);
   for (int64_t share = 0; share < shares; ++share)
     for (size_t call = 1; call < last; ++call)
@@ -352,8 +351,8 @@ llvm::Expected<WeightLayout> LayoutBuilder::run() {
   return std::move(layout);
 }
 
-llvm::Expected<WeightLayout>
-quern::layOutWeights(rt::ProgramOp program, const ProgramBodies &bodies,
-                     WeightLookup lookup) {
+llvm::Expected<WeightLayout> quern::layOutWeights(rt::ProgramOp program,
+                                                  const ProgramBodies &bodies,
+                                                  WeightLookup lookup) {
   return LayoutBuilder(program, bodies, lookup).run();
 }

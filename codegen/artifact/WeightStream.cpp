@@ -26,8 +26,8 @@ uint64_t WeightPiece::size() const {
 }
 
 uint64_t WeightPlan::append(WeightPiece piece) {
-  piece.offset = (size + kBufferAlignment - 1) / kBufferAlignment *
-                 kBufferAlignment;
+  piece.offset =
+      (size + kBufferAlignment - 1) / kBufferAlignment * kBufferAlignment;
   size = piece.offset + piece.size();
   pieces.push_back(piece);
   return piece.offset;

@@ -36,8 +36,8 @@ struct WeightSource {
 };
 
 /// One run of bytes in the segment: rows [rowBegin, rowEnd) and columns
-/// [columnBegin, columnEnd) of a weight. Row blocks count from rowBegin; columns
-/// are multiples of the packed layout's unit. A vector is one row.
+/// [columnBegin, columnEnd) of a weight. Row blocks count from rowBegin;
+/// columns are multiples of the packed layout's unit. A vector is one row.
 struct WeightPiece {
   const WeightSource *source;
   /// The format in the artifact. Where the source's differs, rows are

@@ -187,7 +187,8 @@ private:
   Value matrix(TensorRole role) {
     const GgufTensor &t = tensor(role);
     auto type = RankedTensorType::get(
-        {t.rows(), t.columns()}, lm::elementTypeOf(builder.getContext(), t.format));
+        {t.rows(), t.columns()},
+        lm::elementTypeOf(builder.getContext(), t.format));
     return lm::WeightOp::create(builder, loc, type,
                                 builder.getStringAttr(namePattern(role)),
                                 TypeAttr());

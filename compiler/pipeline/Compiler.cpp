@@ -89,9 +89,8 @@ public:
       : options(options), observer(observer), used(options),
         // Threads would only make the order of diagnostics vary.
         context(allDialects(), MLIRContext::Threading::DISABLED),
-        diagnostics(&context, [this](const std::string &remark) {
-          explain(remark);
-        }) {
+        diagnostics(&context,
+                    [this](const std::string &remark) { explain(remark); }) {
     context.loadAllAvailableDialects();
   }
 
@@ -142,7 +141,8 @@ llvm::Error Compilation::load() {
   }
   if (text)
     return parse();
-  llvm::Expected<OwningOpRef<ModuleOp>> imported = model->importModule(&context);
+  llvm::Expected<OwningOpRef<ModuleOp>> imported =
+      model->importModule(&context);
   if (!imported)
     return imported.takeError();
   module = std::move(*imported);
@@ -209,9 +209,9 @@ llvm::Error Compilation::runPasses(Phase phase) {
     return diagnostics.take(ExitCode::Unsupported,
                             "phase " + phaseInfo(phase).name + " failed");
   if (failed(verify(*module)) || failed(checkPhase(phase, *module)))
-    return diagnostics.take(ExitCode::Failure,
-                            "phase " + phaseInfo(phase).name +
-                                " left an invalid module");
+    return diagnostics.take(ExitCode::Failure, "phase " +
+                                                   phaseInfo(phase).name +
+                                                   " left an invalid module");
   return llvm::Error::success();
 }
 
@@ -233,14 +233,14 @@ llvm::Error Compilation::generateCode() {
   if (!options.dumpKernelsTo.empty())
     if (std::error_code error =
             llvm::sys::fs::create_directories(options.dumpKernelsTo))
-      return compileError(ExitCode::Failure,
-                          "cannot create " + options.dumpKernelsTo + ": " +
-                              error.message());
+      return compileError(ExitCode::Failure, "cannot create " +
+                                                 options.dumpKernelsTo + ": " +
+                                                 error.message());
   host::CodegenOptions codegen;
   codegen.dumpKernelsTo = options.dumpKernelsTo;
   codegen.explain = [this](const std::string &line) { explain(line); };
-  if (auto attr = (*module)->getAttrOfType<DictionaryAttr>(
-          lm::LmDialect::kModelAttr))
+  if (auto attr =
+          (*module)->getAttrOfType<DictionaryAttr>(lm::LmDialect::kModelAttr))
     if (auto tokens = attr.getAs<IntegerAttr>("context"))
       codegen.context = tokens.getInt();
   if (used.targets.empty())

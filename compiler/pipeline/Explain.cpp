@@ -21,8 +21,8 @@ static std::string countOps(Region &region,
   });
   std::string text;
   for (auto [name, count] : counts)
-    text += (text.empty() ? "" : ", ") + std::to_string(count) + " " +
-            name.str();
+    text +=
+        (text.empty() ? "" : ", ") + std::to_string(count) + " " + name.str();
   return text;
 }
 
@@ -64,10 +64,9 @@ static void explainQuantize(func::FuncOp body, const PipelineOptions &options,
     else
       line(where + weight.getName().str() + " (" + formatNameOf(type) +
            ") reads float activations" +
-           (options.precise
-                ? ": --precise says so"
-                : because(options, "quantize-activations",
-                          "the weight is not in a block format")));
+           (options.precise ? ": --precise says so"
+                            : because(options, "quantize-activations",
+                                      "the weight is not in a block format")));
   });
 }
 
@@ -92,7 +91,8 @@ static void explainFuse(func::FuncOp body, const PipelineOptions &options,
                        norm.getX().getDefiningOp<lm::AddOp>()
                            ? "the sum is in another form"
                            : "the sum before it is in another body");
-    else if (isa<lm::RopeOp>(op) && !op->getOperand(0).getDefiningOp<lm::QkvProjOp>())
+    else if (isa<lm::RopeOp>(op) &&
+             !op->getOperand(0).getDefiningOp<lm::QkvProjOp>())
       reason = because(options, "fuse-qkv",
                        "the projections differ in their inputs or biases");
     if (!reason.empty())
@@ -128,8 +128,8 @@ static void explainKernels(func::FuncOp body, const Line &line) {
     if (DictionaryAttr tiles = kernel.getTiles().value_or(DictionaryAttr()))
       for (NamedAttribute entry : tiles)
         if (auto tile = dyn_cast<lm::TileAttr>(entry.getValue()))
-          text += "; " + entry.getName().str() + " rows=" +
-                  std::to_string(tile.getRows()) +
+          text += "; " + entry.getName().str() +
+                  " rows=" + std::to_string(tile.getRows()) +
                   " blocks=" + std::to_string(tile.getBlocks()) +
                   " keys=" + std::to_string(tile.getKeys()) +
                   " prefetch=" + std::to_string(tile.getPrefetch());
@@ -142,10 +142,9 @@ static void explainProgram(ModuleOp module, const Line &line) {
     for (Operation &list : program.getBody().getOps()) {
       if (list.getNumRegions() == 0)
         continue;
-      const std::string counts =
-          countOps(list.getRegion(0), [](Operation *op) {
-            return isa<rt::DispatchOp, rt::JoinOp>(op);
-          });
+      const std::string counts = countOps(list.getRegion(0), [](Operation *op) {
+        return isa<rt::DispatchOp, rt::JoinOp>(op);
+      });
       auto symbol = dyn_cast<SymbolOpInterface>(list);
       line((symbol ? symbol.getName() : list.getName().stripDialect()).str() +
            ": " + counts);

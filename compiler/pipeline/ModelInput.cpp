@@ -59,8 +59,7 @@ ModelFile::tokenizerSegment() const {
   return std::get<std::vector<uint8_t>>(std::move(segment));
 }
 
-llvm::Expected<WeightSource>
-ModelFile::findWeight(llvm::StringRef name) const {
+llvm::Expected<WeightSource> ModelFile::findWeight(llvm::StringRef name) const {
   const GgufTensor *tensor =
       gguf.findTensor(std::string_view(name.data(), name.size()));
   if (!tensor)

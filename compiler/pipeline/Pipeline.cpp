@@ -41,20 +41,23 @@ static std::unique_ptr<Pass> quantizeWeights(const PipelineOptions &options,
 
 static std::unique_ptr<Pass> quantizeActivations(const PipelineOptions &options,
                                                  bool enabled) {
-  return enabled && !options.precise ? createQuantizeActivationsPass() : nullptr;
+  return enabled && !options.precise ? createQuantizeActivationsPass()
+                                     : nullptr;
 }
 
 static std::unique_ptr<Pass> tileAttention(const PipelineOptions &options,
                                            bool enabled) {
   TileAttentionPassOptions passOptions;
-  passOptions.targetNames.assign(options.targets.begin(), options.targets.end());
+  passOptions.targetNames.assign(options.targets.begin(),
+                                 options.targets.end());
   return enabled ? createTileAttentionPass(passOptions) : nullptr;
 }
 
 static std::unique_ptr<Pass> tileMatmul(const PipelineOptions &options,
                                         bool enabled) {
   TileMatmulPassOptions passOptions;
-  passOptions.targetNames.assign(options.targets.begin(), options.targets.end());
+  passOptions.targetNames.assign(options.targets.begin(),
+                                 options.targets.end());
   return enabled ? createTileMatmulPass(passOptions) : nullptr;
 }
 

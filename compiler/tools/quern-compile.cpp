@@ -81,8 +81,9 @@ static void addCompile(CLI::App &app, CommandLine &line) {
       ->allow_extra_args(false);
   verb->add_flag("--verify-each", options.verifyEach,
                  "Verify the module after every pass");
-  verb->add_flag("--explain", options.explain,
-                 "Say what fused, what did not and why, and each kernel's tile");
+  verb->add_flag(
+      "--explain", options.explain,
+      "Say what fused, what did not and why, and each kernel's tile");
   verb->add_flag("--json", line.json, "Report as JSON on standard output");
   verb->add_flag("-q,--quiet", line.quiet, "No progress, errors only");
 }
@@ -184,9 +185,9 @@ static int fail(const std::string &verb, const CommandLine &line,
 static int run(const std::string &verb, CommandLine &line) {
   if (llvm::Error error = resolve(line))
     return fail(verb, line, std::move(error));
-  Progress progress(line.quiet || line.json, line.compile.explain && !line.json);
-  llvm::Expected<CompileSummary> summary =
-      compileModel(line.compile, progress);
+  Progress progress(line.quiet || line.json,
+                    line.compile.explain && !line.json);
+  llvm::Expected<CompileSummary> summary = compileModel(line.compile, progress);
   if (!summary) {
     progress.clearBar();
     return fail(verb, line, summary.takeError());
@@ -218,8 +219,9 @@ int main(int argc, char **argv) {
                  known ? (" " + verb).c_str() : "");
     return static_cast<int>(ExitCode::Usage);
   } catch (const std::bad_alloc &) {
-    std::fprintf(stderr, "quern %s: error: out of memory; close other programs "
-                         "or compile on a larger machine\n",
+    std::fprintf(stderr,
+                 "quern %s: error: out of memory; close other programs "
+                 "or compile on a larger machine\n",
                  verb.c_str());
     return static_cast<int>(ExitCode::OutOfMemory);
   }
