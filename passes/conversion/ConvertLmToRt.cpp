@@ -2,13 +2,11 @@
 #include "dialects/rt/Rt.h"
 #include "passes/Passes.h"
 #include "passes/conversion/InsertJoins.h"
+#include "passes/conversion/KernelTable.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
-#include "mlir/IR/IRMapping.h"
-#include "mlir/IR/OperationSupport.h"
 #include "llvm/ADT/SetVector.h"
 #include "llvm/ADT/StringMap.h"
-#include "llvm/ADT/StringSet.h"
 
 using namespace mlir;
 
@@ -19,7 +17,6 @@ namespace quern {
 namespace {
 /// The value that bodies hand on to each other.
 constexpr StringLiteral kCarried = "x";
-constexpr StringLiteral kProgram = "model";
 
 /// How a weight is cut over shares; whole without ranges.
 struct WeightCut {
@@ -51,51 +48,6 @@ WeightCut cutOf(lm::KernelOp kernel, BlockArgument argument) {
   }
   return {};
 }
-
-/// Outlines kernels: each distinct one once.
-class KernelTable {
-public:
-  explicit KernelTable(ModuleOp module)
-      : builder(OpBuilder::atBlockEnd(module.getBody())) {}
-
-  rt::KernelOp outline(lm::KernelOp op) {
-    for (rt::KernelOp known : kernels)
-      if (isSame(op, known))
-        return known;
-    Block &body = op.getBody().front();
-    auto type = builder.getFunctionType(body.getArgumentTypes(),
-                                        op.getOutputs().getTypes());
-    auto kernel =
-        rt::KernelOp::create(builder, op.getLoc(), uniqueName(op.getName()),
-                             type, op.getSplit(), op.getTilesAttr());
-    IRMapping mapping;
-    op.getBody().cloneInto(&kernel.getBody(), mapping);
-    kernels.push_back(kernel);
-    return kernel;
-  }
-
-private:
-  /// The same code serves both: names, ranges and locations apart.
-  static bool isSame(lm::KernelOp op, rt::KernelOp known) {
-    return op.getSplit() == known.getSplit() &&
-           op.getTilesAttr() == known.getTilesAttr() &&
-           OperationEquivalence::isRegionEquivalentTo(
-               &op.getBody(), &known.getBody(),
-               OperationEquivalence::IgnoreLocations);
-  }
-
-  std::string uniqueName(StringRef name) {
-    std::string unique = name.str();
-    for (int i = 1; !names.insert(unique).second; ++i)
-      unique = (name + "_" + Twine(i)).str();
-    return unique;
-  }
-
-  OpBuilder builder;
-  SmallVector<rt::KernelOp> kernels;
-  /// Symbols in use; functions are not among them, since none stays.
-  llvm::StringSet<> names = {kProgram};
-};
 
 /// What a body is to a step.
 enum class Part { Prologue, Layer, Epilogue };
@@ -343,11 +295,11 @@ rt::ProgramOp ConvertLmToRtPass::createProgram(Type carried, ArrayAttr layers) {
   ModuleOp module = getOperation();
   auto builder = OpBuilder::atBlockEnd(module.getBody());
   Location loc = module.getLoc();
-  auto program =
-      rt::ProgramOp::create(builder, loc, kProgram, sharesOf(module), layers,
-                            /*arena_bytes_per_row=*/IntegerAttr(),
-                            /*logit_bytes_per_row=*/IntegerAttr(),
-                            /*private_bytes_per_row=*/IntegerAttr());
+  auto program = rt::ProgramOp::create(builder, loc, KernelTable::kProgram,
+                                       sharesOf(module), layers,
+                                       /*arena_bytes_per_row=*/IntegerAttr(),
+                                       /*logit_bytes_per_row=*/IntegerAttr(),
+                                       /*private_bytes_per_row=*/IntegerAttr());
   builder.setInsertionPointToStart(&program.getBody().emplaceBlock());
   rt::BufferOp::create(builder, loc, kCarried, rt::BufferKind::Activation,
                        builder.getI64IntegerAttr(*rt::bytesPerRow(carried)),
