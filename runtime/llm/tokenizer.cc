@@ -236,12 +236,8 @@ Status Tokenizer::Impl::EncodePart(std::string_view text, BpeMerger& merger,
     }
     bytes.clear();
     for (const char byte : piece) {
-      int32_t token = byte_tokens_[static_cast<uint8_t>(byte)];
-      if (token < 0) token = data_->unknown_id();
-      if (token < 0)
-        return Unsupported("the model's vocabulary has no token for byte " +
-                           std::to_string(static_cast<uint8_t>(byte)) + " of the text");
-      bytes.push_back(static_cast<uint32_t>(token));
+      const int32_t token = byte_tokens_[static_cast<uint8_t>(byte)];
+      if (token >= 0) bytes.push_back(static_cast<uint32_t>(token));
     }
     merger.Merge(bytes, out);
   }

@@ -29,7 +29,9 @@ struct DecodeOptions {
 ///
 /// Invalid UTF-8: before anything else, each maximal subpart of an ill-formed sequence becomes one
 /// U+FFFD (Unicode 15, 3.9, "best practice"; what Python's errors="replace" does). For valid text
-/// (in normalization form C where the model asks for it) Decode(Encode(x)) == x.
+/// (in normalization form C where the model asks for it) Decode(Encode(x)) == x, unless the
+/// vocabulary has no token for some byte, as SmolLM2's has none for 0x1D: such bytes are left out,
+/// as Hugging Face's tokenizers leaves them out.
 class Tokenizer {
  public:
   /// Checks `segment` (runtime/schema/tokenizer.fbs) whole and builds the lookup tables. `segment`

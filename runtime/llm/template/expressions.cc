@@ -11,8 +11,8 @@ namespace quern::jinja {
 
 Value Evaluator::Evaluate(const Expr& expr) {
   const Depth depth(*this);
-  Charge();
   try {
+    Charge();
     return std::visit([this](const auto& node) { return Evaluate(node); }, expr.node);
   } catch (TemplateError& error) {
     if (error.line == 0) error.line = expr.line;

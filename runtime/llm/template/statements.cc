@@ -48,8 +48,8 @@ std::string Evaluator::Run(const Ast& ast) {
 Evaluator::Flow Evaluator::Execute(const Body& body) {
   const Depth depth(*this);
   for (const Statement& statement : body) {
-    Charge();
     try {
+      Charge();
       const Flow flow =
           std::visit([this](const auto& node) { return Execute(node); }, statement.node);
       if (flow != Flow::kNormal) return flow;

@@ -136,6 +136,7 @@ class Dict {
   /// Null when there is no such key or `key` cannot be one.
   const Value* Find(const Value& key) const;
   const Value* Find(std::string_view key) const;
+  const Value* Find(const char* key) const { return Find(std::string_view(key)); }
   /// Adds or replaces. False when `key` cannot be a key (lists and dicts cannot).
   bool Set(const Value& key, Value value);
   const std::vector<std::pair<Value, Value>>& entries() const { return entries_; }
