@@ -16,6 +16,7 @@
 #include "llvm/Support/CommandLine.h"
 #include "llvm/Support/Format.h"
 #include "llvm/Support/InitLLVM.h"
+#include "llvm/Support/MathExtras.h"
 #include "llvm/Support/SourceMgr.h"
 
 #include <cmath>
@@ -59,6 +60,9 @@ cl::opt<std::string>
                cl::desc("Write the model's logits to this .npy file"));
 cl::opt<bool> printResults("print", cl::desc("Print the results"));
 
+/// Elements of an input that is made up.
+constexpr int64_t kMaxInputElements = int64_t(1) << 30;
+
 /// Results of one function or of the model.
 struct Outcome {
   std::string name;
@@ -95,8 +99,15 @@ static FailureOr<Datum> makeInput(BlockArgument argument) {
     return emitError(argument.getLoc())
            << "cannot make an input of " << argument.getType();
   std::vector<int64_t> shape;
-  for (int64_t size : type.getShape())
+  int64_t elements = 1;
+  for (int64_t size : type.getShape()) {
     shape.push_back(ShapedType::isDynamic(size) ? rowCount.getValue() : size);
+    if (llvm::MulOverflow(elements, shape.back(), elements) ||
+        elements > kMaxInputElements)
+      return emitError(argument.getLoc())
+             << "expected an input of at most " << kMaxInputElements
+             << " elements, but got " << type;
+  }
   if (type.getElementType().isInteger(32))
     return datum(makeIndexInput(argument, name, shape));
   if (!lm::formatOf(type))
@@ -354,8 +365,7 @@ int main(int argc, char **argv) {
   if (weightsFile != "random") {
     auto fromFile = ggufWeights(weightsFile);
     if (!fromFile.ok()) {
-      llvm::errs() << "quern-interpret: " << weightsFile << ": "
-                   << fromFile.error().str() << "\n";
+      llvm::errs() << "quern-interpret: " << fromFile.error().str() << "\n";
       return static_cast<int>(fromFile.error().code);
     }
     weights = *fromFile;

@@ -8,6 +8,7 @@
 
 #include "mlir/IR/Builders.h"
 #include "mlir/IR/TypeUtilities.h"
+#include "llvm/Support/MathExtras.h"
 
 using namespace mlir;
 using namespace quern;
@@ -68,6 +69,13 @@ LogicalResult WeightOp::verify() {
   auto type = cast<RankedTensorType>(getType());
   if (!type.hasStaticShape())
     return emitOpError() << "expected a static shape, but got " << type;
+  // weight_c7: sizes in bytes, too, then fit 64 bits.
+  constexpr int64_t kMaxElements = int64_t(1) << 40;
+  int64_t elements = 1;
+  for (int64_t size : type.getShape())
+    if (llvm::MulOverflow(elements, size, elements) || elements > kMaxElements)
+      return emitOpError() << "expected at most 2^40 elements, but got "
+                           << type;
   // weight_c3
   if (failed(verifyBlocks(*this, "the weight", type)))
     return failure();

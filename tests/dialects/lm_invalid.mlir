@@ -120,6 +120,14 @@ func.func @weight_c6() {
 
 // -----
 
+func.func @weight_c7() {
+  // expected-error @+1 {{expected at most 2^40 elements}}
+  %0 = lm.weight "w" : tensor<4294967296x4294967296xf32>
+  return
+}
+
+// -----
+
 func.func @embedding_c1(%t: tensor<4x33x!lm.block<q8_0>>, %i: tensor<?xi32>) {
   // expected-error @+1 {{expected the last dimension of the table to be a multiple of the block of 32, but got 33}}
   %0 = lm.embedding %t, %i : (tensor<4x33x!lm.block<q8_0>>, tensor<?xi32>) -> tensor<?x33xf32>
