@@ -103,7 +103,6 @@ ArrayRef<KernelGenerator> kernelGenerators() {
       {"attention", KernelFamily::Attention, matchesAttention, generateAttention},
       {"rope-append", KernelFamily::Rows, matchesRopeAppend, generateRopeAppend},
       {"lookup", KernelFamily::Rows, matchesLookup, generateLookup},
-      {"dequantize", KernelFamily::Matmul, matchesDequantize, generateDequantize},
       {"rowwise", KernelFamily::Rows, matchesRowwise, generateRowwise},
   };
   return generators;

@@ -125,8 +125,6 @@ bool matchesRopeAppend(Kernel &);
 mlir::LogicalResult generateRopeAppend(Kernel &);
 bool matchesLookup(Kernel &);
 mlir::LogicalResult generateLookup(Kernel &);
-bool matchesDequantize(Kernel &);
-mlir::LogicalResult generateDequantize(Kernel &);
 bool matchesRowwise(Kernel &);
 mlir::LogicalResult generateRowwise(Kernel &);
 

@@ -24,8 +24,8 @@ PASSES = ["normalize", "quantize-activations", "fuse-dequant-matmul", "fuse-qkv"
           "fuse-add-rms-norm", "convert-attention-to-online-attention", "tile-attention",
           "tile-matmul", "split-shares", "form-kernels"]
 # Passes whose absence leaves the dispatches as they are: they change what a dispatch does.
-SAME_DISPATCHES = {"normalize", "convert-attention-to-online-attention", "tile-attention", "tile-matmul",
-                   "split-shares"}
+SAME_DISPATCHES = {"normalize", "quantize-activations", "convert-attention-to-online-attention",
+                   "tile-attention", "tile-matmul", "split-shares"}
 
 
 def has_amx() -> bool:
