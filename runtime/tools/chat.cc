@@ -13,6 +13,7 @@
 #include "runtime/tools/command.h"
 #include "runtime/tools/engine.h"
 #include "runtime/tools/output.h"
+#include "runtime/tools/report.h"
 
 namespace quern::tools {
 namespace {
@@ -40,7 +41,9 @@ Json ReadMessages(const std::string& path) {
   try {
     messages = Json::parse(text, watch_depth);
   } catch (const Json::exception& error) {
-    throw CommandError(QUERN_MALFORMED, "'" + path + "' is not JSON: " + error.what());
+    const std::string_view reason = error.what();  // begins with the exception's name in brackets
+    throw CommandError(QUERN_MALFORMED, "'" + path + "' is not JSON: " +
+                                            std::string(reason.substr(reason.find(' ') + 1)));
   }
   if (too_deep) {
     throw CommandError(QUERN_MALFORMED, "'" + path + "' nests deeper than " +
@@ -69,19 +72,20 @@ class Conversation {
   /// Answers the last message and adds the answer.
   Answer Reply(bool stream) {
     const std::vector<int32_t> prompt = Render();
-    prompt_tokens_ = prompt.size();
     const size_t known = KnownPrefix(prompt);
     engine_.Truncate(known);
     FeedOptions options;
     options.progress = !flags_.output.quiet;
+    const Stopwatch watch;
     engine_.Feed(std::span(prompt).subspan(known), options);
+    prompt_ = {prompt.size(), prompt.size() - known, watch.Seconds()};
     Answer answer = engine_.Generate(flags_.generation, stream);
     Add("assistant", answer.text);
     return answer;
   }
 
   /// Of the last reply.
-  size_t prompt_tokens() const { return prompt_tokens_; }
+  const PromptFacts& prompt() const { return prompt_; }
 
  private:
   std::vector<int32_t> Render() const {
@@ -112,20 +116,12 @@ class Conversation {
   Engine& engine_;
   const ChatFlags& flags_;
   Json messages_;
-  size_t prompt_tokens_ = 0;
+  PromptFacts prompt_;
 };
 
-int ReplyOnce(Conversation& conversation, const ChatFlags& flags) {
+int ReplyOnce(Conversation& conversation, const Engine& engine, const ChatFlags& flags) {
   const Answer answer = conversation.Reply(!flags.output.json);
-  if (flags.output.json) {
-    WriteJson({{"text", answer.text},
-               {"tokens", answer.tokens},
-               {"finish", answer.finish},
-               {"prompt_tokens", conversation.prompt_tokens()},
-               {"generated_tokens", answer.tokens.size()}});
-  } else if (OutputIsTerminal()) {
-    WriteOutput("\n");
-  }
+  ReportAnswer(flags.output, engine.facts(), conversation.prompt(), answer);
   return answer.finish == "interrupted" ? QUERN_CANCELLED : QUERN_OK;
 }
 
@@ -183,7 +179,7 @@ int Chat(const ChatFlags& flags) {
   }
   Conversation conversation(engine, flags, std::move(messages));
   if (flags.prompt) conversation.Add("user", *flags.prompt);
-  return ReplyOnce(conversation, flags);
+  return ReplyOnce(conversation, engine, flags);
 }
 
 }  // namespace

@@ -88,11 +88,13 @@ std::vector<int32_t> Engine::Tokenize(std::string_view text, uint32_t flags) con
 void Engine::Feed(std::span<const int32_t> tokens, const FeedOptions& options) {
   const size_t length = quern_sequence_length(sequence());
   if (tokens.size() > facts_.context - std::min<uint64_t>(facts_.context, length)) {
+    const size_t most = quern_model_context(model());
     throw CommandError(
-        QUERN_USAGE, "the prompt has " + std::to_string(length + tokens.size()) +
-                         " tokens but the context has room for " + std::to_string(facts_.context) +
-                         "; shorten it, or raise --ctx-size up to " +
-                         std::to_string(quern_model_context(model())));
+        QUERN_USAGE,
+        "the prompt has " + std::to_string(length + tokens.size()) +
+            " tokens but the context has room for " + std::to_string(facts_.context) +
+            "; shorten it" +
+            (facts_.context < most ? ", or raise --ctx-size up to " + std::to_string(most) : ""));
   }
   const size_t chunk = options.chunk ? options.chunk : facts_.max_rows;
   std::vector<float> rows(options.logits ? std::min(chunk, tokens.size()) * vocab() : 0);

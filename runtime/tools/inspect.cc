@@ -101,8 +101,8 @@ std::string ProgramLines(const Json& json) {
   for (const Json& body : json.at("bodies")) {
     const std::string name = Text(body, "name");
     const std::string times = calls.count(name) ? " x " + std::to_string(calls[name]) : "";
-    text += "  " + Pad(name + times, 16) + std::to_string(body.at("dispatches").size()) +
-            " dispatches, " + Number(body, "joins") + " joins: " +
+    text += "  " + Pad(name + times, 16) + "dispatches: " +
+            std::to_string(body.at("dispatches").size()) + ", joins: " + Number(body, "joins") + "; " +
             Join(body.at("dispatches"), " ") + "\n";
   }
   return text;

@@ -63,10 +63,9 @@ bool Parse(CLI::App& app, const Command& command, int argc, char** argv) {
   } catch (const CLI::CallForHelp&) {
     WriteOutput(app.help());
     return true;
-  } catch (const CLI::ExtrasError&) {
-    reason = DescribeExtra(app);
   } catch (const CLI::ParseError& error) {
-    reason = std::string(error.what()) + "; ";
+    // A misspelt name first: what is missing may follow from it.
+    reason = app.remaining_size() > 0 ? DescribeExtra(app) : std::string(error.what()) + "; ";
   }
   throw CommandError(QUERN_USAGE, reason + "see 'quern " + command.name + " --help'");
 }

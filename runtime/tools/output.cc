@@ -27,8 +27,8 @@ int WriteAll(int file, std::string_view text) {
   return 0;
 }
 
-std::string Dump(const nlohmann::ordered_json& value, int indent) {
-  return value.dump(indent, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+std::string Dump(const nlohmann::ordered_json& value) {
+  return value.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 
 /// https://no-color.org: set and not empty means no colour.
@@ -56,7 +56,7 @@ void WriteOutput(std::string_view text) {
   }
 }
 
-void WriteJson(const nlohmann::ordered_json& value) { WriteOutput(Dump(value, 2) + "\n"); }
+void WriteJson(const nlohmann::ordered_json& value) { WriteOutput(Dump(value) + "\n"); }
 
 bool OutputIsTerminal() { return isatty(STDOUT_FILENO) == 1; }
 bool NotesAreTerminal() { return isatty(STDERR_FILENO) == 1; }
@@ -70,7 +70,7 @@ void WriteError(std::string_view command, int code, std::string_view message, bo
   if (!json) return;
   const nlohmann::ordered_json error = {
       {"error", {{"code", code}, {"kind", ExitKind(code)}, {"message", line}}}};
-  WriteAll(STDOUT_FILENO, Dump(error, 2) + "\n");
+  WriteAll(STDOUT_FILENO, Dump(error) + "\n");
 }
 
 std::string FormatBytes(uint64_t bytes) {

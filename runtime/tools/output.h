@@ -12,7 +12,7 @@ namespace quern::tools {
 /// Writes all of `text` to standard output at once. Error: FAILURE when it cannot be written.
 void WriteOutput(std::string_view text);
 
-/// Writes `value` as indented JSON and a newline to standard output. Ill-formed UTF-8 becomes U+FFFD.
+/// Writes `value` as one line of JSON to standard output. Ill-formed UTF-8 becomes U+FFFD.
 void WriteJson(const nlohmann::ordered_json& value);
 
 /// Whether standard output is a terminal.

@@ -2,12 +2,12 @@
 
 #include <CLI/CLI.hpp>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <optional>
 
 #include "runtime/tools/command.h"
 #include "runtime/tools/engine.h"
 #include "runtime/tools/output.h"
+#include "runtime/tools/report.h"
 
 namespace quern::tools {
 namespace {
@@ -55,32 +55,6 @@ double FeedPrompt(Engine& engine, const RunFlags& flags, const std::vector<int32
   return seconds;
 }
 
-std::string Rate(size_t tokens, double seconds) {
-  return std::to_string(tokens) + " tokens in " + FormatFixed(seconds, 2) + " s" +
-         (seconds > 0 ? " (" + FormatFixed(static_cast<double>(tokens) / seconds, 1) + "/s)" : "");
-}
-
-void Report(const RunFlags& flags, const Engine& engine, size_t prompt, double prompt_seconds,
-            const Answer& answer) {
-  const SessionFacts& facts = engine.facts();
-  if (flags.output.json) {
-    WriteJson({{"text", answer.text},
-               {"tokens", answer.tokens},
-               {"finish", answer.finish},
-               {"prompt_tokens", prompt},
-               {"prompt_seconds", prompt_seconds},
-               {"generated_tokens", answer.tokens.size()},
-               {"generate_seconds", answer.seconds},
-               {"isa", facts.target},
-               {"threads", facts.threads}});
-  }
-  if (flags.output.quiet) return;
-  WriteNote("prompt " + Rate(prompt, prompt_seconds) + ", answer " +
-            Rate(answer.tokens.size(), answer.seconds) + "; " + facts.target + ", " +
-            std::to_string(facts.threads) + (facts.threads == 1 ? " thread" : " threads") +
-            "; finish: " + answer.finish);
-}
-
 int Run(const RunFlags& flags) {
   const std::string text = PromptText(flags);
   std::vector<int32_t> tokens;
@@ -93,9 +67,8 @@ int Run(const RunFlags& flags) {
   answer.finish = "length";
   if (flags.generation.max_tokens != 0) {
     answer = engine.Generate(flags.generation, !flags.output.json);
-    if (!flags.output.json && OutputIsTerminal()) WriteOutput("\n");
   }
-  Report(flags, engine, tokens.size(), prompt_seconds, answer);
+  ReportAnswer(flags.output, engine.facts(), {tokens.size(), tokens.size(), prompt_seconds}, answer);
   return answer.finish == "interrupted" ? QUERN_CANCELLED : QUERN_OK;
 }
 

@@ -1,0 +1,57 @@
+"""SmolLM2-135M, where QUERN_TEST_MODELS has it: it speaks, and streams whole characters."""
+
+import json
+import socket
+import unittest
+
+from support import E2eTest, quern, read_npy, real_artifact, start
+
+
+class SmolLM2(E2eTest):
+    def test_speaks(self):
+        text = self.assertWorks(
+            quern("run", real_artifact(), "-p", "The capital of France is", "-n", 8, "-q"))
+        self.assertIn("Paris", text)
+
+    def test_chats(self):
+        text = self.assertWorks(
+            quern("chat", real_artifact(), "-p", "What is 2+2?", "-n", 24, "-q"))
+        self.assertIn("4", text)
+
+    def test_characters_of_several_tokens_stay_whole(self):
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        process = start("run", real_artifact(), "-p", "🙃 🙃 🙃 🙃 🙃 🙃", "-n", 32, "-q",
+                        stdout=theirs.fileno())
+        theirs.close()
+        writes = []
+        while packet := ours.recv(1 << 16):
+            writes.append(packet.decode())  # each write alone
+        ours.close()
+        self.assertEqual(process.wait(60), 0)
+        process.stderr.close()
+        text = "".join(writes)
+        self.assertGreater(sum(len(each.encode()) == 4 for each in text), 3, text)
+        # The last character may be cut by -n; no other may.
+        self.assertNotIn("\ufffd", text.removesuffix("\ufffd"))
+
+    def test_same_bits_for_every_chunk_and_thread_count(self):
+        tokens = ",".join(str(7 * i % 40000) for i in range(1, 71))
+        seen = set()
+        for chunk, threads in ((1, 1), (7, 2), (512, 1), (512, 2)):
+            out = self.folder / "logits.npy"
+            self.assertWorks(quern("run", real_artifact(), "--tokens", tokens, "-n", 0, "--logits",
+                                   out, "--chunk", chunk, "-t", threads, "-q"))
+            shape, values = read_npy(out)
+            self.assertEqual(shape, (70, 49152))
+            seen.add(values)
+        self.assertEqual(len(seen), 1)
+
+    def test_bench(self):
+        report = json.loads(self.assertWorks(
+            quern("bench", real_artifact(), "-p", 64, "-n", 8, "-r", 1, "--json")))
+        self.assertGreater(report["prefill_tokens_per_second"]["median"],
+                           report["decode_tokens_per_second"]["median"])
+
+
+if __name__ == "__main__":
+    unittest.main()

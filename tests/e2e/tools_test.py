@@ -1,0 +1,148 @@
+"""chat, inspect, verify, tokenize, bench on tiny models."""
+
+import json
+import os
+import unittest
+
+from support import OK, TARGET, USAGE, E2eTest, artifact, machine, quern
+
+
+class Tokenize(E2eTest):
+    def test_there_and_back(self):
+        for text in ("Hello world", "wörld 🙂\n\ttabs", "<|im_end|>", " "):
+            report = json.loads(quern("tokenize", artifact(), "-p", text, "--json").stdout)
+            self.assertEqual(report["count"], len(report["tokens"]))
+            self.assertEqual(len(report["pieces"]), report["count"])
+            line = self.assertWorks(quern("tokenize", artifact(), "-p", text)).strip()
+            self.assertEqual(line, ",".join(map(str, report["tokens"])))
+            self.assertEqual(self.assertWorks(quern("tokenize", artifact(), "--decode", line)), text)
+
+    def test_control_tokens_are_text_unless_asked_for(self):
+        plain = quern("tokenize", artifact(), "-p", "<|im_end|>").stdout.split(b",")
+        control = quern("tokenize", artifact(), "-p", "<|im_end|>", "--control").stdout.split(b",")
+        self.assertGreater(len(plain), len(control))
+        self.assertEqual(len(control), 1)
+        hidden = quern("tokenize", artifact(), "--decode", control[0].decode().strip(),
+                       "--skip-control")
+        self.assertEqual(self.assertWorks(hidden), "")
+
+    def test_exactly_one_input(self):
+        self.assertFails(quern("tokenize", artifact()), USAGE, "exactly one")
+
+
+class Inspect(E2eTest):
+    def test_json_and_table_agree(self):
+        report = json.loads(quern("inspect", artifact(), "--json").stdout)
+        text = self.assertWorks(quern("inspect", artifact()))
+        self.assertEqual(report["model"]["vocab"], 320)
+        self.assertEqual([each["name"] for each in report["targets"]], [TARGET])
+        self.assertEqual(report["file_bytes"], os.path.getsize(artifact()))
+        wanted = [report["model"]["name"], report["hash"], report["producer"],
+                  report["model"]["licence"]]
+        wanted += [each["hash"] for each in report["segments"]]
+        wanted += [each["name"] for each in report["segments"]]
+        wanted += report["targets"][0]["features"]
+        wanted += [each["name"] for each in report["kernels"]]
+        for word in wanted:
+            self.assertIn(word, text)
+
+    def test_doctor_knows_what_targets_need(self):
+        order = ["avx2", "avx512-vnni", "amx"]
+        report = json.loads(quern("inspect", artifact(target=",".join(order)), "--json").stdout)
+        self.assertEqual([each["name"] for each in report["targets"]], order)
+        for here, there in zip(machine()["targets"], report["targets"]):
+            self.assertEqual(here["supported"], there["supported"])
+            self.assertEqual(sorted(here["missing"]), sorted(there["missing"]))
+
+
+class Verify(E2eTest):
+    def test_sound(self):
+        for flags in ((), ("--full",)):
+            text = self.assertWorks(quern("verify", artifact(), *flags))
+            self.assertTrue(all(line.startswith("ok ") for line in text.splitlines()), text)
+            self.assertEqual("weights" in text, bool(flags))
+        report = json.loads(quern("verify", artifact(), "--full", "--json").stdout)
+        self.assertTrue(report["ok"])
+
+
+class Chat(E2eTest):
+    def messages(self, *messages):
+        path = self.folder / "messages.json"
+        path.write_text(json.dumps([{"role": role, "content": text} for role, text in messages]))
+        return path
+
+    def test_one_answer(self):
+        result = quern("chat", artifact(), "-p", "hi", "-n", 6)
+        report = json.loads(quern("chat", artifact(), "-p", "hi", "-n", 6, "--json").stdout)
+        self.assertEqual(self.assertWorks(result), report["text"])
+        self.assertLessEqual(report["generated_tokens"], 6)
+
+    def test_messages_from_a_file_are_the_same_conversation(self):
+        path = self.messages(("system", "be brief"), ("user", "hi"))
+        self.assertEqual(
+            quern("chat", artifact(), "--messages", path, "-n", 6).stdout,
+            quern("chat", artifact(), "--system", "be brief", "-p", "hi", "-n", 6).stdout)
+
+    def test_the_template_is_applied(self):
+        chat = json.loads(quern("chat", artifact(), "-p", "hi", "-n", 1, "--json").stdout)
+        run = json.loads(quern("run", artifact(), "-p", "hi", "-n", 1, "--json").stdout)
+        self.assertGreater(chat["prompt_tokens"], run["prompt_tokens"])
+
+    def test_lines_are_messages_of_one_conversation(self):
+        path = self.folder / "lines.txt"
+        path.write_text("hi\n\nagain\n/exit\nnever\n")
+        with open(path, "rb") as stdin:
+            result = quern("chat", artifact(), "-n", 3, "--ignore-end", stdin=stdin)
+        out = self.assertWorks(result)
+        first = self.assertWorks(quern("chat", artifact(), "-p", "hi", "-n", 3, "--ignore-end"))
+        self.assertTrue(out.startswith(first + "\n"), (out, first))
+        path = self.messages(("user", "hi"), ("assistant", first), ("user", "again"))
+        second = self.assertWorks(
+            quern("chat", artifact(), "--messages", path, "-n", 3, "--ignore-end"))
+        self.assertEqual(out, f"{first}\n{second}\n")
+        self.assertEqual(result.stderr, b"")
+
+    def test_json_needs_a_message(self):
+        result = quern("chat", artifact(), "--json")
+        self.assertEqual(result.returncode, USAGE)
+
+
+class Bench(E2eTest):
+    def bench(self, *arguments):
+        return json.loads(self.assertWorks(quern("bench", artifact(), "--json", *arguments)))
+
+    def test_figures(self):
+        report = self.bench("-p", 20, "-n", 5, "-d", 40, "-t", 1, "-r", 3)
+        for name in ("prefill_tokens_per_second", "decode_tokens_per_second"):
+            figures = report[name]
+            self.assertEqual(len(figures["runs"]), 3)
+            self.assertEqual(figures["median"], sorted(figures["runs"])[1])
+            self.assertEqual(figures["min"], min(figures["runs"]))
+            self.assertEqual(figures["max"], max(figures["runs"]))
+            self.assertGreater(figures["min"], 0)
+        self.assertEqual((report["isa"], report["threads"]), (TARGET, 1))
+        self.assertEqual(report["machine"]["cpu"], machine()["cpu"])
+        self.assertRegex(report["artifact_hash"], "^[0-9a-f]{64}$")
+        self.assertEqual((report["prompt"], report["generate"], report["depth"]), (20, 5, 40))
+
+    def test_either_half_alone(self):
+        self.assertIsNone(self.bench("-p", 0, "-n", 2, "-r", 1)["prefill_tokens_per_second"])
+        self.assertIsNone(self.bench("-p", 8, "-n", 0, "-r", 1)["decode_tokens_per_second"])
+
+    def test_table(self):
+        text = self.assertWorks(quern("bench", artifact(), "-p", 16, "-n", 4, "-d", 8, "-r", 2))
+        self.assertRegex(text, r"(?m)^pp16 @ 8 ( +\d+\.\d){3}$")
+        self.assertRegex(text, r"(?m)^tg4 @ 8 ( +\d+\.\d){3}$")
+
+    def test_profile(self):
+        profile = self.bench("-p", 16, "-n", 4, "-r", 1, "--profile")["profile"]
+        self.assertEqual({each["role"] for each in profile["kernels"]}, {"prefill", "decode"})
+        self.assertEqual(quern("bench", artifact(), "-p", 4, "-n", 1, "-r", 1,
+                               "--profile").returncode, OK)
+
+    def test_more_than_the_context(self):
+        self.assertFails(quern("bench", artifact(), "-p", 200, "-d", 200), USAGE, "400", "256")
+
+
+if __name__ == "__main__":
+    unittest.main()
