@@ -3,6 +3,10 @@
 
 add_library(quern_options INTERFACE)
 target_compile_options(quern_options INTERFACE -Wall -Wextra -Wno-unused-parameter)
+if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
+  # GCC 12 warns of std::string's own code (its bug 105651).
+  target_compile_options(quern_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wno-restrict>)
+endif()
 if(CMAKE_CXX_COMPILER_ID MATCHES Clang)
   target_link_options(quern_options INTERFACE -fuse-ld=lld)
 endif()

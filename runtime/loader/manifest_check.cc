@@ -3,6 +3,38 @@
 #include "runtime/schema/file_header.h"
 
 namespace quern {
+namespace {
+
+/// The FlatBuffers verifier aligns a vector's length, 4 bytes, but not elements of 8 bytes.
+template <typename Vector>
+Status CheckAlignment(const ManifestCheck& check, const std::string& field, const Vector* vector) {
+  if (!vector || reinterpret_cast<uintptr_t>(vector->Data()) % sizeof(uint64_t) == 0) return {};
+  return check.Bad(field, vector, "not aligned", "elements at a multiple of 8 bytes");
+}
+
+Status CheckVectors(const ManifestCheck& check) {
+  const schema::Manifest& m = check.manifest;
+  QUERN_RETURN_IF_ERROR(CheckAlignment(check, "kv", m.kv()));
+  for (const schema::Kernel* kernel : *m.kernels()) {
+    QUERN_RETURN_IF_ERROR(CheckAlignment(check, "kernels.codes", kernel->codes()));
+  }
+  for (const schema::Body* body : *m.bodies()) {
+    for (const schema::WeightSlot* slot : *body->weights()) {
+      QUERN_RETURN_IF_ERROR(CheckAlignment(check, "bodies.weights.sizes", slot->sizes()));
+    }
+    for (const schema::Instruction* i : *body->instructions()) {
+      QUERN_RETURN_IF_ERROR(CheckAlignment(check, "bodies.instructions.ranges", i->ranges()));
+    }
+  }
+  QUERN_RETURN_IF_ERROR(
+      CheckAlignment(check, "prologue.weight_offsets", m.prologue()->weight_offsets()));
+  for (const schema::BodyCall* layer : *m.layers()) {
+    QUERN_RETURN_IF_ERROR(CheckAlignment(check, "layers.weight_offsets", layer->weight_offsets()));
+  }
+  return CheckAlignment(check, "epilogue.weight_offsets", m.epilogue()->weight_offsets());
+}
+
+}  // namespace
 
 Status ManifestCheck::Bad(const std::string& field, const void* at, const std::string& seen,
                           const std::string& wanted) const {
@@ -39,6 +71,7 @@ Status CheckManifest(const schema::Manifest& manifest, std::span<const uint8_t> 
                         "; compile the model with the compiler of this runtime");
   }
   const ManifestCheck check{manifest, file};
+  QUERN_RETURN_IF_ERROR(CheckVectors(check));
   QUERN_RETURN_IF_ERROR(CheckTables(check));
   return CheckProgram(check);
 }

@@ -275,7 +275,9 @@ class Maker {
   uint64_t Put(const std::vector<float>& values) {
     const uint64_t offset = Align64(model_.weights.size());
     model_.weights.resize(offset + values.size() * 4);
-    std::memcpy(model_.weights.data() + offset, values.data(), values.size() * 4);
+    if (!values.empty()) {
+      std::memcpy(model_.weights.data() + offset, values.data(), values.size() * 4);
+    }
     return offset;
   }
 
