@@ -19,10 +19,21 @@ using Kind = TokenizerError::Kind;
 
 /// Control tokens that end an answer in the published chat formats.
 constexpr std::string_view kEndNames[] = {
-    "<|im_end|>", "<|eot_id|>",   "<|eom_id|>",        "<|end_of_text|>",
-    "<|end|>",    "<|eot|>",      "<|endoftext|>",     "<end_of_turn>",
-    "</s>",       "<|return|>",   "<|end_of_turn|>",   "<|END_OF_TURN_TOKEN|>",
-    "<|call|>",   "<EOT>",        "<|end\xE2\x96\x81of\xE2\x96\x81sentence|>",
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end_of_text|>",
+    "<|end|>",
+    "<|eot|>",
+    "<|endoftext|>",
+    "<end_of_turn>",
+    "</s>",
+    "<|return|>",
+    "<|end_of_turn|>",
+    "<|END_OF_TURN_TOKEN|>",
+    "<|call|>",
+    "<EOT>",
+    "<|end\xE2\x96\x81of\xE2\x96\x81sentence|>",
     "<\xEF\xBD\x9C"
     "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>"};
 
@@ -133,10 +144,9 @@ std::optional<TokenizerError> Writer::checkRoles() {
     return malformed("the vocabulary has " + std::to_string(vocab) +
                      " tokens, more than 32-bit ids can name");
   if (!spec.types.empty() && spec.types.size() != vocab)
-    return malformed("tokenizer.ggml.token_type has " +
-                     std::to_string(spec.types.size()) +
-                     " entries, but there are " + std::to_string(vocab) +
-                     " tokens");
+    return malformed(
+        "tokenizer.ggml.token_type has " + std::to_string(spec.types.size()) +
+        " entries, but there are " + std::to_string(vocab) + " tokens");
   struct Role {
     std::string_view name;
     int32_t id;
@@ -259,8 +269,8 @@ std::optional<TokenizerError> Writer::findEnds() {
 }
 
 std::vector<uint8_t> Writer::finish() {
-  flatbuffers::FlatBufferBuilder builder(tokenBytes.size() + 16 * merges.size() +
-                                         8 * tokenTypes.size() + 4096);
+  flatbuffers::FlatBufferBuilder builder(
+      tokenBytes.size() + 16 * merges.size() + 8 * tokenTypes.size() + 4096);
   auto bytes = builder.CreateVector(tokenBytes);
   auto offsets = builder.CreateVector(tokenOffsets);
   auto types = builder.CreateVector(tokenTypes);

@@ -82,9 +82,8 @@ Result<PreTokenizer> PreTokenizer::Create(const std::vector<std::string_view>& p
     Code code(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(patterns[i].data()), patterns[i].size(),
                             kOptions, &error, &offset, nullptr));
     if (!code)
-      return Malformed("pre-tokenizer pattern " + std::to_string(i) +
-                       " is not a PCRE2 pattern: " + ErrorText(error) + " at byte " +
-                       std::to_string(offset));
+      return Malformed("pre-tokenizer pattern " + std::to_string(i) + " is not a PCRE2 pattern: " +
+                       ErrorText(error) + " at byte " + std::to_string(offset));
     // Without a JIT the same pattern is interpreted.
     (void)pcre2_jit_compile(code.get(), PCRE2_JIT_COMPLETE);
     result.codes_.push_back(std::move(code));

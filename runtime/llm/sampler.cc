@@ -10,8 +10,8 @@ namespace quern {
 namespace {
 
 /// e^x for x <= 0, in plain double arithmetic so that every machine computes the same bits; libm
-/// promises no such thing (and CMakeLists.txt forbids fused multiply-adds here). Relative error below 1e-14: x = n ln 2 + r, and a Taylor series of
-/// degree 13 for |r| <= ln 2 / 2.
+/// promises no such thing (and CMakeLists.txt forbids fused multiply-adds here). Relative error
+/// below 1e-14: x = n ln 2 + r, and a Taylor series of degree 13 for |r| <= ln 2 / 2.
 double Exp(double x) {
   if (x < -700.0) return 0.0;
   constexpr double kLn2High = 6.93147180369123816490e-01;  // ln 2, its low bits zero
@@ -79,10 +79,9 @@ Result<int32_t> Sampler::Sample(std::span<const float> logits) {
   Penalize();
   if (options_.temperature == 0.0f) {
     // The first of equals, which is the lowest id.
-    return std::max_element(candidates_.begin(), candidates_.end(),
-                            [](const Candidate& a, const Candidate& b) {
-                              return a.logit < b.logit;
-                            })
+    return std::max_element(
+               candidates_.begin(), candidates_.end(),
+               [](const Candidate& a, const Candidate& b) { return a.logit < b.logit; })
         ->id;
   }
   KeepTopK();
@@ -137,8 +136,7 @@ void Sampler::KeepMinP() {
   float best = candidates_.front().logit;
   for (const Candidate& candidate : candidates_) best = std::max(best, candidate.logit);
   std::erase_if(candidates_, [&](const Candidate& candidate) {
-    return candidate.logit != best &&
-           Exp(double{candidate.logit} - best) < double{options_.min_p};
+    return candidate.logit != best && Exp(double{candidate.logit} - best) < double{options_.min_p};
   });
 }
 

@@ -58,9 +58,9 @@ class Sampler {
 
   SamplerOptions options_;
   std::deque<int32_t> recent_;
-  uint64_t draws_ = 0;                  // random numbers used so far
-  std::vector<Candidate> candidates_;   // scratch of one Sample
-  std::vector<double> weights_;         // scratch, beside candidates_
+  uint64_t draws_ = 0;                 // random numbers used so far
+  std::vector<Candidate> candidates_;  // scratch of one Sample
+  std::vector<double> weights_;        // scratch, beside candidates_
 };
 
 }  // namespace quern

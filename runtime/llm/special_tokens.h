@@ -36,8 +36,8 @@ class SpecialTokens {
   /// The longest token that `text` begins with, or null.
   const Token* LongestPrefix(std::string_view text, bool with_control) const;
 
-  std::vector<Token> tokens_;         // by bytes, then id
-  std::array<bool, 256> first_{};     // bytes that a token begins with
+  std::vector<Token> tokens_;      // by bytes, then id
+  std::array<bool, 256> first_{};  // bytes that a token begins with
 };
 
 }  // namespace quern

@@ -24,10 +24,10 @@ Result<std::string> NormalizeNfc(std::string_view text) {
   auto ascii = [](char byte) { return static_cast<uint8_t>(byte) < 0x80; };
   if (std::all_of(text.begin(), text.end(), ascii)) return std::string(text);
   utf8proc_uint8_t* mapped = nullptr;
-  const utf8proc_ssize_t length = utf8proc_map(
-      reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
-      static_cast<utf8proc_ssize_t>(text.size()), &mapped,
-      static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
+  const utf8proc_ssize_t length =
+      utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
+                   static_cast<utf8proc_ssize_t>(text.size()), &mapped,
+                   static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
   if (length < 0)
     return length == UTF8PROC_ERROR_NOMEM
                ? OutOfMemory("no memory for normalizing the text")
@@ -114,12 +114,12 @@ Status Tokenizer::Impl::CheckTokens() const {
     const uint32_t begin = (*offsets_)[id], end = (*offsets_)[id + 1];
     if (end < begin || end - begin > kMaxTokenBytes)
       return Malformed(Field("token ") + std::to_string(id) + " spans bytes " +
-                       std::to_string(begin) + " to " + std::to_string(end) +
-                       ", expected 0 to " + std::to_string(kMaxTokenBytes) + " bytes");
+                       std::to_string(begin) + " to " + std::to_string(end) + ", expected 0 to " +
+                       std::to_string(kMaxTokenBytes) + " bytes");
     const uint8_t type = (*data_->token_types())[id];
     if (type < 1 || type > 6)
-      return Malformed(Field("token ") + std::to_string(id) + " has type " +
-                       std::to_string(type) + ", expected 1 to 6");
+      return Malformed(Field("token ") + std::to_string(id) + " has type " + std::to_string(type) +
+                       ", expected 1 to 6");
   }
   return {};
 }
@@ -153,8 +153,8 @@ Status Tokenizer::Impl::LoadMerges() {
     const std::string where = "merge " + std::to_string(merges.size());
     for (const uint32_t id : {merge->left(), merge->right(), merge->result()})
       if (!Has(id))
-        return Malformed(Field(where) + " names token " + std::to_string(id) +
-                         ", but there are " + std::to_string(vocab_));
+        return Malformed(Field(where) + " names token " + std::to_string(id) + ", but there are " +
+                         std::to_string(vocab_));
     // What makes decoding the inverse of encoding.
     const std::string_view left = BytesOf(merge->left()), right = BytesOf(merge->right());
     const std::string_view result = BytesOf(merge->result());
@@ -213,9 +213,9 @@ void Tokenizer::Impl::IndexTokens() {
 }
 
 int32_t Tokenizer::Impl::WholePiece(std::string_view piece) const {
-  auto it = std::lower_bound(
-      whole_pieces_.begin(), whole_pieces_.end(), piece,
-      [this](int32_t id, std::string_view bytes) { return BytesOf(id) < bytes; });
+  auto it =
+      std::lower_bound(whole_pieces_.begin(), whole_pieces_.end(), piece,
+                       [this](int32_t id, std::string_view bytes) { return BytesOf(id) < bytes; });
   return it != whole_pieces_.end() && BytesOf(*it) == piece ? *it : -1;
 }
 
@@ -259,8 +259,8 @@ Result<Tokenizer> Tokenizer::Create(std::span<const uint8_t> segment) {
   }
 }
 
-Result<std::vector<int32_t>> Tokenizer::Encode(std::string_view text,
-                                               EncodeOptions options) const try {
+Result<std::vector<int32_t>> Tokenizer::Encode(std::string_view text, EncodeOptions options) const
+    try {
   if (text.size() > kMaxTextBytes)
     return UsageError("the text has " + std::to_string(text.size()) + " bytes, at most " +
                       std::to_string(kMaxTextBytes) + " can be encoded at once");
@@ -274,8 +274,7 @@ Result<std::vector<int32_t>> Tokenizer::Encode(std::string_view text,
   BpeMerger merger(impl_->merges_);
   size_t position = 0;
   while (position < text.size()) {
-    const SpecialTokens::Match match =
-        impl_->special_.Find(text, position, options.parse_special);
+    const SpecialTokens::Match match = impl_->special_.Find(text, position, options.parse_special);
     QUERN_RETURN_IF_ERROR(
         impl_->EncodePart(text.substr(position, match.begin - position), merger, ids));
     if (match.id >= 0) ids.push_back(match.id);

@@ -15,14 +15,14 @@ namespace {
 #define UPPER R"([\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}])"
 #define LOWER R"([\p{Ll}\p{Lm}\p{Lo}\p{M}])"
 #define WORD_LEAD R"([^\r\n\p{L}\p{N}]?)"
-#define GPT2_PATTERN \
-  "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^" WS "\\p{L}\\p{N}]+|" WS "+(?!" NOT_WS ")|" WS "+"
-#define CL100K_PATTERN(digits)                                                         \
-  CONTRACTION "|" WORD_LEAD R"(\p{L}+|)" digits R"(| ?[^)" WS R"(\p{L}\p{N}]+[\r\n]*|)" \
-  SPACE_TAIL
-#define O200K_PATTERN(contraction, digits)                                               \
+#define GPT2_PATTERN                                                                               \
+  "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^" WS "\\p{L}\\p{N}]+|" WS "+(?!" NOT_WS ")|" WS \
+  "+"
+#define CL100K_PATTERN(digits) \
+  CONTRACTION "|" WORD_LEAD R"(\p{L}+|)" digits R"(| ?[^)" WS R"(\p{L}\p{N}]+[\r\n]*|)" SPACE_TAIL
+#define O200K_PATTERN(contraction, digits)                                                \
   WORD_LEAD UPPER "*" LOWER "+" contraction "|" WORD_LEAD UPPER "+" LOWER "*" contraction \
-  "|" digits R"(| ?[^)" WS R"(\p{L}\p{N}]+[\r\n/]*|)" SPACE_TAIL
+                  "|" digits R"(| ?[^)" WS R"(\p{L}\p{N}]+[\r\n/]*|)" SPACE_TAIL
 
 constexpr std::string_view kGpt2[] = {GPT2_PATTERN};
 
@@ -32,9 +32,9 @@ constexpr std::string_view kLlama3[] = {CL100K_PATTERN(R"(\p{N}{1,3})")};
 
 constexpr std::string_view kQwen2[] = {CL100K_PATTERN(R"(\p{N})")};
 
-constexpr std::string_view kQwen35[] = {
-    CONTRACTION R"(|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^)" WS
-                R"(\p{L}\p{M}\p{N}]+[\r\n]*|)" SPACE_TAIL};
+constexpr std::string_view kQwen35[] = {CONTRACTION
+                                        R"(|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^)" WS
+                                        R"(\p{L}\p{M}\p{N}]+[\r\n]*|)" SPACE_TAIL};
 
 constexpr std::string_view kDeepseekCoder[] = {
     R"([\r\n])", WS R"(?\p{L}+)", WS R"(?\p{P}+)",

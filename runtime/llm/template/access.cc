@@ -129,7 +129,8 @@ Value Evaluator::GetItem(const Value& object, const Value& key) {
     const jinja::List& list = object.list();
     const auto length = static_cast<int64_t>(list.items().size());
     if (index < 0) index += length;
-    if (list.indexable() && index >= 0 && index < length) return list.items()[static_cast<size_t>(index)];
+    if (list.indexable() && index >= 0 && index < length)
+      return list.items()[static_cast<size_t>(index)];
     return Missing(std::string(object.TypeName()) + " object has no element " + Str(key));
   }
   if (key.is_string()) return GetAttribute(object, key.string());
@@ -153,8 +154,11 @@ Value Evaluator::GetPath(const Value& object, std::string_view path) {
 std::vector<Value> Evaluator::Iterate(const Value& value) {
   std::vector<Value> items;
   switch (value.kind()) {
-    case Value::Kind::kUndefined: break;
-    case Value::Kind::kList: items = value.list().Take(); break;
+    case Value::Kind::kUndefined:
+      break;
+    case Value::Kind::kList:
+      items = value.list().Take();
+      break;
     case Value::Kind::kDict:
       for (const auto& entry : value.dict().entries()) items.push_back(entry.first);
       break;
@@ -169,7 +173,8 @@ std::vector<Value> Evaluator::Iterate(const Value& value) {
       }
       break;
     }
-    default: Fail("'" + std::string(value.TypeName()) + "' object is not iterable");
+    default:
+      Fail("'" + std::string(value.TypeName()) + "' object is not iterable");
   }
   Charge(items.size());
   return items;

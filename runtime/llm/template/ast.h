@@ -30,24 +30,69 @@ enum class UnaryOp { kNot, kNegate, kPlus };
 enum class BinaryOp { kAdd, kSubtract, kMultiply, kDivide, kFloorDivide, kModulo, kPower };
 enum class CompareOp { kEqual, kNotEqual, kLess, kLessEqual, kGreater, kGreaterEqual, kIn, kNotIn };
 
-struct LiteralExpr { Value value; };
-struct NameExpr { std::string name; };
-struct ListExpr { std::vector<ExprPtr> items; bool is_tuple; };
-struct DictExpr { std::vector<std::pair<ExprPtr, ExprPtr>> entries; };
-struct AttributeExpr { ExprPtr object; std::string name; };
-struct IndexExpr { ExprPtr object, index; };
-struct SliceExpr { ExprPtr object, start, stop, step; };  // the last three may be null
-struct CallExpr { ExprPtr callee; CallArguments arguments; };
+struct LiteralExpr {
+  Value value;
+};
+struct NameExpr {
+  std::string name;
+};
+struct ListExpr {
+  std::vector<ExprPtr> items;
+  bool is_tuple;
+};
+struct DictExpr {
+  std::vector<std::pair<ExprPtr, ExprPtr>> entries;
+};
+struct AttributeExpr {
+  ExprPtr object;
+  std::string name;
+};
+struct IndexExpr {
+  ExprPtr object, index;
+};
+struct SliceExpr {
+  ExprPtr object, start, stop, step;
+};  // the last three may be null
+struct CallExpr {
+  ExprPtr callee;
+  CallArguments arguments;
+};
 /// `object` is null in `{% filter f %}` and `{% set x | f %}`: the block's text.
 /// `filter` is null for a name that is unknown but perhaps never reached.
-struct FilterExpr { ExprPtr object; std::string name; const FilterEntry* filter; CallArguments arguments; };
-struct TestExpr { ExprPtr object; std::string name; const TestEntry* test; CallArguments arguments; };
-struct UnaryExpr { UnaryOp op; ExprPtr operand; };
-struct BinaryExpr { BinaryOp op; ExprPtr left, right; };
-struct LogicalExpr { bool is_or; ExprPtr left, right; };
-struct CompareExpr { ExprPtr first; std::vector<std::pair<CompareOp, ExprPtr>> rest; };
-struct ConcatExpr { std::vector<ExprPtr> parts; };
-struct ConditionalExpr { ExprPtr condition, then, otherwise; };  // otherwise may be null
+struct FilterExpr {
+  ExprPtr object;
+  std::string name;
+  const FilterEntry* filter;
+  CallArguments arguments;
+};
+struct TestExpr {
+  ExprPtr object;
+  std::string name;
+  const TestEntry* test;
+  CallArguments arguments;
+};
+struct UnaryExpr {
+  UnaryOp op;
+  ExprPtr operand;
+};
+struct BinaryExpr {
+  BinaryOp op;
+  ExprPtr left, right;
+};
+struct LogicalExpr {
+  bool is_or;
+  ExprPtr left, right;
+};
+struct CompareExpr {
+  ExprPtr first;
+  std::vector<std::pair<CompareOp, ExprPtr>> rest;
+};
+struct ConcatExpr {
+  std::vector<ExprPtr> parts;
+};
+struct ConditionalExpr {
+  ExprPtr condition, then, otherwise;
+};  // otherwise may be null
 
 struct Expr {
   int line;
@@ -78,8 +123,12 @@ struct MacroDefinition {
   bool uses_varargs = false, uses_kwargs = false, uses_caller = false;
 };
 
-struct TextStatement { std::string text; };
-struct OutputStatement { ExprPtr value; };
+struct TextStatement {
+  std::string text;
+};
+struct OutputStatement {
+  ExprPtr value;
+};
 struct IfStatement {
   std::vector<std::pair<ExprPtr, Body>> branches;
   Body otherwise;
@@ -89,11 +138,26 @@ struct ForStatement {
   ExprPtr iterable, condition;  // condition may be null
   Body body, otherwise;
 };
-struct SetStatement { Target target; ExprPtr value; };
-struct SetBlockStatement { Target target; ExprPtr filter; Body body; };  // filter may be null
-struct MacroStatement { std::shared_ptr<const MacroDefinition> macro; };
-struct CallStatement { ExprPtr call; std::shared_ptr<const MacroDefinition> caller; };
-struct FilterStatement { ExprPtr filter; Body body; };
+struct SetStatement {
+  Target target;
+  ExprPtr value;
+};
+struct SetBlockStatement {
+  Target target;
+  ExprPtr filter;
+  Body body;
+};  // filter may be null
+struct MacroStatement {
+  std::shared_ptr<const MacroDefinition> macro;
+};
+struct CallStatement {
+  ExprPtr call;
+  std::shared_ptr<const MacroDefinition> caller;
+};
+struct FilterStatement {
+  ExprPtr filter;
+  Body body;
+};
 /// `{% with %}` and `{% generation %}`: a scope of its own.
 struct ScopeStatement {
   std::vector<std::pair<Target, ExprPtr>> assignments;

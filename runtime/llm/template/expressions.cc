@@ -1,5 +1,5 @@
-#include "runtime/llm/template/error.h"
 #include "runtime/llm/template/depth.h"
+#include "runtime/llm/template/error.h"
 #include "runtime/llm/template/evaluator.h"
 #include "runtime/llm/template/filters.h"
 #include "runtime/llm/template/functions.h"
@@ -102,8 +102,10 @@ Value Evaluator::Evaluate(const TestExpr& node) {
 Value Evaluator::Evaluate(const UnaryExpr& node) {
   const Value value = Evaluate(*node.operand);
   switch (node.op) {
-    case UnaryOp::kNot: return !Truthy(value);
-    case UnaryOp::kNegate: return Negate(value);
+    case UnaryOp::kNot:
+      return !Truthy(value);
+    case UnaryOp::kNegate:
+      return Negate(value);
     case UnaryOp::kPlus:
       RequireDefined(value);
       if (!value.is_number())

@@ -169,8 +169,7 @@ Value DictSort(Evaluator& evaluator, const Value& input, Arguments& arguments) {
 Value Sort(Evaluator& evaluator, const Value& input, Arguments& arguments) {
   const BoundArguments bound("sort", arguments, {"reverse", "case_sensitive", "attribute"});
   const Key key(evaluator, bound.Or(2, None{}), bound.Flag(1, false), Key::kSeveral);
-  return evaluator.List(
-      Sorted(evaluator, evaluator.Iterate(input), key, bound.Flag(0, false)));
+  return evaluator.List(Sorted(evaluator, evaluator.Iterate(input), key, bound.Flag(0, false)));
 }
 
 Value Unique(Evaluator& evaluator, const Value& input, Arguments& arguments) {
@@ -202,8 +201,7 @@ Value Extreme(Evaluator& evaluator, const Value& input, Arguments& arguments) {
     best_key = std::move(item_key);
   }
   if (best) return *best;
-  return Undefined{
-      std::make_shared<const std::string>("No aggregated item, sequence was empty.")};
+  return Undefined{std::make_shared<const std::string>("No aggregated item, sequence was empty.")};
 }
 
 Value Sum(Evaluator& evaluator, const Value& input, Arguments& arguments) {
@@ -223,8 +221,7 @@ Value Map(Evaluator& evaluator, const Value& input, Arguments& arguments) {
     const Key key(evaluator, bound.Require(0), /*case_sensitive=*/true);
     for (const Value& item : evaluator.Iterate(input)) {
       Value value = key(item);
-      mapped.push_back(value.is_undefined() && bound.Has(1) ? bound.Require(1)
-                                                            : std::move(value));
+      mapped.push_back(value.is_undefined() && bound.Has(1) ? bound.Require(1) : std::move(value));
     }
     return Iterator(evaluator, std::move(mapped));
   }

@@ -77,12 +77,23 @@ Value Escape(Evaluator& evaluator, const Value& input, Arguments& arguments) {
   const std::string text = evaluator.Text(input);
   for (const char c : text) {
     switch (c) {
-      case '&': result += "&amp;"; break;
-      case '<': result += "&lt;"; break;
-      case '>': result += "&gt;"; break;
-      case '"': result += "&#34;"; break;
-      case '\'': result += "&#39;"; break;
-      default: result += c;
+      case '&':
+        result += "&amp;";
+        break;
+      case '<':
+        result += "&lt;";
+        break;
+      case '>':
+        result += "&gt;";
+        break;
+      case '"':
+        result += "&#34;";
+        break;
+      case '\'':
+        result += "&#39;";
+        break;
+      default:
+        result += c;
     }
   }
   return evaluator.String(std::move(result));
@@ -96,8 +107,8 @@ std::optional<Value> ParseNumber(std::string_view text, int64_t base) {
   std::string_view body = digits;
   if (negative || body.starts_with('+')) body.remove_prefix(1);
   int64_t integer = 0;
-  const auto [rest, error] = std::from_chars(body.data(), body.data() + body.size(), integer,
-                                             static_cast<int>(base));
+  const auto [rest, error] =
+      std::from_chars(body.data(), body.data() + body.size(), integer, static_cast<int>(base));
   if (body.empty() || body[0] == '-') return std::nullopt;
   if (error == std::errc() && rest == body.data() + body.size())
     return Value(negative ? -integer : integer);

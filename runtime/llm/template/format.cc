@@ -48,13 +48,16 @@ std::string Pad(std::string text, const Spec& spec, char default_align) {
   };
   const int64_t missing = spec.width - length;
   switch (spec.align ? spec.align : default_align) {
-    case '<': return text + blanks(missing);
-    case '^': return blanks(missing / 2) + text + blanks(missing - missing / 2);
+    case '<':
+      return text + blanks(missing);
+    case '^':
+      return blanks(missing / 2) + text + blanks(missing - missing / 2);
     case '=': {
       const bool has_sign = !text.empty() && (text[0] == '-' || text[0] == '+' || text[0] == ' ');
       return text.substr(0, has_sign) + blanks(missing) + text.substr(has_sign);
     }
-    default: return blanks(missing) + text;
+    default:
+      return blanks(missing) + text;
   }
 }
 
@@ -98,8 +101,7 @@ std::string FormatFloat(double value, const Spec& spec) {
   } else {
     std::string buffer(size_t(precision) + 330, '\0');
     const char pattern[] = {'%', '.', '*', type ? type : 'g', '\0'};
-    const int length =
-        std::snprintf(buffer.data(), buffer.size(), pattern, precision, magnitude);
+    const int length = std::snprintf(buffer.data(), buffer.size(), pattern, precision, magnitude);
     digits = buffer.substr(0, static_cast<size_t>(length));
   }
   if (spec.grouping) digits = Grouped(std::move(digits));
@@ -130,8 +132,10 @@ std::string Character(int64_t code_point) {
 std::string PercentItem(Evaluator& evaluator, const Value& value, Spec spec) {
   evaluator.ChargeBytes(static_cast<uint64_t>(spec.width + std::max<int64_t>(spec.precision, 0)));
   switch (spec.type) {
-    case 's': return Pad(Truncated(evaluator.Text(value), spec.precision), spec, '>');
-    case 'r': return Pad(Truncated(Repr(value), spec.precision), spec, '>');
+    case 's':
+      return Pad(Truncated(evaluator.Text(value), spec.precision), spec, '>');
+    case 'r':
+      return Pad(Truncated(Repr(value), spec.precision), spec, '>');
     case 'c':
       return Pad(value.is_string() ? value.string() : Character(ToInteger(value, 'c')), spec, '>');
     case 'd':
@@ -153,7 +157,8 @@ std::string PercentItem(Evaluator& evaluator, const Value& value, Spec spec) {
     case 'G':
       if (!value.is_number()) Fail("must be a number, not " + std::string(value.TypeName()));
       return Pad(FormatFloat(value.number(), spec), spec, '>');
-    default: Fail(std::string("unsupported format character '") + spec.type + "'");
+    default:
+      Fail(std::string("unsupported format character '") + spec.type + "'");
   }
 }
 
@@ -236,8 +241,8 @@ std::string BraceItem(Evaluator& evaluator, const Value& value, std::string_view
   }
   if (!value.is_number())
     Fail("unsupported format for a value of type '" + std::string(value.TypeName()) + "'");
-  const bool float_type = spec.type != 0 && std::string_view("feEgG%").find(spec.type) !=
-                                                std::string_view::npos;
+  const bool float_type =
+      spec.type != 0 && std::string_view("feEgG%").find(spec.type) != std::string_view::npos;
   if (spec.type == 's') Fail("the format 's' needs a string");
   if (value.is_double() || float_type) {
     if (spec.type == 0 && spec.precision < 0)
@@ -245,8 +250,7 @@ std::string BraceItem(Evaluator& evaluator, const Value& value, std::string_view
                  spec, '>');
     return Pad(FormatFloat(value.number(), spec), spec, '>');
   }
-  if (spec.type == 'c')
-    return Pad(Character(value.integer()), spec, '<');
+  if (spec.type == 'c') return Pad(Character(value.integer()), spec, '<');
   return Pad(FormatInteger(value.integer(), spec), spec, '>');
 }
 

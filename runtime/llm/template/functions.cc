@@ -72,8 +72,7 @@ Value CallDict(Evaluator& evaluator, Arguments& arguments) {
 
 Value CallRaiseException(Evaluator&, Arguments& arguments) {
   const BoundArguments bound("raise_exception", arguments, {"message"});
-  throw TemplateError{StatusCode::kUsage,
-                      "the chat template refuses: " + Str(bound.Require(0))};
+  throw TemplateError{StatusCode::kUsage, "the chat template refuses: " + Str(bound.Require(0))};
 }
 
 Value CallStrftimeNow(Evaluator& evaluator, Arguments& arguments) {

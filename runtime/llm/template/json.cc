@@ -33,8 +33,7 @@ class Builder : public nlohmann::json_sax<nlohmann::json> {
     open_.back().key = std::move(value);
     return true;
   }
-  bool parse_error(size_t position, const std::string&,
-                   const nlohmann::json::exception&) override {
+  bool parse_error(size_t position, const std::string&, const nlohmann::json::exception&) override {
     return Refuse("ill-formed JSON at byte " + std::to_string(position));
   }
 
@@ -64,9 +63,8 @@ class Builder : public nlohmann::json_sax<nlohmann::json> {
   bool Close() {
     Container container = std::move(open_.back());
     open_.pop_back();
-    return Add(container.is_dict
-                   ? Value(std::move(container.dict))
-                   : Value(std::make_shared<List>(std::move(container.items))));
+    return Add(container.is_dict ? Value(std::move(container.dict))
+                                 : Value(std::make_shared<List>(std::move(container.items))));
   }
 
   bool Add(Value value) {

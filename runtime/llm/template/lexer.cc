@@ -45,7 +45,9 @@ class Lexer {
   }
 
  private:
-  void Add(Token::Kind kind, std::string text) { tokens_.push_back({kind, std::move(text), line_}); }
+  void Add(Token::Kind kind, std::string text) {
+    tokens_.push_back({kind, std::move(text), line_});
+  }
 
   bool At(std::string_view text) const {
     return std::string_view(source_).substr(position_).starts_with(text);
@@ -134,8 +136,7 @@ class Lexer {
 
   std::optional<size_t> WordAt(size_t at, std::string_view word) const {
     at = source_.find_first_not_of(kBlanks, at);
-    if (at == std::string::npos || source_.compare(at, word.size(), word) != 0)
-      return std::nullopt;
+    if (at == std::string::npos || source_.compare(at, word.size(), word) != 0) return std::nullopt;
     return at + word.size();
   }
 
@@ -277,8 +278,8 @@ class Lexer {
   void AddInteger(size_t begin, size_t end, int base) {
     const std::string text = WithoutUnderscores(begin, end);
     Add(Token::Kind::kInteger, text);
-    const auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(),
-                                               tokens_.back().integer, base);
+    const auto [rest, error] =
+        std::from_chars(text.data(), text.data() + text.size(), tokens_.back().integer, base);
     if (error != std::errc() || rest != text.data() + text.size())
       FailUnsupported("the integer " + text + " needs over 64 bits", line_);
     MoveTo(end);

@@ -11,8 +11,7 @@ namespace {
 Value ListCount(Evaluator& evaluator, const Value& self, Arguments& arguments) {
   const BoundArguments bound("count", arguments, {"value"});
   int64_t count = 0;
-  for (const Value& item : self.list().items())
-    count += Equals(evaluator, item, bound.Require(0));
+  for (const Value& item : self.list().items()) count += Equals(evaluator, item, bound.Require(0));
   return count;
 }
 
@@ -69,10 +68,12 @@ constexpr MethodEntry kListMethods[] = {
 constexpr MethodEntry kTupleMethods[] = {{"count", ListCount}, {"index", ListIndex}};
 
 constexpr MethodEntry kDictMethods[] = {
-    {"clear", nullptr, true},      {"copy", Copy},            {"fromkeys", nullptr},
-    {"get", DictGet},              {"items", DictItems},      {"keys", DictKeys},
+    {"clear", nullptr, true},      {"copy", Copy},
+    {"fromkeys", nullptr},         {"get", DictGet},
+    {"items", DictItems},          {"keys", DictKeys},
     {"pop", nullptr, true},        {"popitem", nullptr, true},
-    {"setdefault", nullptr, true}, {"update", nullptr, true}, {"values", DictValues},
+    {"setdefault", nullptr, true}, {"update", nullptr, true},
+    {"values", DictValues},
 };
 
 std::span<const MethodEntry> MethodsOf(const Value& self) {
@@ -80,10 +81,13 @@ std::span<const MethodEntry> MethodsOf(const Value& self) {
   if (self.is_dict()) return kDictMethods;
   if (!self.is_list()) return {};
   switch (self.list().flavor()) {
-    case List::Flavor::kList: return kListMethods;
+    case List::Flavor::kList:
+      return kListMethods;
     case List::Flavor::kTuple:
-    case List::Flavor::kRange: return kTupleMethods;
-    default: break;
+    case List::Flavor::kRange:
+      return kTupleMethods;
+    default:
+      break;
   }
   return {};
 }

@@ -66,8 +66,7 @@ Value Affix(Evaluator& evaluator, const Value& self, Arguments& arguments) {
   const BoundArguments bound(kStart ? "startswith" : "endswith", arguments,
                              {"prefix", "start", "end"});
   Value text = self;
-  if (bound.Has(1))
-    text = Slice(evaluator, self, bound.Require(1), bound.Or(2, None{}), None{});
+  if (bound.Has(1)) text = Slice(evaluator, self, bound.Require(1), bound.Or(2, None{}), None{});
   const Value& affix = bound.Require(0);
   std::vector<Value> choices = {affix};
   if (affix.is_list() && affix.list().flavor() == List::Flavor::kTuple)
@@ -99,7 +98,8 @@ int64_t FindPart(Evaluator& evaluator, const Value& self, const BoundArguments& 
   const Value text = Slice(evaluator, self, Value(start), bound.Or(2, None{}), None{});
   const size_t found = from_right ? text.string().rfind(part) : text.string().find(part);
   if (found == std::string::npos) return -1;
-  return start + static_cast<int64_t>(utf8::Length(std::string_view(text.string()).substr(0, found)));
+  return start +
+         static_cast<int64_t>(utf8::Length(std::string_view(text.string()).substr(0, found)));
 }
 
 template <bool kFromRight, bool kMustBeThere>
@@ -114,8 +114,7 @@ Value Count(Evaluator& evaluator, const Value& self, Arguments& arguments) {
   const BoundArguments bound("count", arguments, {"sub", "start", "end"});
   const std::string& part = RequireString(bound.Require(0), "what is counted");
   Value text = self;
-  if (bound.Has(1))
-    text = Slice(evaluator, self, bound.Require(1), bound.Or(2, None{}), None{});
+  if (bound.Has(1)) text = Slice(evaluator, self, bound.Require(1), bound.Or(2, None{}), None{});
   evaluator.Charge(text.string().size() / 16);
   if (part.empty()) return Length(text) + 1;
   return static_cast<int64_t>(CountParts(text.string(), part));
@@ -177,8 +176,7 @@ Value Justify(Evaluator& evaluator, const Value& self, Arguments& arguments) {
   evaluator.ChargeBytes(static_cast<uint64_t>(missing));
   evaluator.ChargeBytes(static_cast<uint64_t>(missing) * 3);
   // Python's center() puts the odd blank left when the width is odd.
-  const int64_t left =
-      kWhere < 0 ? 0 : kWhere > 0 ? missing : missing / 2 + (missing & width & 1);
+  const int64_t left = kWhere < 0 ? 0 : kWhere > 0 ? missing : missing / 2 + (missing & width & 1);
   std::string text;
   for (int64_t i = 0; i < left; ++i) text += fill;
   text += self.string();

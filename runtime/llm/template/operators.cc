@@ -44,14 +44,22 @@ Value IntegerArithmetic(BinaryOp op, int64_t a, int64_t b) {
   int64_t result = 0;
   bool overflow = false;
   switch (op) {
-    case BinaryOp::kAdd: overflow = __builtin_add_overflow(a, b, &result); break;
-    case BinaryOp::kSubtract: overflow = __builtin_sub_overflow(a, b, &result); break;
-    case BinaryOp::kMultiply: overflow = __builtin_mul_overflow(a, b, &result); break;
+    case BinaryOp::kAdd:
+      overflow = __builtin_add_overflow(a, b, &result);
+      break;
+    case BinaryOp::kSubtract:
+      overflow = __builtin_sub_overflow(a, b, &result);
+      break;
+    case BinaryOp::kMultiply:
+      overflow = __builtin_mul_overflow(a, b, &result);
+      break;
     case BinaryOp::kDivide:
       if (b == 0) Fail("division by zero");
       return static_cast<double>(a) / static_cast<double>(b);
-    case BinaryOp::kFloorDivide: return FloorDivide(a, b);
-    case BinaryOp::kModulo: return b == -1 ? int64_t{0} : a - FloorDivide(a, b) * b;
+    case BinaryOp::kFloorDivide:
+      return FloorDivide(a, b);
+    case BinaryOp::kModulo:
+      return b == -1 ? int64_t{0} : a - FloorDivide(a, b) * b;
     case BinaryOp::kPower:
       if (b < 0) {
         if (a == 0) Fail("0 cannot be raised to a negative power");
@@ -65,13 +73,18 @@ Value IntegerArithmetic(BinaryOp op, int64_t a, int64_t b) {
 
 Value FloatArithmetic(BinaryOp op, double a, double b) {
   switch (op) {
-    case BinaryOp::kAdd: return a + b;
-    case BinaryOp::kSubtract: return a - b;
-    case BinaryOp::kMultiply: return a * b;
-    case BinaryOp::kPower: return std::pow(a, b);
+    case BinaryOp::kAdd:
+      return a + b;
+    case BinaryOp::kSubtract:
+      return a - b;
+    case BinaryOp::kMultiply:
+      return a * b;
+    case BinaryOp::kPower:
+      return std::pow(a, b);
     case BinaryOp::kDivide:
     case BinaryOp::kFloorDivide:
-    case BinaryOp::kModulo: break;
+    case BinaryOp::kModulo:
+      break;
   }
   if (b == 0) Fail("float division or modulo by zero");
   if (op == BinaryOp::kDivide) return a / b;
@@ -122,7 +135,7 @@ std::vector<int64_t> SliceIndices(int64_t length, const Value& start, const Valu
   const int64_t end = place(stop, by > 0 ? high : low);
   std::vector<int64_t> indices;
   if (by > 0)
-    for (int64_t i = begin; i < end; i = by > end - i ? end : i + by) indices.push_back(i);
+    for (int64_t i = begin; i<end; i = by> end - i ? end : i + by) indices.push_back(i);
   else
     for (int64_t i = begin; i > end; i = by < end - i ? end : i + by) indices.push_back(i);
   return indices;
@@ -153,16 +166,23 @@ const std::string& RequireString(const Value& value, std::string_view what) {
 bool Truthy(const Value& value) {
   switch (value.kind()) {
     case Value::Kind::kUndefined:
-    case Value::Kind::kNone: return false;
-    case Value::Kind::kBool: return value.boolean();
-    case Value::Kind::kInt: return value.integer() != 0;
-    case Value::Kind::kDouble: return value.number() != 0;
-    case Value::Kind::kString: return !value.string().empty();
+    case Value::Kind::kNone:
+      return false;
+    case Value::Kind::kBool:
+      return value.boolean();
+    case Value::Kind::kInt:
+      return value.integer() != 0;
+    case Value::Kind::kDouble:
+      return value.number() != 0;
+    case Value::Kind::kString:
+      return !value.string().empty();
     case Value::Kind::kList:
       return value.list().flavor() == List::Flavor::kIterator || !value.list().items().empty();
-    case Value::Kind::kDict: return value.dict().size() > 0;
+    case Value::Kind::kDict:
+      return value.dict().size() > 0;
     case Value::Kind::kNamespace:
-    case Value::Kind::kCallable: return true;
+    case Value::Kind::kCallable:
+      return true;
   }
   return false;
 }
@@ -175,8 +195,10 @@ bool Equals(Evaluator& evaluator, const Value& a, const Value& b) {
   }
   if (a.kind() != b.kind()) return false;
   switch (a.kind()) {
-    case Value::Kind::kUndefined: return true;
-    case Value::Kind::kString: return a.string() == b.string();
+    case Value::Kind::kUndefined:
+      return true;
+    case Value::Kind::kString:
+      return a.string() == b.string();
     case Value::Kind::kList: {
       if (!IsSequence(a) || !IsSequence(b)) return a.SameAs(b);
       const auto& left = a.list().items();
@@ -193,7 +215,8 @@ bool Equals(Evaluator& evaluator, const Value& a, const Value& b) {
       }
       return true;
     }
-    default: return a.SameAs(b);
+    default:
+      return a.SameAs(b);
   }
 }
 
@@ -212,22 +235,29 @@ int Order(Evaluator& evaluator, const Value& a, const Value& b) {
       if (!Equals(evaluator, left[i], right[i])) return Order(evaluator, left[i], right[i]);
     return three_way(left.size(), right.size());
   }
-  Fail("'" + std::string(a.TypeName()) + "' and '" + std::string(b.TypeName()) +
-       "' have no order");
+  Fail("'" + std::string(a.TypeName()) + "' and '" + std::string(b.TypeName()) + "' have no order");
 }
 
 bool Compare(Evaluator& evaluator, CompareOp op, const Value& a, const Value& b) {
   const bool nan = a.is_number() && b.is_number() && std::isnan(a.number() + b.number()) &&
                    (std::isnan(a.number()) || std::isnan(b.number()));
   switch (op) {
-    case CompareOp::kEqual: return Equals(evaluator, a, b);
-    case CompareOp::kNotEqual: return !Equals(evaluator, a, b);
-    case CompareOp::kLess: return !nan && Order(evaluator, a, b) < 0;
-    case CompareOp::kLessEqual: return !nan && Order(evaluator, a, b) <= 0;
-    case CompareOp::kGreater: return !nan && Order(evaluator, a, b) > 0;
-    case CompareOp::kGreaterEqual: return !nan && Order(evaluator, a, b) >= 0;
-    case CompareOp::kIn: return Contains(evaluator, b, a);
-    case CompareOp::kNotIn: return !Contains(evaluator, b, a);
+    case CompareOp::kEqual:
+      return Equals(evaluator, a, b);
+    case CompareOp::kNotEqual:
+      return !Equals(evaluator, a, b);
+    case CompareOp::kLess:
+      return !nan && Order(evaluator, a, b) < 0;
+    case CompareOp::kLessEqual:
+      return !nan && Order(evaluator, a, b) <= 0;
+    case CompareOp::kGreater:
+      return !nan && Order(evaluator, a, b) > 0;
+    case CompareOp::kGreaterEqual:
+      return !nan && Order(evaluator, a, b) >= 0;
+    case CompareOp::kIn:
+      return Contains(evaluator, b, a);
+    case CompareOp::kNotIn:
+      return !Contains(evaluator, b, a);
   }
   return false;
 }
@@ -285,14 +315,18 @@ Value Negate(const Value& value) {
 
 int64_t Length(const Value& value) {
   switch (value.kind()) {
-    case Value::Kind::kUndefined: return 0;
-    case Value::Kind::kString: return static_cast<int64_t>(utf8::Length(value.string()));
-    case Value::Kind::kDict: return static_cast<int64_t>(value.dict().size());
+    case Value::Kind::kUndefined:
+      return 0;
+    case Value::Kind::kString:
+      return static_cast<int64_t>(utf8::Length(value.string()));
+    case Value::Kind::kDict:
+      return static_cast<int64_t>(value.dict().size());
     case Value::Kind::kList:
       if (value.list().flavor() != List::Flavor::kIterator)
         return static_cast<int64_t>(value.list().items().size());
       break;
-    default: break;
+    default:
+      break;
   }
   Fail("object of type '" + std::string(value.TypeName()) + "' has no length");
 }
@@ -315,8 +349,8 @@ Value Slice(Evaluator& evaluator, const Value& object, const Value& start, const
       result.push_back(items[static_cast<size_t>(i)]);
     return evaluator.List(std::move(result), object.list().flavor());
   }
-  return Undefined{std::make_shared<const std::string>(
-      "'" + std::string(object.TypeName()) + " object' cannot be sliced")};
+  return Undefined{std::make_shared<const std::string>("'" + std::string(object.TypeName()) +
+                                                       " object' cannot be sliced")};
 }
 
 }  // namespace quern::jinja

@@ -10,17 +10,26 @@ namespace {
 
 std::string Describe(const Token& token) {
   switch (token.kind) {
-    case Token::Kind::kText: return "text";
-    case Token::Kind::kVariableBegin: return "'{{'";
-    case Token::Kind::kVariableEnd: return "'}}'";
-    case Token::Kind::kBlockBegin: return "'{%'";
-    case Token::Kind::kBlockEnd: return "'%}'";
-    case Token::Kind::kString: return "a string";
-    case Token::Kind::kFloat: return "a number";
-    case Token::Kind::kEnd: return "the end of the template";
+    case Token::Kind::kText:
+      return "text";
+    case Token::Kind::kVariableBegin:
+      return "'{{'";
+    case Token::Kind::kVariableEnd:
+      return "'}}'";
+    case Token::Kind::kBlockBegin:
+      return "'{%'";
+    case Token::Kind::kBlockEnd:
+      return "'%}'";
+    case Token::Kind::kString:
+      return "a string";
+    case Token::Kind::kFloat:
+      return "a number";
+    case Token::Kind::kEnd:
+      return "the end of the template";
     case Token::Kind::kName:
     case Token::Kind::kInteger:
-    case Token::Kind::kOperator: return "'" + token.text.substr(0, 64) + "'";
+    case Token::Kind::kOperator:
+      return "'" + token.text.substr(0, 64) + "'";
   }
   return "?";
 }
@@ -111,11 +120,16 @@ Body Parser::ParseBodyThrough(std::string_view end) {
 void Parser::ParseStatement(Body& body) {
   using Parse = Statement (Parser::*)(int line);
   static constexpr std::pair<std::string_view, Parse> kStatements[] = {
-      {"if", &Parser::ParseIf},           {"for", &Parser::ParseFor},
-      {"set", &Parser::ParseSet},         {"macro", &Parser::ParseMacro},
-      {"call", &Parser::ParseCall},       {"filter", &Parser::ParseFilterBlock},
-      {"with", &Parser::ParseWith},       {"generation", &Parser::ParseGeneration},
-      {"break", &Parser::ParseLoopControl}, {"continue", &Parser::ParseLoopControl}};
+      {"if", &Parser::ParseIf},
+      {"for", &Parser::ParseFor},
+      {"set", &Parser::ParseSet},
+      {"macro", &Parser::ParseMacro},
+      {"call", &Parser::ParseCall},
+      {"filter", &Parser::ParseFilterBlock},
+      {"with", &Parser::ParseWith},
+      {"generation", &Parser::ParseGeneration},
+      {"break", &Parser::ParseLoopControl},
+      {"continue", &Parser::ParseLoopControl}};
   if (Current().kind != Token::Kind::kName) Unexpected("a statement");
   const int line = Current().line;
   for (const auto& [name, parse] : kStatements)
@@ -124,7 +138,7 @@ void Parser::ParseStatement(Body& body) {
       body.push_back((this->*parse)(line));
       return;
     }
-  static constexpr std::string_view kLeftOut[] = {"include", "import", "from", "extends",
+  static constexpr std::string_view kLeftOut[] = {"include", "import", "from",       "extends",
                                                   "block",   "do",     "autoescape", "trans"};
   for (const std::string_view name : kLeftOut)
     if (AtName(name))
@@ -286,8 +300,8 @@ Target Parser::ParseTargetPart() {
     return inner;
   }
   Target target;
-  static constexpr std::string_view kConstants[] = {"true", "True",  "false", "False",
-                                                    "none", "None"};
+  static constexpr std::string_view kConstants[] = {"true",  "True", "false",
+                                                    "False", "none", "None"};
   if (std::find(std::begin(kConstants), std::end(kConstants), Current().text) !=
       std::end(kConstants))
     Unexpected("a name to assign to");

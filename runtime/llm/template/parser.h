@@ -83,11 +83,11 @@ class Parser {
 
   std::vector<Token> tokens_;
   size_t position_ = 0;
-  int depth_ = 0;        // of recursion
+  int depth_ = 0;  // of recursion
   // Filters and tests that are unknown, with their lines. Inside of conditions they may stay
   // unreached, and are errors only when they are not.
   std::vector<std::pair<std::string, int>> unknown_;
-  int loops_ = 0;        // `for` bodies around, for break and continue
+  int loops_ = 0;                     // `for` bodies around, for break and continue
   MacroDefinition* macro_ = nullptr;  // whose body is being read
 
   friend class Nesting;

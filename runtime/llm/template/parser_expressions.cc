@@ -17,8 +17,8 @@ int Depth(const std::vector<ExprPtr>& exprs) {
   return depth;
 }
 int Depth(const CallArguments& arguments) {
-  int depth = std::max({Depth(arguments.positional), Depth(arguments.star),
-                        Depth(arguments.double_star)});
+  int depth =
+      std::max({Depth(arguments.positional), Depth(arguments.star), Depth(arguments.double_star)});
   for (const auto& named : arguments.named) depth = std::max(depth, Depth(named.second));
   return depth;
 }
@@ -27,8 +27,7 @@ int Below(const NameExpr&) { return 0; }
 int Below(const ListExpr& node) { return Depth(node.items); }
 int Below(const DictExpr& node) {
   int depth = 0;
-  for (const auto& [key, value] : node.entries)
-    depth = std::max({depth, Depth(key), Depth(value)});
+  for (const auto& [key, value] : node.entries) depth = std::max({depth, Depth(key), Depth(value)});
   return depth;
 }
 int Below(const AttributeExpr& node) { return Depth(node.object); }
@@ -58,8 +57,8 @@ struct Operator {
   Op op;
 };
 constexpr Operator<CompareOp> kCompareOps[] = {
-    {"==", CompareOp::kEqual},   {"!=", CompareOp::kNotEqual}, {"<", CompareOp::kLess},
-    {"<=", CompareOp::kLessEqual}, {">", CompareOp::kGreater}, {">=", CompareOp::kGreaterEqual}};
+    {"==", CompareOp::kEqual},     {"!=", CompareOp::kNotEqual}, {"<", CompareOp::kLess},
+    {"<=", CompareOp::kLessEqual}, {">", CompareOp::kGreater},   {">=", CompareOp::kGreaterEqual}};
 constexpr Operator<BinaryOp> kSumOps[] = {{"+", BinaryOp::kAdd}, {"-", BinaryOp::kSubtract}};
 constexpr Operator<BinaryOp> kProductOps[] = {{"*", BinaryOp::kMultiply},
                                               {"/", BinaryOp::kDivide},
@@ -93,8 +92,7 @@ ExprPtr Parser::ParseExpression() {
     ++position_;
     ExprPtr condition = ParseOr();
     ExprPtr otherwise = SkipName("else") ? ParseExpression() : nullptr;
-    expr = Make(line,
-                ConditionalExpr{std::move(condition), std::move(expr), std::move(otherwise)});
+    expr = Make(line, ConditionalExpr{std::move(condition), std::move(expr), std::move(otherwise)});
     unknown_.resize(unknown);
   }
   return expr;
@@ -222,7 +220,8 @@ ExprPtr Parser::ParseUnary(bool with_filter) {
 ExprPtr Parser::ParsePrimary() {
   const Token& token = Current();
   switch (token.kind) {
-    case Token::Kind::kName: return ParseNamePrimary();
+    case Token::Kind::kName:
+      return ParseNamePrimary();
     case Token::Kind::kString: {
       std::string text;
       for (; Current().kind == Token::Kind::kString; ++position_) text += Current().text;
@@ -234,7 +233,8 @@ ExprPtr Parser::ParsePrimary() {
     case Token::Kind::kFloat:
       ++position_;
       return Make(token.line, LiteralExpr{Value(token.number)});
-    default: break;
+    default:
+      break;
   }
   if (AtOperator("[")) return ParseList();
   if (AtOperator("{")) return ParseDict();
@@ -338,8 +338,8 @@ ExprPtr Parser::ParseSubscript(ExprPtr object) {
   ExprPtr step;
   if (Skip(":") && !at_part_end()) step = ParseExpression();
   Expect("]");
-  return Make(line, SliceExpr{std::move(object), std::move(first), std::move(stop),
-                              std::move(step)});
+  return Make(line,
+              SliceExpr{std::move(object), std::move(first), std::move(stop), std::move(step)});
 }
 
 std::string Parser::ParseDottedName() {
@@ -354,8 +354,7 @@ ExprPtr Parser::ParseFilter(ExprPtr object) {
   const FilterEntry* filter = FindFilter(name);
   if (!filter) unknown_.emplace_back("the filter '" + name + "'", line);
   CallArguments arguments = AtOperator("(") ? ParseArguments() : CallArguments{};
-  return Make(line,
-              FilterExpr{std::move(object), std::move(name), filter, std::move(arguments)});
+  return Make(line, FilterExpr{std::move(object), std::move(name), filter, std::move(arguments)});
 }
 
 ExprPtr Parser::ParseTest(ExprPtr object) {
@@ -399,8 +398,8 @@ CallArguments Parser::ParseArguments() {
     } else if (Skip("**")) {
       check(!arguments.double_star);
       arguments.double_star = ParseExpression();
-    } else if (Current().kind == Token::Kind::kName &&
-               Next().kind == Token::Kind::kOperator && Next().text == "=") {
+    } else if (Current().kind == Token::Kind::kName && Next().kind == Token::Kind::kOperator &&
+               Next().text == "=") {
       check(!arguments.double_star);
       std::string name = Current().text;
       position_ += 2;

@@ -119,8 +119,8 @@ std::vector<std::string> SplitBySeparator(std::string_view text, std::string_vie
 
 bool IsSpace(char32_t c) {
   return (c >= '\t' && c <= '\r') || (c >= 0x1C && c <= 0x20) || c == 0x85 || c == 0xA0 ||
-         c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 ||
-         c == 0x202F || c == 0x205F || c == 0x3000;
+         c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F ||
+         c == 0x205F || c == 0x3000;
 }
 
 std::string Upper(std::string_view text) {
@@ -190,9 +190,8 @@ std::string Strip(std::string_view text, const std::string* characters, Side sid
 
 std::vector<std::string> Split(std::string_view text, const std::string* separator, int64_t limit,
                                bool from_right) {
-  std::vector<std::string> parts =
-      separator ? SplitBySeparator(text, *separator, limit, from_right)
-                : SplitBySpace(utf8::Decode(text), limit, from_right);
+  std::vector<std::string> parts = separator ? SplitBySeparator(text, *separator, limit, from_right)
+                                             : SplitBySpace(utf8::Decode(text), limit, from_right);
   if (from_right) std::reverse(parts.begin(), parts.end());
   return parts;
 }

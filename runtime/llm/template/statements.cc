@@ -40,8 +40,7 @@ std::string Evaluator::Run(const Ast& ast) {
   scope_ = Inside(nullptr);
   Execute(ast.body);
   if (output.size() > limits_.max_output_bytes)
-    Fail("the rendered text is longer than " + std::to_string(limits_.max_output_bytes) +
-         " bytes");
+    Fail("the rendered text is longer than " + std::to_string(limits_.max_output_bytes) + " bytes");
   return output;
 }
 
@@ -63,8 +62,7 @@ Evaluator::Flow Evaluator::Execute(const Body& body) {
 
 void Evaluator::Write(std::string_view text) {
   if (out_->size() + text.size() > limits_.max_output_bytes)
-    Fail("the rendered text is longer than " + std::to_string(limits_.max_output_bytes) +
-         " bytes");
+    Fail("the rendered text is longer than " + std::to_string(limits_.max_output_bytes) + " bytes");
   out_->append(text);
 }
 
@@ -153,18 +151,16 @@ Value Evaluator::MakeLoop(std::shared_ptr<const std::vector<Value>> items,
                      return arguments.positional[*index % arguments.positional.size()];
                    }}));
     if (name == "changed")
-      return Value(std::make_shared<const Callable>(
-          Callable{"changed", [changed](Evaluator& evaluator, Arguments& arguments) {
-                     const std::vector<Value>& now = arguments.positional;
-                     const bool same =
-                         changed->has_value() &&
-                         std::equal(now.begin(), now.end(), (*changed)->begin(),
-                                    (*changed)->end(), [&](const Value& a, const Value& b) {
-                                      return Equals(evaluator, a, b);
-                                    });
-                     *changed = now;
-                     return Value(!same);
-                   }}));
+      return Value(std::make_shared<const Callable>(Callable{
+          "changed", [changed](Evaluator& evaluator, Arguments& arguments) {
+            const std::vector<Value>& now = arguments.positional;
+            const bool same =
+                changed->has_value() &&
+                std::equal(now.begin(), now.end(), (*changed)->begin(), (*changed)->end(),
+                           [&](const Value& a, const Value& b) { return Equals(evaluator, a, b); });
+            *changed = now;
+            return Value(!same);
+          }}));
     return std::nullopt;
   };
   return loop;
@@ -303,8 +299,7 @@ void Evaluator::BindParameters(const MacroDefinition& macro, Arguments& argument
     for (const auto& [name, value] : arguments.named) rest->Set(Value(name), value);
     variables["kwargs"] = Value(std::move(rest));
   } else if (!arguments.named.empty()) {
-    Fail("macro '" + macro.name + "' takes no keyword argument '" + arguments.named[0].first +
-         "'");
+    Fail("macro '" + macro.name + "' takes no keyword argument '" + arguments.named[0].first + "'");
   }
   std::vector<Value> extra;
   for (size_t i = count; i < arguments.positional.size(); ++i)

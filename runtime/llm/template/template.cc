@@ -16,16 +16,15 @@ namespace {
 Status ToStatus(const TemplateError& error) {
   // What the template itself says needs no place in it.
   if (error.code == StatusCode::kUsage || error.line == 0) return {error.code, error.message};
-  return {error.code,
-          "chat template, line " + std::to_string(error.line) + ": " + error.message};
+  return {error.code, "chat template, line " + std::to_string(error.line) + ": " + error.message};
 }
 
 }  // namespace
 
 Result<Template> Template::Parse(std::string_view source) try {
   if (source.size() > kMaxSourceBytes)
-    return Malformed("the chat template has " + std::to_string(source.size()) +
-                     " bytes, at most " + std::to_string(kMaxSourceBytes) + " are allowed");
+    return Malformed("the chat template has " + std::to_string(source.size()) + " bytes, at most " +
+                     std::to_string(kMaxSourceBytes) + " are allowed");
   if (!utf8::IsValid(source)) return Malformed("the chat template is not valid UTF-8");
   return Template(std::make_shared<const Ast>(Parser(Lex(source)).ParseTemplate()));
 } catch (const TemplateError& error) {

@@ -25,8 +25,10 @@ bool IsPrintable(char32_t c) {
     case UTF8PROC_CATEGORY_CN:
     case UTF8PROC_CATEGORY_ZL:
     case UTF8PROC_CATEGORY_ZP:
-    case UTF8PROC_CATEGORY_ZS: return false;
-    default: return true;
+    case UTF8PROC_CATEGORY_ZS:
+      return false;
+    default:
+      return true;
   }
 }
 
@@ -48,13 +50,19 @@ std::string Joined(const std::vector<Value>& items, const char* open, const char
 std::string ListRepr(const List& list) {
   const std::vector<Value>& items = list.items();
   switch (list.flavor()) {
-    case List::Flavor::kTuple: return Joined(items, "(", items.size() == 1 ? ",)" : ")");
-    case List::Flavor::kItems: return Joined(items, "dict_items([", "])");
-    case List::Flavor::kKeys: return Joined(items, "dict_keys([", "])");
-    case List::Flavor::kValues: return Joined(items, "dict_values([", "])");
-    case List::Flavor::kIterator: return "<generator>";
+    case List::Flavor::kTuple:
+      return Joined(items, "(", items.size() == 1 ? ",)" : ")");
+    case List::Flavor::kItems:
+      return Joined(items, "dict_items([", "])");
+    case List::Flavor::kKeys:
+      return Joined(items, "dict_keys([", "])");
+    case List::Flavor::kValues:
+      return Joined(items, "dict_values([", "])");
+    case List::Flavor::kIterator:
+      return "<generator>";
     case List::Flavor::kList:
-    case List::Flavor::kRange: break;
+    case List::Flavor::kRange:
+      break;
   }
   return Joined(items, "[", "]");
 }
@@ -75,16 +83,29 @@ class JsonWriter {
 
   void Write(const Value& value) {
     switch (value.kind()) {
-      case Value::Kind::kNone: out_ += "null"; return;
-      case Value::Kind::kBool: out_ += value.boolean() ? "true" : "false"; return;
-      case Value::Kind::kInt: out_ += std::to_string(value.integer()); return;
-      case Value::Kind::kDouble: out_ += Number(value.number()); return;
-      case Value::Kind::kString: WriteString(value.string()); return;
-      case Value::Kind::kDict: WriteDict(value.dict()); return;
+      case Value::Kind::kNone:
+        out_ += "null";
+        return;
+      case Value::Kind::kBool:
+        out_ += value.boolean() ? "true" : "false";
+        return;
+      case Value::Kind::kInt:
+        out_ += std::to_string(value.integer());
+        return;
+      case Value::Kind::kDouble:
+        out_ += Number(value.number());
+        return;
+      case Value::Kind::kString:
+        WriteString(value.string());
+        return;
+      case Value::Kind::kDict:
+        WriteDict(value.dict());
+        return;
       case Value::Kind::kList:
         if (value.list().flavor() <= List::Flavor::kTuple) return WriteList(value.list());
         break;
-      default: break;
+      default:
+        break;
     }
     Fail("a value of type " + std::string(value.TypeName()) + " cannot be written as JSON");
   }
@@ -147,12 +168,18 @@ class JsonWriter {
 
   static std::string KeyText(const Value& key) {
     switch (key.kind()) {
-      case Value::Kind::kString: return key.string();
-      case Value::Kind::kNone: return "null";
-      case Value::Kind::kBool: return key.boolean() ? "true" : "false";
-      case Value::Kind::kInt: return std::to_string(key.integer());
-      case Value::Kind::kDouble: return Number(key.number());
-      default: Fail("JSON keys are strings, not " + std::string(key.TypeName()));
+      case Value::Kind::kString:
+        return key.string();
+      case Value::Kind::kNone:
+        return "null";
+      case Value::Kind::kBool:
+        return key.boolean() ? "true" : "false";
+      case Value::Kind::kInt:
+        return std::to_string(key.integer());
+      case Value::Kind::kDouble:
+        return Number(key.number());
+      default:
+        Fail("JSON keys are strings, not " + std::string(key.TypeName()));
     }
   }
 
@@ -168,14 +195,29 @@ class JsonWriter {
 
   void WriteCharacter(char32_t c) {
     switch (c) {
-      case '"': out_ += "\\\""; return;
-      case '\\': out_ += "\\\\"; return;
-      case '\n': out_ += "\\n"; return;
-      case '\r': out_ += "\\r"; return;
-      case '\t': out_ += "\\t"; return;
-      case '\f': out_ += "\\f"; return;
-      case '\b': out_ += "\\b"; return;
-      default: break;
+      case '"':
+        out_ += "\\\"";
+        return;
+      case '\\':
+        out_ += "\\\\";
+        return;
+      case '\n':
+        out_ += "\\n";
+        return;
+      case '\r':
+        out_ += "\\r";
+        return;
+      case '\t':
+        out_ += "\\t";
+        return;
+      case '\f':
+        out_ += "\\f";
+        return;
+      case '\b':
+        out_ += "\\b";
+        return;
+      default:
+        break;
     }
     if (c >= 0x20 && (c < 0x7F || !style_.ensure_ascii)) {
       utf8::Append(out_, c);
@@ -198,8 +240,8 @@ std::string FloatRepr(double value) {
   if (std::isnan(value)) return "nan";
   if (std::isinf(value)) return value > 0 ? "inf" : "-inf";
   char buffer[64];
-  const auto written =
-      std::to_chars(buffer, buffer + sizeof(buffer), std::abs(value), std::chars_format::scientific);
+  const auto written = std::to_chars(buffer, buffer + sizeof(buffer), std::abs(value),
+                                     std::chars_format::scientific);
   const std::string_view text(buffer, static_cast<size_t>(written.ptr - buffer));
   const size_t e = text.find('e');
   std::string digits(text.substr(0, e));
@@ -223,8 +265,8 @@ std::string FloatRepr(double value) {
 }
 
 std::string StringRepr(std::string_view text) {
-  const bool single = text.find('\'') == std::string_view::npos ||
-                      text.find('"') != std::string_view::npos;
+  const bool single =
+      text.find('\'') == std::string_view::npos || text.find('"') != std::string_view::npos;
   const char quote = single ? '\'' : '"';
   std::string out(1, quote);
   while (!text.empty()) {
@@ -255,16 +297,26 @@ std::string StringRepr(std::string_view text) {
 
 std::string Repr(const Value& value) {
   switch (value.kind()) {
-    case Value::Kind::kUndefined: return "Undefined";
-    case Value::Kind::kNone: return "None";
-    case Value::Kind::kBool: return value.boolean() ? "True" : "False";
-    case Value::Kind::kInt: return std::to_string(value.integer());
-    case Value::Kind::kDouble: return FloatRepr(value.number());
-    case Value::Kind::kString: return StringRepr(value.string());
-    case Value::Kind::kList: return ListRepr(value.list());
-    case Value::Kind::kDict: return DictRepr(value.dict());
-    case Value::Kind::kNamespace: return "<Namespace>";
-    case Value::Kind::kCallable: return "<function " + value.callable().name + ">";
+    case Value::Kind::kUndefined:
+      return "Undefined";
+    case Value::Kind::kNone:
+      return "None";
+    case Value::Kind::kBool:
+      return value.boolean() ? "True" : "False";
+    case Value::Kind::kInt:
+      return std::to_string(value.integer());
+    case Value::Kind::kDouble:
+      return FloatRepr(value.number());
+    case Value::Kind::kString:
+      return StringRepr(value.string());
+    case Value::Kind::kList:
+      return ListRepr(value.list());
+    case Value::Kind::kDict:
+      return DictRepr(value.dict());
+    case Value::Kind::kNamespace:
+      return "<Namespace>";
+    case Value::Kind::kCallable:
+      return "<function " + value.callable().name + ">";
   }
   return {};
 }

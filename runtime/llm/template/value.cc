@@ -11,11 +11,15 @@ namespace {
 /// for what cannot be a key.
 std::optional<std::string> CanonicalKey(const Value& key) {
   switch (key.kind()) {
-    case Value::Kind::kString: return "s" + key.string();
-    case Value::Kind::kNone: return "n";
-    case Value::Kind::kUndefined: return "u";
+    case Value::Kind::kString:
+      return "s" + key.string();
+    case Value::Kind::kNone:
+      return "n";
+    case Value::Kind::kUndefined:
+      return "u";
     case Value::Kind::kBool:
-    case Value::Kind::kInt: return "i" + std::to_string(key.integer());
+    case Value::Kind::kInt:
+      return "i" + std::to_string(key.integer());
     case Value::Kind::kDouble: {
       const double number = key.number();
       if (number == std::floor(number) && std::abs(number) < 0x1p63)
@@ -32,7 +36,8 @@ std::optional<std::string> CanonicalKey(const Value& key) {
       }
       return joined;
     }
-    default: return std::nullopt;
+    default:
+      return std::nullopt;
   }
 }
 
@@ -68,26 +73,42 @@ uint64_t Value::weight() const {
 
 std::string_view Value::TypeName() const {
   switch (kind()) {
-    case Kind::kUndefined: return "Undefined";
-    case Kind::kNone: return "NoneType";
-    case Kind::kBool: return "bool";
-    case Kind::kInt: return "int";
-    case Kind::kDouble: return "float";
-    case Kind::kString: return "str";
+    case Kind::kUndefined:
+      return "Undefined";
+    case Kind::kNone:
+      return "NoneType";
+    case Kind::kBool:
+      return "bool";
+    case Kind::kInt:
+      return "int";
+    case Kind::kDouble:
+      return "float";
+    case Kind::kString:
+      return "str";
     case Kind::kList:
       switch (list().flavor()) {
-        case List::Flavor::kList: return "list";
-        case List::Flavor::kTuple: return "tuple";
-        case List::Flavor::kIterator: return "generator";
-        case List::Flavor::kRange: return "range";
-        case List::Flavor::kItems: return "dict_items";
-        case List::Flavor::kKeys: return "dict_keys";
-        case List::Flavor::kValues: return "dict_values";
+        case List::Flavor::kList:
+          return "list";
+        case List::Flavor::kTuple:
+          return "tuple";
+        case List::Flavor::kIterator:
+          return "generator";
+        case List::Flavor::kRange:
+          return "range";
+        case List::Flavor::kItems:
+          return "dict_items";
+        case List::Flavor::kKeys:
+          return "dict_keys";
+        case List::Flavor::kValues:
+          return "dict_values";
       }
       return "list";
-    case Kind::kDict: return "dict";
-    case Kind::kNamespace: return "Namespace";
-    case Kind::kCallable: return "function";
+    case Kind::kDict:
+      return "dict";
+    case Kind::kNamespace:
+      return "Namespace";
+    case Kind::kCallable:
+      return "function";
   }
   return "?";
 }
@@ -95,17 +116,27 @@ std::string_view Value::TypeName() const {
 bool Value::SameAs(const Value& other) const {
   if (kind() != other.kind()) return false;
   switch (kind()) {
-    case Kind::kUndefined: return false;
-    case Kind::kNone: return true;
-    case Kind::kBool: return boolean() == other.boolean();
-    case Kind::kInt: return integer() == other.integer();
-    case Kind::kDouble: return number() == other.number();
+    case Kind::kUndefined:
+      return false;
+    case Kind::kNone:
+      return true;
+    case Kind::kBool:
+      return boolean() == other.boolean();
+    case Kind::kInt:
+      return integer() == other.integer();
+    case Kind::kDouble:
+      return number() == other.number();
     // Python shares equal short strings often enough that templates rely on it.
-    case Kind::kString: return string() == other.string();
-    case Kind::kList: return &list() == &other.list();
-    case Kind::kDict: return &dict() == &other.dict();
-    case Kind::kNamespace: return &ns() == &other.ns();
-    case Kind::kCallable: return &callable() == &other.callable();
+    case Kind::kString:
+      return string() == other.string();
+    case Kind::kList:
+      return &list() == &other.list();
+    case Kind::kDict:
+      return &dict() == &other.dict();
+    case Kind::kNamespace:
+      return &ns() == &other.ns();
+    case Kind::kCallable:
+      return &callable() == &other.callable();
   }
   return false;
 }

@@ -35,22 +35,32 @@ struct None {};
 class Value {
  public:
   enum class Kind {
-    kUndefined, kNone, kBool, kInt, kDouble, kString, kList, kDict, kNamespace, kCallable
+    kUndefined,
+    kNone,
+    kBool,
+    kInt,
+    kDouble,
+    kString,
+    kList,
+    kDict,
+    kNamespace,
+    kCallable
   };
 
   Value() : data_(None{}) {}
-  Value(Undefined undefined) : data_(std::move(undefined)) {}  // NOLINT: implicit on purpose
-  Value(None) : data_(None{}) {}                               // NOLINT
-  Value(bool value) : data_(value) {}                          // NOLINT
-  Value(int value) : data_(int64_t{value}) {}                  // NOLINT
-  Value(int64_t value) : data_(value) {}                       // NOLINT
-  Value(double value) : data_(value) {}                        // NOLINT
-  Value(std::string value);                                    // NOLINT
-  Value(std::string_view value);                               // NOLINT
-  Value(const char* value);                                    // NOLINT
-  Value(std::shared_ptr<List> value) : data_(std::move(value)) {}            // NOLINT
-  Value(std::shared_ptr<const Dict> value) : data_(std::move(value)) {}      // NOLINT
-  Value(std::shared_ptr<Dict> value) : data_(std::shared_ptr<const Dict>(std::move(value))) {}  // NOLINT
+  Value(Undefined undefined) : data_(std::move(undefined)) {}      // NOLINT: implicit on purpose
+  Value(None) : data_(None{}) {}                                   // NOLINT
+  Value(bool value) : data_(value) {}                              // NOLINT
+  Value(int value) : data_(int64_t{value}) {}                      // NOLINT
+  Value(int64_t value) : data_(value) {}                           // NOLINT
+  Value(double value) : data_(value) {}                            // NOLINT
+  Value(std::string value);                                        // NOLINT
+  Value(std::string_view value);                                   // NOLINT
+  Value(const char* value);                                        // NOLINT
+  Value(std::shared_ptr<List> value) : data_(std::move(value)) {}  // NOLINT
+  Value(std::shared_ptr<const Dict> value) : data_(std::move(value)) {}  // NOLINT
+  Value(std::shared_ptr<Dict> value)
+      : data_(std::shared_ptr<const Dict>(std::move(value))) {}              // NOLINT
   Value(std::shared_ptr<Namespace> value) : data_(std::move(value)) {}       // NOLINT
   Value(std::shared_ptr<const Callable> value) : data_(std::move(value)) {}  // NOLINT
 

@@ -132,8 +132,8 @@ TEST(Sampler, BrokenLogitsAreErrors) {
 
 TEST(Sampler, ExtremeLogitsAreFine) {
   constexpr float kMax = std::numeric_limits<float>::max();
-  Sampler sampler = Make({.repeat_penalty = 100, .top_p = 0.9f, .min_p = 0.1f,
-                          .temperature = 1e-30f});
+  Sampler sampler =
+      Make({.repeat_penalty = 100, .top_p = 0.9f, .min_p = 0.1f, .temperature = 1e-30f});
   sampler.Accept(1);
   EXPECT_EQ(SampleOne(sampler, {-kMax, -kMax, kMax}), 2);
   EXPECT_GE(SampleOne(sampler, {-kMax, -kMax}), 0);

@@ -30,10 +30,11 @@ testing::AssertionResult Agrees(const std::string& source, const Value& context,
   }
   const std::string text = expected["text"];
   if (!rendered.ok())
-    return testing::AssertionFailure()
-           << "refused with <" << rendered.status().message() << ">, Python rendered <" << text << ">";
+    return testing::AssertionFailure() << "refused with <" << rendered.status().message()
+                                       << ">, Python rendered <" << text << ">";
   if (*rendered != text)
-    return testing::AssertionFailure() << "rendered\n<" << *rendered << ">\nPython\n<" << text << ">";
+    return testing::AssertionFailure()
+           << "rendered\n<" << *rendered << ">\nPython\n<" << text << ">";
   return testing::AssertionSuccess();
 }
 

@@ -31,13 +31,18 @@ TEST(TemplateLimits, EndlessWorkEndsSoon) {
       // Output, steps, strings, values, recursion.
       "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}",
       "{% for i in range(100000) %}{{ text * 1000 }}{% endfor %}",
-      "{% set ns = namespace(s='x') %}{% for i in range(99) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
-      "{% set ns = namespace(s=[1]) %}{% for i in range(99) %}{% set ns.s = ns.s + ns.s %}{% endfor %}",
-      "{% set ns = namespace(s=[1]) %}{% for i in range(99) %}{% set ns.s = [ns.s, ns.s] %}{% endfor %}{{ ns.s }}",
+      "{% set ns = namespace(s='x') %}{% for i in range(99) %}{% set ns.s = ns.s ~ ns.s %}{% "
+      "endfor %}",
+      "{% set ns = namespace(s=[1]) %}{% for i in range(99) %}{% set ns.s = ns.s + ns.s %}{% "
+      "endfor %}",
+      "{% set ns = namespace(s=[1]) %}{% for i in range(99) %}{% set ns.s = [ns.s, ns.s] %}{% "
+      "endfor %}{{ ns.s }}",
       "{% set ns = namespace(s=1) %}{% for i in range(999) %}{% set ns.s = [ns.s] %}{% endfor %}",
-      "{% set ns = namespace(s=1) %}{% for i in range(999) %}{% set ns.s = {'k': ns.s} %}{% endfor %}",
+      "{% set ns = namespace(s=1) %}{% for i in range(999) %}{% set ns.s = {'k': ns.s} %}{% endfor "
+      "%}",
       "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
-      "{% macro a() %}{{ b() }}{{ b() }}{% endmacro %}{% macro b() %}{{ a() }}{{ a() }}{% endmacro %}{{ a() }}",
+      "{% macro a() %}{{ b() }}{{ b() }}{% endmacro %}{% macro b() %}{{ a() }}{{ a() }}{% endmacro "
+      "%}{{ a() }}",
       "{{ 'x' * 10000000000 }}",
       "{{ [1] * 10000000000 }}",
       "{{ 9223372036854775807 * 'ab' }}",
@@ -50,10 +55,13 @@ TEST(TemplateLimits, EndlessWorkEndsSoon) {
       "{% set a = 'a' * 1000000 %}{{ a | replace('a', a) | length }}",
       "{% set a = 'a' * 1000000 %}{{ a | replace('', a) | length }}",
       "{% set a = 'a' * 1000000 %}{{ range(100000) | join(a) | length }}",
-      "{{ range(100000) | map('string') | batch(1) | map('batch', 1) | list | length ~ range(99999) | list * 99999 }}",
-      "{% for i in range(99999) %}{% for j in range(99999) %}{% set x = text[::-1] %}{% endfor %}{% endfor %}",
+      "{{ range(100000) | map('string') | batch(1) | map('batch', 1) | list | length ~ "
+      "range(99999) | list * 99999 }}",
+      "{% for i in range(99999) %}{% for j in range(99999) %}{% set x = text[::-1] %}{% endfor "
+      "%}{% endfor %}",
       "{% for i in range(100000) %}{% set x = range(100000) | list %}{% endfor %}",
-      "{% for i in range(100000) %}{% set x = namespace() %}{% macro m() %}{% endmacro %}{{ x }}{% endfor %}",
+      "{% for i in range(100000) %}{% set x = namespace() %}{% macro m() %}{% endmacro %}{{ x }}{% "
+      "endfor %}",
   };
   for (const std::string_view bomb : bombs) {
     const auto start = std::chrono::steady_clock::now();
@@ -91,8 +99,8 @@ TEST(TemplateLimits, DeepSourceIsRefused) {
 TEST(TemplateLimits, LimitsNameThemselves) {
   EXPECT_EQ(Outcome("{{ text }}{{ text }}", {.max_output_bytes = 5}).message(),
             "chat template, line 1: the rendered text is longer than 5 bytes");
-  EXPECT_EQ(Outcome("{% for i in range(9) %}\n{{ i }}{% endfor %}", {.max_steps = 30}).message(),
-            "chat template, line 2: the template takes more than 30 steps");
+  EXPECT_EQ(Outcome("{% for i in range(9) %}\n{{ i }}{% endfor %}", {.max_steps = 60}).message(),
+            "chat template, line 2: the template takes more than 60 steps");
 }
 
 TEST(TemplateErrors, SayWhereAndWhat) {
@@ -102,8 +110,7 @@ TEST(TemplateErrors, SayWhereAndWhat) {
       {"{{ 'a' | shout }}", "chat template, line 1: the filter 'shout' is not supported"},
       {"\n{% include 'a' %}", "chat template, line 2: the statement 'include' is not supported"},
       {"{{ raise_exception('No system role') }}", "the chat template refuses: No system role"},
-      {"{{ 9223372036854775807 + 1 }}",
-       "chat template, line 1: an integer grows beyond 64 bits"},
+      {"{{ 9223372036854775807 + 1 }}", "chat template, line 1: an integer grows beyond 64 bits"},
   };
   for (const auto& [source, message] : cases) EXPECT_EQ(Outcome(source).message(), message);
   EXPECT_EQ(Outcome("{{ 'a' | shout }}").code(), StatusCode::kUnsupported);

@@ -28,7 +28,9 @@ TEST(TextStream, IllFormedBytesAreReplacedAtOnce) {
   TextStream stream = Make();
   EXPECT_EQ(stream.Push("\xFF"), "\uFFFD");
   EXPECT_EQ(stream.Push("\xE6"), "");
-  EXPECT_EQ(stream.Push("A"), "\uFFFD" "A");
+  EXPECT_EQ(stream.Push("A"),
+            "\uFFFD"
+            "A");
 }
 
 TEST(TextStream, StopsBeforeTheStopString) {

@@ -65,8 +65,7 @@ TEST_P(TokenizerGolden, AgreesWithTokenizers) {
   for (const Json& entry : cases) {
     const std::string given = entry.contains("hex") ? entry["hex"] : entry["text"];
     const std::string text = entry.contains("hex") ? FromHex(given) : given;
-    const auto ids =
-        tokenizer->Encode(text, {.add_special = false, .parse_special = true});
+    const auto ids = tokenizer->Encode(text, {.add_special = false, .parse_special = true});
     ASSERT_TRUE(ids.ok()) << ids.status().message();
     const auto expected = entry["ids"].get<std::vector<int32_t>>();
     EXPECT_EQ(*ids, expected) << entry;

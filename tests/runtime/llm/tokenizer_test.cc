@@ -33,8 +33,8 @@ std::string Letter(int byte) {
 TokenizerSpec SmallSpec() {
   TokenizerSpec spec;
   for (int byte = 0; byte < 256; ++byte) spec.tokens.push_back(Letter(byte));
-  for (const char* token : {"he", "ll", "hell", "hello", "\u0120h", "<end>", "<user>", "<gone>",
-                            "<end>>"})
+  for (const char* token :
+       {"he", "ll", "hell", "hello", "\u0120h", "<end>", "<user>", "<gone>", "<end>>"})
     spec.tokens.push_back(token);
   spec.types.assign(spec.tokens.size(), 1);
   spec.types[261] = spec.types[264] = 3;
@@ -98,8 +98,7 @@ TEST_F(TokenizerTest, PiecesAreNotMergedAcross) {
 }
 
 TEST_F(TokenizerTest, DecodeGivesTheTextBack) {
-  for (const std::string text :
-       {"hello world", "  \t\n\r\n x", "日本語 é 😀", "<gone>"}) {
+  for (const std::string text : {"hello world", "  \t\n\r\n x", "日本語 é 😀", "<gone>"}) {
     const Result<std::string> back = tokenizer_->Decode(Encode(text));
     ASSERT_TRUE(back.ok());
     EXPECT_EQ(*back, text);
@@ -114,9 +113,9 @@ TEST_F(TokenizerTest, SpecialTokensAreReadOnRequest) {
   EXPECT_EQ(Encode("hello<end>he", true), Ids({259, 261, 256}));
   EXPECT_EQ(Encode("<end>>", true), Ids({264}));  // the longest
   EXPECT_EQ(Encode("<end><end", true), Ids({261, '<', 'e', 'n', 'd'}));
-  EXPECT_EQ(Encode("<end>").size(), 5u);            // plain letters
+  EXPECT_EQ(Encode("<end>").size(), 5u);                // plain letters
   EXPECT_EQ(Encode("a<user>b"), Ids({'a', 262, 'b'}));  // user-defined: always
-  EXPECT_EQ(Encode("<gone>", true).size(), 6u);     // unused: never
+  EXPECT_EQ(Encode("<gone>", true).size(), 6u);         // unused: never
   EXPECT_EQ(*tokenizer_->Decode(Ids{259, 261}), "hello<end>");
   EXPECT_EQ(*tokenizer_->Decode(Ids{259, 261, 262}, {.skip_special = true}), "hello<user>");
 }

@@ -8,11 +8,11 @@ namespace {
 TEST(Utf8, MaximalSubpartsBecomeOneReplacement) {
   // Unicode 15, table 3-8, and Python's bytes.decode(errors="replace").
   const std::pair<std::string_view, std::string_view> cases[] = {
-      {"\xC0\xAF\xE0\x80\xBF\xF0\x81\x82\x41",
-       "\uFFFD\uFFFD\uFFFD\uFFFD\uFFFD\uFFFD\uFFFD\uFFFDA"},
-      {"\xED\xA0\x80\xED\xBF\xBF\xED\xAF\x41",
-       "\uFFFD\uFFFD\uFFFD\uFFFD\uFFFD\uFFFD\uFFFD\uFFFDA"},
-      {"\xF4\x91\x92\x93\xFF\x41\x80\xBF\x42", "\uFFFD\uFFFD\uFFFD\uFFFD\uFFFDA\uFFFD\uFFFD" "B"},
+      {"\xC0\xAF\xE0\x80\xBF\xF0\x81\x82\x41", "\uFFFD\uFFFD\uFFFD\uFFFD\uFFFD\uFFFD\uFFFD\uFFFDA"},
+      {"\xED\xA0\x80\xED\xBF\xBF\xED\xAF\x41", "\uFFFD\uFFFD\uFFFD\uFFFD\uFFFD\uFFFD\uFFFD\uFFFDA"},
+      {"\xF4\x91\x92\x93\xFF\x41\x80\xBF\x42",
+       "\uFFFD\uFFFD\uFFFD\uFFFD\uFFFDA\uFFFD\uFFFD"
+       "B"},
       {"\xE1\x80\xE2\xF0\x91\x92\xF1\xBF\x41", "\uFFFD\uFFFD\uFFFD\uFFFDA"},
       {"ok é 日 😀", "ok é 日 😀"},
       {"\xE2\x82", "\uFFFD"},
