@@ -18,13 +18,13 @@ class Generator {
         result_(result) {}
 
   Status Run() {
-    for (bool more = true; more;) {
-      QUERN_RETURN_IF_ERROR(Next(more));
-    }
+    Status status;
+    for (bool more = true; more && status.ok();) status = Next(more);
+    if (!status.ok() && status.code() != StatusCode::kCancelled) return status;
     if (result_.finish == Finish::kCaller) return {};
-    const std::string rest = stream_.Finish();
+    const std::string rest = stream_.Finish();  // a cancelled answer is shown as far as it came
     if (!rest.empty() && callback_) callback_(rest, -1);
-    return {};
+    return status;
   }
 
  private:

@@ -65,8 +65,8 @@ void AtomicFile::Commit() {
 void AtomicFile::Fail(const char* what) const {
   const int error = errno;
   if (!temporary_.empty()) unlink(temporary_.c_str());
-  throw CommandError(QUERN_FAILURE, std::string(what) + " '" + path_ + "': " +
-                                        std::strerror(error) + "; choose another place");
+  throw CommandError(QUERN_FAILURE, std::string(what) + " '" + path_ +
+                                        "': " + std::strerror(error) + "; choose another place");
 }
 
 }  // namespace quern::tools

@@ -147,10 +147,9 @@ void PrintProfile(const Json& profile) {
   WriteOutput(Cell("seconds", 12) + Cell("calls", 12) + "  role     kernel\n");
   for (const Json& kernel : kernels) {
     WriteOutput(Cell(FormatFixed(kernel.at("seconds"), 4), 12) +
-                Cell(kernel.at("calls").dump(), 12) + "  " +
-                kernel.at("role").get<std::string>() + "  " +
-                (kernel.at("role") == "decode" ? " " : "") + kernel.at("name").get<std::string>() +
-                "\n");
+                Cell(kernel.at("calls").dump(), 12) + "  " + kernel.at("role").get<std::string>() +
+                "  " + (kernel.at("role") == "decode" ? " " : "") +
+                kernel.at("name").get<std::string>() + "\n");
   }
 }
 
@@ -220,7 +219,8 @@ Action SetUpBench(CLI::App& app) {
   app.add_option("-d,--depth", flags->depth, "tokens that are in the context before (default: 0)")
       ->check(count)
       ->type_name("N");
-  app.add_option("-r,--repetitions", flags->repetitions, "measured runs behind a warm-up (default: 5)")
+  app.add_option("-r,--repetitions", flags->repetitions,
+                 "measured runs behind a warm-up (default: 5)")
       ->check(CLI::Range(1, 1000).description(""))
       ->type_name("N");
   app.add_flag("--profile", flags->profile, "measure every kernel too, which costs a little");

@@ -106,8 +106,7 @@ class Conversation {
   /// since truncating forgets the logits.
   size_t KnownPrefix(const std::vector<int32_t>& prompt) const {
     const int32_t* have = quern_sequence_tokens(engine_.sequence());
-    const size_t most =
-        std::min(prompt.size() - 1, quern_sequence_length(engine_.sequence()));
+    const size_t most = std::min(prompt.size() - 1, quern_sequence_length(engine_.sequence()));
     size_t same = 0;
     while (same < most && have[same] == prompt[same]) ++same;
     return same;
@@ -189,8 +188,9 @@ Action SetUpChat(CLI::App& app) {
   AddModelArgument(app, flags->model);
   app.add_option("-p,--prompt", flags->prompt, "answer this message and exit")->type_name("TEXT");
   app.add_option("--system", flags->system, "what the model is told first")->type_name("TEXT");
-  app.add_option("--messages", flags->messages_file,
-                 "answer the conversation in FILE, a JSON array of {\"role\", \"content\"}, and exit")
+  app.add_option(
+         "--messages", flags->messages_file,
+         "answer the conversation in FILE, a JSON array of {\"role\", \"content\"}, and exit")
       ->type_name("FILE");
   AddGenerationFlags(app, flags->generation, -1);
   AddSessionFlags(app, flags->session);

@@ -129,7 +129,8 @@ std::string Bash() {
       cases += "    " + std::string(command.name) + ") options=" + Quote(names) + " ;;\n";
     }
   }
-  return Fill(Fill(Fill(kBash, "@COMMANDS@", CommandNames()), "@VALUED@", valued), "@CASES@", cases);
+  return Fill(Fill(Fill(kBash, "@COMMANDS@", CommandNames()), "@VALUED@", valued), "@CASES@",
+              cases);
 }
 
 /// `_arguments` reads these characters as its own syntax.

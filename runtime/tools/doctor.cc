@@ -26,8 +26,7 @@ struct TargetFeatures {
 const std::vector<TargetFeatures>& Targets() {
   static const std::vector<TargetFeatures> targets = {
       {"avx2", {"avx2", "fma", "f16c", "bmi", "bmi2", "lzcnt", "movbe"}},
-      {"avx512-vnni",
-       {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl", "avx512vnni"}},
+      {"avx512-vnni", {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl", "avx512vnni"}},
       {"amx", {"avx512bf16", "amx-tile", "amx-int8", "amx-bf16"}},
   };
   return targets;
@@ -65,9 +64,10 @@ void Print(const Json& report) {
   line("memory", FormatBytes(report.at("memory_bytes")));
   line("features", Words(report.at("features")));
   for (const Json& target : report.at("targets")) {
-    line("target", target.at("name").get<std::string>() + ": " +
-                       (target.at("supported").get<bool>() ? "runs here"
-                                                           : "lacks " + Words(target.at("missing"))));
+    line("target",
+         target.at("name").get<std::string>() + ": " +
+             (target.at("supported").get<bool>() ? "runs here"
+                                                 : "lacks " + Words(target.at("missing"))));
   }
   if (report.at("amx_emulator").get<bool>()) line("amx", "emulated (QUERN_AMX_EMULATOR)");
   const std::string compiler = report.at("compiler").is_null() ? "" : report.at("compiler");

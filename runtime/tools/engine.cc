@@ -37,12 +37,17 @@ SessionFacts ReadFacts(const quern_session* session) {
 
 const char* FinishName(quern_finish finish) {
   switch (finish) {
-    case QUERN_FINISH_LENGTH: return "length";
-    case QUERN_FINISH_END: return "end";
-    case QUERN_FINISH_STOP: return "stop";
-    case QUERN_FINISH_CONTEXT: return "context";
+    case QUERN_FINISH_LENGTH:
+      return "length";
+    case QUERN_FINISH_END:
+      return "end";
+    case QUERN_FINISH_STOP:
+      return "stop";
+    case QUERN_FINISH_CONTEXT:
+      return "context";
     case QUERN_FINISH_CALLER:
-    case QUERN_FINISH_CANCEL: return "interrupted";
+    case QUERN_FINISH_CANCEL:
+      return "interrupted";
   }
   return "interrupted";
 }

@@ -29,7 +29,8 @@ void AddSessionFlags(CLI::App& app, SessionFlags& flags) {
   app.add_option("-t,--threads", flags.threads,
                  "threads (default: one a CPU; never more than the artifact's shares)")
       ->type_name("N");
-  app.add_option("--ctx-size", flags.context, "most tokens of prompt and answer (default: the model's)")
+  app.add_option("--ctx-size", flags.context,
+                 "most tokens of prompt and answer (default: the model's)")
       ->type_name("N");
   app.add_option("--chunk", flags.chunk,
                  "prompt tokens of one step (default: 512; results do not depend on it)")
@@ -78,10 +79,9 @@ std::vector<int32_t> ParseTokens(std::string_view option, std::string_view text)
     int32_t token = 0;
     const auto [end, error] = std::from_chars(item.data(), item.data() + item.size(), token);
     if (error != std::errc() || end != item.data() + item.size()) {
-      throw CommandError(QUERN_USAGE, std::string(option) + ": item " +
-                                          std::to_string(tokens.size() + 1) + " is '" +
-                                          std::string(item.substr(0, 32)) +
-                                          "', wanted a token number");
+      throw CommandError(
+          QUERN_USAGE, std::string(option) + ": item " + std::to_string(tokens.size() + 1) +
+                           " is '" + std::string(item.substr(0, 32)) + "', wanted a token number");
     }
     tokens.push_back(token);
     text.remove_prefix(item.size());
@@ -100,8 +100,10 @@ std::string ReadText(const std::string& path) {
   while (count > 0 && text.size() <= kMostBytes) {
     char buffer[1 << 16];
     count = read(file, buffer, sizeof buffer);
-    if (count < 0 && errno == EINTR) count = 1;
-    else if (count > 0) text.append(buffer, static_cast<size_t>(count));
+    if (count < 0 && errno == EINTR)
+      count = 1;
+    else if (count > 0)
+      text.append(buffer, static_cast<size_t>(count));
   }
   const int error = errno;
   if (file >= 0) close(file);

@@ -8,15 +8,17 @@ namespace quern::tools {
 namespace {
 
 std::string Row(const std::string& name, size_t width, const std::string& text) {
-  return "  " + name + std::string(width > name.size() ? width - name.size() : 1, ' ') + text + "\n";
+  return "  " + name + std::string(width > name.size() ? width - name.size() : 1, ' ') + text +
+         "\n";
 }
 
 }  // namespace
 
 std::string GeneralHelp() {
-  std::string help = std::string("quern ") + quern_version() +
-                     ": runs language models that were compiled to one file.\n\n"
-                     "Usage: quern COMMAND [OPTIONS]; quern COMMAND --help tells more.\n\nCommands:\n";
+  std::string help =
+      std::string("quern ") + quern_version() +
+      ": runs language models that were compiled to one file.\n\n"
+      "Usage: quern COMMAND [OPTIONS]; quern COMMAND --help tells more.\n\nCommands:\n";
   for (const Command& command : Commands()) help += Row(command.name, 12, command.summary);
   help +=
       "\nExample:\n"

@@ -63,8 +63,8 @@ std::string FileLines(const Json& json) {
   for (const auto& [format, bytes] : json.at("weight_bytes").items()) {
     formats += (formats.empty() ? "" : ", ") + format + " " + FormatBytes(bytes);
   }
-  std::string text = Line("file", FormatBytes(Count(json, "file_bytes")) + ", made by " +
-                                      Text(json, "producer"));
+  std::string text =
+      Line("file", FormatBytes(Count(json, "file_bytes")) + ", made by " + Text(json, "producer"));
   if (json.contains("hash")) text += Line("hash", Text(json, "hash"));
   return text + Line("weights", formats) +
          Line("numerics", json.at("precise").get<bool>() ? "float activations (--precise)"
@@ -101,9 +101,9 @@ std::string ProgramLines(const Json& json) {
   for (const Json& body : json.at("bodies")) {
     const std::string name = Text(body, "name");
     const std::string times = calls.count(name) ? " x " + std::to_string(calls[name]) : "";
-    text += "  " + Pad(name + times, 16) + "dispatches: " +
-            std::to_string(body.at("dispatches").size()) + ", joins: " + Number(body, "joins") + "; " +
-            Join(body.at("dispatches"), " ") + "\n";
+    text += "  " + Pad(name + times, 16) +
+            "dispatches: " + std::to_string(body.at("dispatches").size()) +
+            ", joins: " + Number(body, "joins") + "; " + Join(body.at("dispatches"), " ") + "\n";
   }
   return text;
 }

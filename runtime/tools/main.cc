@@ -23,10 +23,11 @@ namespace {
 [[noreturn]] void RunCompiler(const Command& command, char** argv) {
   const std::string compiler = FindCompiler();
   if (compiler.empty()) {
-    throw CommandError(QUERN_UNSUPPORTED,
-                       std::string("this installation has no compiler: quern-compile is neither "
-                                   "beside quern nor in ../libexec/quern; install it to use 'quern ") +
-                           command.name + "'");
+    throw CommandError(
+        QUERN_UNSUPPORTED,
+        std::string("this installation has no compiler: quern-compile is neither "
+                    "beside quern nor in ../libexec/quern; install it to use 'quern ") +
+            command.name + "'");
   }
   execv(compiler.c_str(), argv);
   throw CommandError(QUERN_FAILURE, "cannot run '" + compiler + "': " + std::strerror(errno));
@@ -82,8 +83,8 @@ int RunCommand(int argc, char** argv) {
     std::vector<std::string> known;
     for (const Command& each : Commands()) known.push_back(each.name);
     const std::string meant = Suggest(name, known);
-    throw CommandError(QUERN_USAGE, "'" + std::string(name) + "' is no command" +
-                                        Meant(meant) + "see 'quern --help'");
+    throw CommandError(QUERN_USAGE, "'" + std::string(name) + "' is no command" + Meant(meant) +
+                                        "see 'quern --help'");
   }
   if (command->set_up == nullptr) RunCompiler(*command, argv);
   CLI::App app;

@@ -89,7 +89,9 @@ std::string FormatFixed(double value, int digits) {
 }
 
 ProgressBar::ProgressBar(std::string label, uint64_t total, bool enabled)
-    : label_(std::move(label)), total_(total), enabled_(enabled && total > 0 && NotesAreTerminal()) {}
+    : label_(std::move(label)),
+      total_(total),
+      enabled_(enabled && total > 0 && NotesAreTerminal()) {}
 
 ProgressBar::~ProgressBar() {
   if (drawn_) WriteAll(STDERR_FILENO, "\r\x1b[K");

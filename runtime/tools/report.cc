@@ -34,8 +34,8 @@ void ReportAnswer(const OutputFlags& flags, const SessionFacts& session, const P
   }
   if (flags.quiet) return;
   WriteNote("prompt " + Rate(prompt.fed, prompt.seconds) + ", answer " +
-            Rate(answer.tokens.size(), answer.seconds) + "; " + session.target + ", threads: " +
-            std::to_string(session.threads) + "; finish: " + answer.finish);
+            Rate(answer.tokens.size(), answer.seconds) + "; " + session.target +
+            ", threads: " + std::to_string(session.threads) + "; finish: " + answer.finish);
 }
 
 }  // namespace quern::tools

@@ -28,8 +28,9 @@ struct RunFlags {
 /// The prompt's text, unless it was given as tokens. Errors: USAGE, FAILURE.
 std::string PromptText(const RunFlags& flags) {
   if (flags.prompt.has_value() + flags.prompt_file.has_value() + flags.tokens.has_value() != 1) {
-    throw CommandError(QUERN_USAGE, "wanted exactly one of -p TEXT, --prompt-file FILE and --tokens "
-                                    "1,2,3; see 'quern run --help'");
+    throw CommandError(QUERN_USAGE,
+                       "wanted exactly one of -p TEXT, --prompt-file FILE and --tokens "
+                       "1,2,3; see 'quern run --help'");
   }
   if (flags.prompt_file) return ReadText(*flags.prompt_file);
   return flags.prompt.value_or("");
@@ -68,7 +69,8 @@ int Run(const RunFlags& flags) {
   if (flags.generation.max_tokens != 0) {
     answer = engine.Generate(flags.generation, !flags.output.json);
   }
-  ReportAnswer(flags.output, engine.facts(), {tokens.size(), tokens.size(), prompt_seconds}, answer);
+  ReportAnswer(flags.output, engine.facts(), {tokens.size(), tokens.size(), prompt_seconds},
+               answer);
   return answer.finish == "interrupted" ? QUERN_CANCELLED : QUERN_OK;
 }
 

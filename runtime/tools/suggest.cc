@@ -33,8 +33,8 @@ std::string Suggest(std::string_view word, const std::vector<std::string>& candi
   std::string best;
   size_t best_distance = std::max<size_t>(1, word.size() / 3) + 1;
   for (const std::string& candidate : candidates) {
-    const bool related = candidate.starts_with(word) ||
-                         (candidate.size() >= 4 && word.starts_with(candidate));
+    const bool related =
+        candidate.starts_with(word) || (candidate.size() >= 4 && word.starts_with(candidate));
     const size_t distance = related ? 0 : EditDistance(word, candidate);
     if (distance < best_distance) {
       best_distance = distance;

@@ -28,7 +28,8 @@ std::string Detokenize(const quern_model* model, std::span<const int32_t> tokens
   char* text = nullptr;
   size_t length = 0;
   quern_error error = {};
-  Check(quern_detokenize(model, tokens.data(), tokens.size(), flags, &text, &length, &error), error);
+  Check(quern_detokenize(model, tokens.data(), tokens.size(), flags, &text, &length, &error),
+        error);
   const TextHandle owner(text);
   return {text, length};
 }
@@ -47,8 +48,8 @@ int Decode(const quern_model* model, const TokenizeFlags& flags) {
 
 int Encode(const quern_model* model, const TokenizeFlags& flags) {
   const std::string text = flags.prompt_file ? ReadText(*flags.prompt_file) : *flags.prompt;
-  const uint32_t how = (flags.plain ? QUERN_TOKENIZE_PLAIN : 0u) |
-                       (flags.control ? QUERN_TOKENIZE_CONTROL : 0u);
+  const uint32_t how =
+      (flags.plain ? QUERN_TOKENIZE_PLAIN : 0u) | (flags.control ? QUERN_TOKENIZE_CONTROL : 0u);
   int32_t* ids = nullptr;
   size_t count = 0;
   quern_error error = {};
@@ -69,8 +70,9 @@ int Encode(const quern_model* model, const TokenizeFlags& flags) {
 
 int Tokenize(const TokenizeFlags& flags) {
   if (flags.prompt.has_value() + flags.prompt_file.has_value() + flags.decode.has_value() != 1) {
-    throw CommandError(QUERN_USAGE, "wanted exactly one of -p TEXT, --prompt-file FILE and --decode "
-                                    "1,2,3; see 'quern tokenize --help'");
+    throw CommandError(QUERN_USAGE,
+                       "wanted exactly one of -p TEXT, --prompt-file FILE and --decode "
+                       "1,2,3; see 'quern tokenize --help'");
   }
   const ModelHandle model = LoadModel(flags.model, false);
   return flags.decode ? Decode(model.get(), flags) : Encode(model.get(), flags);

@@ -43,7 +43,8 @@ int Verify(const VerifyFlags& flags) {
 Action SetUpVerify(CLI::App& app) {
   auto flags = std::make_shared<VerifyFlags>();
   AddModelArgument(app, flags->model);
-  app.add_flag("--full,--check-weights", flags->full, "hash the weights too, which reads all of them");
+  app.add_flag("--full,--check-weights", flags->full,
+               "hash the weights too, which reads all of them");
   AddJsonFlag(app, flags->json);
   return [flags] { return Verify(*flags); };
 }
