@@ -11,8 +11,9 @@
 // through scratch, where the epilogue takes the rows and columns that exist.
 //
 //===----------------------------------------------------------------------===//
-#include "codegen/host/MatmulPlan.h"
+#include "codegen/host/Kernel.h"
 #include "codegen/host/WeightDecoder.h"
+#include "codegen/kernels/MatmulPlan.h"
 
 using namespace mlir;
 
@@ -313,12 +314,12 @@ void AmxMatmulEmitter::emitSwiglu() {
 bool matchesAmxMatmul(Kernel &k) {
   if (k.numerics != Numerics::Bf16 || !k.e.target.hasAmx)
     return false;
-  auto plan = planMatmul(k);
+  auto plan = planMatmul(k.op);
   return plan && isActivation(plan->x);
 }
 
 LogicalResult generateAmxMatmul(Kernel &k) {
-  MatmulPlan plan = *planMatmul(k);
+  MatmulPlan plan = *planMatmul(k.op);
   return AmxMatmulEmitter(k, plan).emit();
 }
 

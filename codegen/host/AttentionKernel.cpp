@@ -15,6 +15,7 @@
 //===----------------------------------------------------------------------===//
 #include "codegen/host/Kernel.h"
 #include "codegen/host/PackedLayout.h"
+#include "codegen/kernels/AttentionPlan.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 
@@ -30,49 +31,6 @@ constexpr int64_t kPageTokens = 32;
 /// visible key leaves the state as it is.
 constexpr double kNoMaximum = -1e30;
 
-/// What the body of the kernel asks for.
-struct Plan {
-  Operation *op = nullptr; ///< lm.attention or lm.online_attention
-  Value q, kv, attended, quantized;
-  int64_t heads = 0, window = 0, keys = kPageTokens;
-  double scale = 1;
-  bool online = false;
-};
-
-template <typename Op> void readOp(Op op, Plan &plan) {
-  plan.op = op;
-  plan.q = op.getQ();
-  plan.kv = op.getKv();
-  plan.attended = op.getResult();
-  plan.heads = op.getHeads();
-  plan.window = op.getWindow();
-  plan.scale = op.getScale().convertToDouble();
-}
-
-/// The plan of a body that is one attention op and at most a quantize behind it.
-std::optional<Plan> readPlan(Kernel &k) {
-  Plan plan;
-  for (Operation &op : k.body().without_terminator()) {
-    if (auto online = dyn_cast<lm::OnlineAttentionOp>(op); online && !plan.op) {
-      readOp(online, plan);
-      plan.online = true;
-      plan.keys = online.getKeyTile();
-    } else if (auto plain = dyn_cast<lm::AttentionOp>(op); plain && !plan.op) {
-      readOp(plain, plan);
-    } else if (auto quantize = dyn_cast<lm::QuantizeOp>(op);
-               quantize && plan.op && !plan.quantized && quantize.getX() == plan.attended) {
-      plan.quantized = quantize.getResult();
-    } else {
-      return std::nullopt;
-    }
-  }
-  if (!plan.op)
-    return std::nullopt;
-  if (k.tile.keys > 0)
-    plan.keys = std::min(plan.keys, k.tile.keys);
-  return plan;
-}
-
 /// Query vectors that are worked on together; all read kv head `kvHead` of the
 /// sequence whose pages are `pages`.
 struct Group {
@@ -83,7 +41,7 @@ struct Group {
 
 class AttentionEmitter {
 public:
-  AttentionEmitter(Kernel &k, const Plan &plan)
+  AttentionEmitter(Kernel &k, const AttentionPlan &plan)
       : k(k), e(k.e), plan(plan), type(cast<lm::KvCacheType>(plan.kv.getType())) {
     headDim = type.getHeadDim();
     groupHeads = plan.heads / type.getHeads();
@@ -127,7 +85,7 @@ private:
 
   Kernel &k;
   Emitter &e;
-  const Plan &plan;
+  const AttentionPlan &plan;
   lm::KvCacheType type;
   int64_t headDim, groupHeads, keyVectors, elementBytes;
   int64_t groupSize; ///< vectors of a full group
@@ -446,10 +404,12 @@ void AttentionEmitter::storeResult(Value result, Value value, Value row, Value h
 
 } // namespace
 
-bool matchesAttention(Kernel &k) { return readPlan(k).has_value(); }
+bool matchesAttention(Kernel &k) { return planAttention(k.op).has_value(); }
 
 LogicalResult generateAttention(Kernel &k) {
-  Plan plan = *readPlan(k);
+  AttentionPlan plan = *planAttention(k.op);
+  if (k.tile.keys > 0)
+    plan.keys = std::min(plan.keys, k.tile.keys);
   auto type = cast<lm::KvCacheType>(plan.kv.getType());
   int64_t unit = plan.quantized ? kPackedGroup : kLanes;
   if (type.getPage() != kPageTokens)

@@ -12,36 +12,6 @@ using namespace mlir;
 namespace quern::host {
 namespace {
 
-/// The `tiles` dictionary of a kernel: its own, or that of an op in its body.
-DictionaryAttr tilesOf(rt::KernelOp op) {
-  if (auto tiles = op.getTilesAttr())
-    return tiles;
-  for (Operation &inner : op.getBody().front())
-    if (auto tiles = inner.getAttrOfType<DictionaryAttr>("tiles"))
-      return tiles;
-  return {};
-}
-
-Tile tileOf(rt::KernelOp op, const Target &target, Role role, KernelFamily family) {
-  Tile tile = target.tileFor(role, family);
-  DictionaryAttr tiles = tilesOf(op);
-  if (!tiles)
-    return tile;
-  if (auto attr = tiles.getAs<lm::TileAttr>(tileKey(target, role)))
-    tile = {attr.getRows(), attr.getBlocks(), attr.getKeys(), attr.getPrefetch()};
-  return tile;
-}
-
-bool touchesActivations(rt::KernelOp op) {
-  bool found = false;
-  op->walk([&](Operation *inner) {
-    for (Value value : llvm::concat<Value>(SmallVector<Value>(inner->getOperands()),
-                                           SmallVector<Value>(inner->getResults())))
-      found |= isa<RankedTensorType>(value.getType()) && isActivation(value);
-  });
-  return found;
-}
-
 class ImageBuilder {
 public:
   ImageBuilder(MLIRContext *context, const Target &target, const CodegenOptions &options)
@@ -116,11 +86,6 @@ FailureOr<ImageBuilder::Generated> ImageBuilder::generate(rt::KernelOp op, Role 
                    generator->family};
 }
 
-static bool sameTile(const Tile &a, const Tile &b) {
-  return a.rows == b.rows && a.blocks == b.blocks && a.keys == b.keys &&
-         a.prefetch == b.prefetch;
-}
-
 LogicalResult ImageBuilder::add(rt::KernelOp op) {
   FailureOr<Generated> decode = generate(op, Role::Decode);
   if (failed(decode))
@@ -131,7 +96,7 @@ LogicalResult ImageBuilder::add(rt::KernelOp op) {
   bool sameNumerics = target.numericsFor(Role::Decode) == target.numericsFor(Role::Prefill) ||
                       !touchesActivations(op);
   FailureOr<Generated> prefill = decode;
-  if (!sameNumerics || !sameTile(decode->tile, tileOf(op, target, Role::Prefill, decode->family)))
+  if (!sameNumerics || !(decode->tile == tileOf(op, target, Role::Prefill, decode->family)))
     prefill = generate(op, Role::Prefill);
   if (failed(prefill))
     return failure();

@@ -56,12 +56,6 @@ Value Kernel::scratch(int64_t bytes) {
   return piece;
 }
 
-int64_t columnsOf(Value value) { return cast<RankedTensorType>(value.getType()).getShape().back(); }
-
-BlockFormat formatOf(Value value) { return lm::formatOf(value.getType()).value(); }
-
-bool isActivation(Value value) { return lm::isQuantizedActivations(value.getType()); }
-
 /// int8 numerics: q = round(x * 127 / amax), its scale, the sums of both halves.
 static void storeInt8Group(Kernel &k, Value row, int64_t columns, Value group, Value low,
                            Value high) {
@@ -94,6 +88,21 @@ void storeActivationGroup(Kernel &k, Value row, int64_t columns, Value group, Va
   Value at = e.offset(row, e.mul(group, e.index(64)));
   e.store(e.roundToBf16Bits(low), at);
   e.store(e.roundToBf16Bits(high), e.offset(at, 32));
+}
+
+void storeColumns(Kernel &k, Value pointer, Value row, Value column, int64_t outputs,
+                  Value biasPointer, Value values) {
+  Emitter &e = k.e;
+  Value columnBytes = e.mul(column, e.index(4));
+  if (biasPointer)
+    values = e.add(values, e.load(values.getType(), e.offset(biasPointer, columnBytes), 4));
+  Value at = e.offset(e.offset(pointer, e.mul(row, e.index(outputs * 4))), columnBytes);
+  int64_t tail = outputs % kLanes;
+  if (tail == 0)
+    return e.store(values, at, 4);
+  Value full = e.less(column, e.index(outputs - tail));
+  e.ifElse(full, [&] { e.store(values, at, 4); },
+           [&] { e.storePartial(values, at, tail); });
 }
 
 ArrayRef<KernelGenerator> kernelGenerators() {

@@ -9,31 +9,13 @@
 #define QUERN_CODEGEN_HOST_KERNEL_H
 
 #include "codegen/host/Emitter.h"
-#include "dialects/lm/Lm.h"
-#include "dialects/rt/Rt.h"
+#include "codegen/kernels/KernelFacts.h"
 
 namespace quern::host {
 
-/// Bytes between numeric rows of `columns` activations (type a8 in the IR).
-constexpr int64_t activationRowBytes(int64_t columns) {
-  return (2 * columns + 63) / 64 * 64;
-}
-/// Offsets inside an int8 numeric row: [K int8][K/32 f32 scale][K/16 i32 sums].
-constexpr int64_t activationScaleOffset(int64_t columns) { return columns; }
-constexpr int64_t activationSumOffset(int64_t columns) {
-  return columns + columns / 32 * 4;
-}
-
-/// Where a KV head lies in a page of one layer: K (head_dim, page) then V (page,
-/// head_dim), heads one after the other.
-struct KvLayout {
-  explicit KvLayout(lm::KvCacheType type)
-      : headDim(type.getHeadDim()), page(type.getPage()),
-        elementBytes(type.getElementType().getIntOrFloatBitWidth() / 8) {}
-  int64_t headDim, page, elementBytes;
-  int64_t valuesOffset() const { return headDim * page * elementBytes; }
-  int64_t headBytes() const { return 2 * valuesOffset(); }
-};
+using quern::activationRowBytes;
+using quern::activationScaleOffset;
+using quern::activationSumOffset;
 
 /// Pointers that an argument of type !lm.kv_cache expands to.
 struct KvArgs {
@@ -91,17 +73,16 @@ private:
   int64_t scratchUsed = 0;
 };
 
-/// Columns (last dimension) of a tensor value.
-int64_t columnsOf(mlir::Value value);
-/// The block format of a tensor's elements: !lm.block, or f32/f16/bf16.
-BlockFormat formatOf(mlir::Value value);
-/// The value is a numeric row buffer (type a8).
-bool isActivation(mlir::Value value);
-
 /// Writes 32 f32 columns (two vectors) as group `group` (i64) of the numeric row
 /// at `row` in the kernel's numerics.
 void storeActivationGroup(Kernel &k, mlir::Value row, int64_t columns,
                           mlir::Value group, mlir::Value low, mlir::Value high);
+
+/// Stores 16 output columns of one row as f32, adding the bias if there is one.
+/// `column` is a multiple of 16; columns past `outputs` are dropped.
+void storeColumns(Kernel &k, mlir::Value pointer, mlir::Value row,
+                  mlir::Value column, int64_t outputs, mlir::Value biasPointer,
+                  mlir::Value values);
 
 /// One family of kernels: which bodies it takes and how it makes code of them.
 struct KernelGenerator {

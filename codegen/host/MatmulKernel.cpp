@@ -12,8 +12,9 @@
 // does not change the result.
 //
 //===----------------------------------------------------------------------===//
-#include "codegen/host/MatmulPlan.h"
+#include "codegen/host/Kernel.h"
 #include "codegen/host/WeightDecoder.h"
+#include "codegen/kernels/MatmulPlan.h"
 
 using namespace mlir;
 
@@ -298,10 +299,10 @@ LogicalResult MatmulEmitter::emitSwiglu() {
 
 } // namespace
 
-bool matchesMatmul(Kernel &k) { return planMatmul(k).has_value(); }
+bool matchesMatmul(Kernel &k) { return planMatmul(k.op).has_value(); }
 
 LogicalResult generateMatmul(Kernel &k) {
-  MatmulPlan plan = *planMatmul(k);
+  MatmulPlan plan = *planMatmul(k.op);
   for (const Projection &projection : plan.projections) {
     const PackedFormat &format = packedFormat(formatOf(projection.weight));
     if (format.isFloat() && isActivation(plan.x))

@@ -1,21 +1,21 @@
 //===- MatmulPlan.h - What a matmul kernel computes -------------*- C++ -*-===//
 //
 // The bodies that form-kernels makes around matmuls, reduced to one form that
-// every matmul generator (integer dots, float, AMX) reads:
+// every matmul generator of every target reads:
 //
 //   split n:  one or more projections of the same x, each stored as f32
 //             (+ bias), or gate and up joined by SwiGLU into f32 or numeric rows
 //   split k:  one projection over this share's range of K, a partial result
 //
 //===----------------------------------------------------------------------===//
-#ifndef QUERN_CODEGEN_HOST_MATMULPLAN_H
-#define QUERN_CODEGEN_HOST_MATMULPLAN_H
+#ifndef QUERN_CODEGEN_KERNELS_MATMULPLAN_H
+#define QUERN_CODEGEN_KERNELS_MATMULPLAN_H
 
-#include "codegen/host/Kernel.h"
+#include "codegen/kernels/KernelFacts.h"
 
 #include <optional>
 
-namespace quern::host {
+namespace quern {
 
 struct Projection {
   mlir::Value weight; ///< (N, K)
@@ -37,14 +37,8 @@ struct MatmulPlan {
 };
 
 /// The plan of a kernel's body, or nothing when it is no matmul kernel.
-std::optional<MatmulPlan> planMatmul(Kernel &k);
+std::optional<MatmulPlan> planMatmul(rt::KernelOp kernel);
 
-/// Stores 16 output columns of one row as f32, adding the bias if there is one.
-/// `column` is a multiple of 16; columns past `outputs` are dropped.
-void storeColumns(Kernel &k, mlir::Value pointer, mlir::Value row,
-                  mlir::Value column, int64_t outputs, mlir::Value biasPointer,
-                  mlir::Value values);
+} // namespace quern
 
-} // namespace quern::host
-
-#endif // QUERN_CODEGEN_HOST_MATMULPLAN_H
+#endif // QUERN_CODEGEN_KERNELS_MATMULPLAN_H

@@ -1,9 +1,9 @@
 //===- MatmulPlan.cpp -----------------------------------------------------===//
-#include "codegen/host/MatmulPlan.h"
+#include "codegen/kernels/MatmulPlan.h"
 
 using namespace mlir;
 
-namespace quern::host {
+namespace quern {
 
 /// The one projection that `value` is the result of, as a plan over its x.
 static std::optional<MatmulPlan> projectionOf(Value value) {
@@ -32,8 +32,8 @@ static std::optional<MatmulPlan> swigluPlan(lm::SwigluOp op, MatmulPlan::Epilogu
   return gate;
 }
 
-std::optional<MatmulPlan> planMatmul(Kernel &k) {
-  Operation *last = k.yielded().front().getDefiningOp();
+std::optional<MatmulPlan> planMatmul(rt::KernelOp kernel) {
+  Operation *last = kernel.getBody().front().getTerminator()->getOperand(0).getDefiningOp();
   std::optional<MatmulPlan> plan;
   if (auto qkv = dyn_cast_or_null<lm::QkvProjOp>(last)) {
     plan.emplace();
@@ -57,19 +57,4 @@ std::optional<MatmulPlan> planMatmul(Kernel &k) {
   return plan;
 }
 
-void storeColumns(Kernel &k, Value pointer, Value row, Value column, int64_t outputs,
-                  Value biasPointer, Value values) {
-  Emitter &e = k.e;
-  Value columnBytes = e.mul(column, e.index(4));
-  if (biasPointer)
-    values = e.add(values, e.load(values.getType(), e.offset(biasPointer, columnBytes), 4));
-  Value at = e.offset(e.offset(pointer, e.mul(row, e.index(outputs * 4))), columnBytes);
-  int64_t tail = outputs % kLanes;
-  if (tail == 0)
-    return e.store(values, at, 4);
-  Value full = e.less(column, e.index(outputs - tail));
-  e.ifElse(full, [&] { e.store(values, at, 4); },
-           [&] { e.storePartial(values, at, tail); });
-}
-
-} // namespace quern::host
+} // namespace quern

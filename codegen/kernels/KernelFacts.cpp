@@ -1,0 +1,49 @@
+//===- KernelFacts.cpp ----------------------------------------------------===//
+#include "codegen/kernels/KernelFacts.h"
+
+using namespace mlir;
+
+namespace quern {
+
+int64_t columnsOf(Value value) { return cast<RankedTensorType>(value.getType()).getShape().back(); }
+
+BlockFormat formatOf(Value value) { return lm::formatOf(value.getType()).value(); }
+
+bool isActivation(Value value) { return lm::isQuantizedActivations(value.getType()); }
+
+/// The `tiles` dictionary of a kernel: its own, or that of an op in its body.
+static DictionaryAttr tilesOf(rt::KernelOp op) {
+  if (auto tiles = op.getTilesAttr())
+    return tiles;
+  for (Operation &inner : op.getBody().front())
+    if (auto tiles = inner.getAttrOfType<DictionaryAttr>("tiles"))
+      return tiles;
+  return {};
+}
+
+Tile tileOf(rt::KernelOp op, const Target &target, Role role, KernelFamily family) {
+  Tile tile = target.tileFor(role, family);
+  DictionaryAttr tiles = tilesOf(op);
+  if (!tiles)
+    return tile;
+  if (auto attr = tiles.getAs<lm::TileAttr>(tileKey(target, role)))
+    tile = {attr.getRows(), attr.getBlocks(), attr.getKeys(), attr.getPrefetch()};
+  return tile;
+}
+
+bool touchesActivations(rt::KernelOp op) {
+  bool found = false;
+  op->walk([&](Operation *inner) {
+    for (Value value : llvm::concat<Value>(SmallVector<Value>(inner->getOperands()),
+                                           SmallVector<Value>(inner->getResults())))
+      found |= isa<RankedTensorType>(value.getType()) && isActivation(value);
+  });
+  return found;
+}
+
+bool operator==(const Tile &a, const Tile &b) {
+  return a.rows == b.rows && a.blocks == b.blocks && a.keys == b.keys &&
+         a.prefetch == b.prefetch;
+}
+
+} // namespace quern

@@ -1,0 +1,56 @@
+//===- KernelFacts.h - What an rt.kernel says -------------------*- C++ -*-===//
+//
+// Facts about kernels that generators of every target read the same way: types
+// of values, the formats of activation rows and of KV pages (section 5 of
+// docs/architecture.md), the tile that applies.
+//
+//===----------------------------------------------------------------------===//
+#ifndef QUERN_CODEGEN_KERNELS_KERNELFACTS_H
+#define QUERN_CODEGEN_KERNELS_KERNELFACTS_H
+
+#include "codegen/target/Target.h"
+#include "dialects/lm/Lm.h"
+#include "dialects/rt/Rt.h"
+
+namespace quern {
+
+/// Bytes between numeric rows of `columns` activations (type a8 in the IR).
+constexpr int64_t activationRowBytes(int64_t columns) {
+  return (2 * columns + 63) / 64 * 64;
+}
+/// Offsets inside an int8 numeric row: [K int8][K/32 f32 scale][K/16 i32 sums].
+constexpr int64_t activationScaleOffset(int64_t columns) { return columns; }
+constexpr int64_t activationSumOffset(int64_t columns) {
+  return columns + columns / 32 * 4;
+}
+
+/// Where a KV head lies in a page of one layer: K (head_dim, page) then V (page,
+/// head_dim), heads one after the other.
+struct KvLayout {
+  explicit KvLayout(lm::KvCacheType type)
+      : headDim(type.getHeadDim()), page(type.getPage()),
+        elementBytes(type.getElementType().getIntOrFloatBitWidth() / 8) {}
+  int64_t headDim, page, elementBytes;
+  int64_t valuesOffset() const { return headDim * page * elementBytes; }
+  int64_t headBytes() const { return 2 * valuesOffset(); }
+};
+
+/// Columns (last dimension) of a tensor value.
+int64_t columnsOf(mlir::Value value);
+/// The block format of a tensor's elements: !lm.block, or f32/f16/bf16.
+BlockFormat formatOf(mlir::Value value);
+/// The value is a numeric row buffer (type a8).
+bool isActivation(mlir::Value value);
+
+/// The tile of a kernel for `target` and `role`: its attribute's, that of an op
+/// in its body, or the target's default.
+Tile tileOf(rt::KernelOp op, const Target &target, Role role, KernelFamily family);
+bool operator==(const Tile &a, const Tile &b);
+
+/// The kernel reads or writes numeric rows, so that its code depends on the
+/// numerics of the role.
+bool touchesActivations(rt::KernelOp op);
+
+} // namespace quern
+
+#endif // QUERN_CODEGEN_KERNELS_KERNELFACTS_H
