@@ -18,12 +18,18 @@ std::string Hash(const schema::Hash256* hash) {
 }
 
 Json ModelFacts(const schema::ModelInfo& m) {
-  return {{"name", Text(m.name())},      {"family", Text(m.family())},
-          {"parameters", m.parameters()}, {"vocab", m.vocab()},
-          {"hidden", m.hidden()},        {"layers", m.layers()},
-          {"heads", m.heads()},          {"kv_heads", m.kv_heads()},
-          {"head_dim", m.head_dim()},    {"ffn", m.ffn()},
-          {"context", m.context()},      {"licence", Text(m.licence())},
+  return {{"name", Text(m.name())},
+          {"family", Text(m.family())},
+          {"parameters", m.parameters()},
+          {"vocab", m.vocab()},
+          {"hidden", m.hidden()},
+          {"layers", m.layers()},
+          {"heads", m.heads()},
+          {"kv_heads", m.kv_heads()},
+          {"head_dim", m.head_dim()},
+          {"ffn", m.ffn()},
+          {"context", m.context()},
+          {"licence", Text(m.licence())},
           {"source_hash", Hash(m.source_hash())}};
 }
 

@@ -55,9 +55,10 @@ template <typename Options>
 Status ReadOptions(const Options* given, Options& options) {
   if (!given) return {};
   if (given->size < sizeof(size_t) || given->size > sizeof(Options)) {
-    return UsageError("options of " + std::to_string(given->size) + " bytes, wanted up to " +
-                      std::to_string(sizeof(Options)) +
-                      "; initialise them with their _INIT macro and build with this library's header");
+    return UsageError(
+        "options of " + std::to_string(given->size) + " bytes, wanted up to " +
+        std::to_string(sizeof(Options)) +
+        "; initialise them with their _INIT macro and build with this library's header");
   }
   std::memcpy(&options, given, given->size);
   return {};

@@ -24,9 +24,9 @@ quern_status_code quern_model_load(const char* path, const quern_model_options* 
     QUERN_RETURN_IF_ERROR(Require(model, "model"));
     quern_model_options options = QUERN_MODEL_OPTIONS_INIT;
     QUERN_RETURN_IF_ERROR(ReadOptions(given, options));
-    QUERN_ASSIGN_OR_RETURN(
-        auto loaded, quern::Model::Load(path, {.copy = options.copy != 0,
-                                               .check_weights = options.check_weights != 0}));
+    QUERN_ASSIGN_OR_RETURN(auto loaded,
+                           quern::Model::Load(path, {.copy = options.copy != 0,
+                                                     .check_weights = options.check_weights != 0}));
     std::string json = quern::api::DescribeModel(*loaded);
     *model = new quern_model{std::move(loaded), std::move(json)};
     return {};

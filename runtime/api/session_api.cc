@@ -53,8 +53,10 @@ quern::Result<std::span<const int32_t>> Tokens(const int32_t* tokens, size_t cou
 
 quern::Result<quern::schema::Role> RoleFrom(quern_role role) {
   switch (role) {
-    case QUERN_ROLE_DECODE: return quern::schema::Role::Decode;
-    case QUERN_ROLE_PREFILL: return quern::schema::Role::Prefill;
+    case QUERN_ROLE_DECODE:
+      return quern::schema::Role::Decode;
+    case QUERN_ROLE_PREFILL:
+      return quern::schema::Role::Prefill;
   }
   return UsageError("role is " + std::to_string(role) + ", wanted a quern_role");
 }

@@ -18,8 +18,8 @@ enum class StatusCode : int {
   kUnsupported = 4,   ///< Well formed, but Quern has no support for it.
   kIncompatible = 5,  ///< A sound artifact that this machine or this runtime cannot run.
   kOutOfMemory = 6,
-  kAccuracy = 7,      ///< A numeric contract does not hold.
-  kCancelled = 130,   ///< The caller asked for an end, as with Ctrl-C.
+  kAccuracy = 7,     ///< A numeric contract does not hold.
+  kCancelled = 130,  ///< The caller asked for an end, as with Ctrl-C.
 };
 
 /// The result of an operation that yields nothing.
@@ -38,7 +38,9 @@ class [[nodiscard]] Status {
   std::string message_;
 };
 
-inline Status Malformed(std::string message) { return {StatusCode::kMalformed, std::move(message)}; }
+inline Status Malformed(std::string message) {
+  return {StatusCode::kMalformed, std::move(message)};
+}
 inline Status Unsupported(std::string message) {
   return {StatusCode::kUnsupported, std::move(message)};
 }
@@ -55,8 +57,8 @@ inline Status OutOfMemory(std::string message) {
 template <typename T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : state_(std::move(value)) {}            // NOLINT: implicit on purpose
-  Result(Status status) : state_(std::move(status)) {}     // NOLINT: implicit on purpose
+  Result(T value) : state_(std::move(value)) {}         // NOLINT: implicit on purpose
+  Result(Status status) : state_(std::move(status)) {}  // NOLINT: implicit on purpose
 
   bool ok() const { return std::holds_alternative<T>(state_); }
   const Status& status() const {
@@ -79,17 +81,17 @@ class [[nodiscard]] Result {
 }  // namespace quern
 
 /// Returns the status of `expression` from the enclosing function unless it is ok.
-#define QUERN_RETURN_IF_ERROR(expression)             \
-  do {                                                \
-    ::quern::Status quern_status_ = (expression);     \
-    if (!quern_status_.ok()) return quern_status_;    \
+#define QUERN_RETURN_IF_ERROR(expression)          \
+  do {                                             \
+    ::quern::Status quern_status_ = (expression);  \
+    if (!quern_status_.ok()) return quern_status_; \
   } while (false)
 
 #define QUERN_CONCAT_INNER(a, b) a##b
 #define QUERN_CONCAT(a, b) QUERN_CONCAT_INNER(a, b)
 /// `QUERN_ASSIGN_OR_RETURN(auto x, F());` binds the value of a Result or returns its status.
-#define QUERN_ASSIGN_OR_RETURN(declaration, expression)                               \
-  auto QUERN_CONCAT(quern_result_, __LINE__) = (expression);                          \
-  if (!QUERN_CONCAT(quern_result_, __LINE__).ok())                                    \
-    return QUERN_CONCAT(quern_result_, __LINE__).status();                            \
+#define QUERN_ASSIGN_OR_RETURN(declaration, expression)      \
+  auto QUERN_CONCAT(quern_result_, __LINE__) = (expression); \
+  if (!QUERN_CONCAT(quern_result_, __LINE__).ok())           \
+    return QUERN_CONCAT(quern_result_, __LINE__).status();   \
   declaration = std::move(QUERN_CONCAT(quern_result_, __LINE__)).value()

@@ -133,14 +133,18 @@ class Executor::StepThread {
 
   std::byte* Address(const schema::Arg& arg, const BodyCall& call, size_t share) const {
     switch (arg.kind()) {
-      case schema::ArgKind::Activation: return Buffer(arg.index(), 0);
-      case schema::ArgKind::Partial: return Buffer(arg.index(), share);
+      case schema::ArgKind::Activation:
+        return Buffer(arg.index(), 0);
+      case schema::ArgKind::Partial:
+        return Buffer(arg.index(), share);
       case schema::ArgKind::Step:
         return Mutable(e_.inputs_.data(static_cast<schema::StepInput>(arg.index())));
       case schema::ArgKind::Weight:
         return Mutable(call.weights[arg.index() * program_.shares + share]);
-      case schema::ArgKind::Kv: return kv_pool_;
-      case schema::ArgKind::Logits: return reinterpret_cast<std::byte*>(input_.logits);
+      case schema::ArgKind::Kv:
+        return kv_pool_;
+      case schema::ArgKind::Logits:
+        return reinterpret_cast<std::byte*>(input_.logits);
     }
     return nullptr;
   }
@@ -196,8 +200,9 @@ Result<std::unique_ptr<Executor>> Executor::Create(Program program,
   }
   const uint64_t needed = BytesNeeded(program, options);
   if (needed > MemoryLimit()) {
-    return OutOfMemory("a session needs " + std::to_string(needed) + " bytes and this machine has " +
-                       std::to_string(MemoryLimit()) + "; lower context, kv_tokens or max_rows");
+    return OutOfMemory("a session needs " + std::to_string(needed) +
+                       " bytes and this machine has " + std::to_string(MemoryLimit()) +
+                       "; lower context, kv_tokens or max_rows");
   }
   std::unique_ptr<Executor> executor(new Executor(std::move(program), options));
   QUERN_RETURN_IF_ERROR(executor->Allocate());
@@ -207,11 +212,10 @@ Result<std::unique_ptr<Executor>> Executor::Create(Program program,
 Status Executor::Allocate() {
   const int threads = ThreadCount(program_, options_);
   for (size_t row_class = 0; row_class < arenas_.size(); ++row_class) {
-    QUERN_ASSIGN_OR_RETURN(
-        arenas_[row_class],
-        HostMemory::Allocate(
-            program_.arena_bytes_per_row[row_class] * static_cast<uint64_t>(options_.max_rows),
-            "activations"));
+    QUERN_ASSIGN_OR_RETURN(arenas_[row_class],
+                           HostMemory::Allocate(program_.arena_bytes_per_row[row_class] *
+                                                    static_cast<uint64_t>(options_.max_rows),
+                                                "activations"));
   }
   private_bytes_ = program_.private_bytes_per_row * kSmallStepRows;
   thread_stride_ = ThreadStride(program_);

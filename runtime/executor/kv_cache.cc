@@ -11,7 +11,7 @@ uint64_t KvCache::BytesNeeded(std::span<const schema::KvLayer> layers, int64_t p
   uint64_t page_bytes = 0, bytes = 0;
   for (const schema::KvLayer& layer : layers) page_bytes += layer.page_bytes();
   return __builtin_mul_overflow(page_bytes, static_cast<uint64_t>(pages), &bytes) ? UINT64_MAX
-                                                                                   : bytes;
+                                                                                  : bytes;
 }
 
 Result<KvCache> KvCache::Create(std::span<const schema::KvLayer> layers, int64_t pages) {
@@ -30,7 +30,8 @@ Result<KvCache> KvCache::Create(std::span<const schema::KvLayer> layers, int64_t
   cache.owners_.resize(count);
   cache.roles_.resize(count);
   cache.dirty_.resize(count);
-  for (int64_t page = pages; page > 0; --page) cache.free_.push_back(static_cast<int32_t>(page - 1));
+  for (int64_t page = pages; page > 0; --page)
+    cache.free_.push_back(static_cast<int32_t>(page - 1));
   return cache;
 }
 

@@ -50,12 +50,12 @@ class KvCache {
   }
 
   int64_t page_tokens_ = 0;
-  std::vector<HostMemory> pools_;     // by layer
-  std::vector<int64_t> page_bytes_;   // by layer
-  std::vector<int32_t> owners_;       // by page
-  std::vector<RoleMask> roles_;       // by page
-  std::vector<bool> dirty_;           // by page: was in use before
-  std::vector<int32_t> free_;         // a stack, the lowest page on top at first
+  std::vector<HostMemory> pools_;    // by layer
+  std::vector<int64_t> page_bytes_;  // by layer
+  std::vector<int32_t> owners_;      // by page
+  std::vector<RoleMask> roles_;      // by page
+  std::vector<bool> dirty_;          // by page: was in use before
+  std::vector<int32_t> free_;        // a stack, the lowest page on top at first
 };
 
 /// The page table of one sequence: slot s is slot s % page_tokens of pages()[s / page_tokens].

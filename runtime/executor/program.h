@@ -61,8 +61,8 @@ struct BufferPlan {
   bool per_thread = false;
 };
 
-/// Everything that the executor reads while it runs. Points into the artifact's weights and the code
-/// image, which must outlive it.
+/// Everything that the executor reads while it runs. Points into the artifact's weights and the
+/// code image, which must outlive it.
 struct Program {
   uint32_t shares = 1;
   uint32_t vocab = 0;

@@ -104,13 +104,20 @@ void StepInputs::FillTiles() {
 
 const int32_t* StepInputs::data(schema::StepInput which) const {
   switch (which) {
-    case schema::StepInput::Tokens: return input_.tokens.data();
-    case schema::StepInput::Positions: return input_.positions.data();
-    case schema::StepInput::Slots: return input_.slots.data();
-    case schema::StepInput::RowSequences: return input_.sequences.data();
-    case schema::StepInput::PageTable: return page_table_.data();
-    case schema::StepInput::AttentionTiles: return tiles_.data();
-    case schema::StepInput::LogitRows: return input_.logit_rows.data();
+    case schema::StepInput::Tokens:
+      return input_.tokens.data();
+    case schema::StepInput::Positions:
+      return input_.positions.data();
+    case schema::StepInput::Slots:
+      return input_.slots.data();
+    case schema::StepInput::RowSequences:
+      return input_.sequences.data();
+    case schema::StepInput::PageTable:
+      return page_table_.data();
+    case schema::StepInput::AttentionTiles:
+      return tiles_.data();
+    case schema::StepInput::LogitRows:
+      return input_.logit_rows.data();
   }
   return nullptr;
 }

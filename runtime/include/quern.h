@@ -2,12 +2,11 @@
  *
  * Objects, from the outside in:
  *
- *   quern_model     an artifact: weights, code, tokenizer. Immutable; sessions may share it, and any
- *                   thread may use it. Loading one needs no particular CPU.
- *   quern_session   a model made ready to run: the code chosen for this machine, threads, working
- *                   memory, and the pool of pages that holds keys and values.
- *   quern_sequence  one line of text in a session: its tokens and its pages. Forking is cheap: pages
- *                   are shared until they are written.
+ *   quern_model     an artifact: weights, code, tokenizer. Immutable; sessions may share it, and
+ * any thread may use it. Loading one needs no particular CPU. quern_session   a model made ready to
+ * run: the code chosen for this machine, threads, working memory, and the pool of pages that holds
+ * keys and values. quern_sequence  one line of text in a session: its tokens and its pages. Forking
+ * is cheap: pages are shared until they are written.
  *
  * Calls on one session and its sequences must not overlap in time; quern_session_cancel is the only
  * exception. Free sequences before their session, and sessions before their model.
@@ -16,8 +15,8 @@
  * quern_error that may be NULL. On failure it gets the code and one line: what was seen, what was
  * wanted, what to do. After a failure outputs are unchanged, unless it is said otherwise.
  *
- * Options. A struct of options begins with its own size, so that it can grow. Initialise it with the
- * macro beside it (QUERN_..._INIT); a zero field means the default.
+ * Options. A struct of options begins with its own size, so that it can grow. Initialise it with
+ * the macro beside it (QUERN_..._INIT); a zero field means the default.
  *
  * Memory. What is returned through a `char **` or `int32_t **` is freed with quern_free.
  * The library prints nothing, installs no signal handler and ends no process. An artifact is native
@@ -39,7 +38,8 @@ extern "C" {
 #define QUERN_EXPORT
 #endif
 
-/* ---- Version ------------------------------------------------------------------------------------ */
+/* ---- Version ------------------------------------------------------------------------------------
+ */
 
 /** Version of this interface. Grows with every incompatible change. */
 #define QUERN_API_VERSION 1
@@ -48,9 +48,10 @@ extern "C" {
 QUERN_EXPORT uint32_t quern_api_version(void);
 
 /** The library's version, "0.1.0". Static. */
-QUERN_EXPORT const char *quern_version(void);
+QUERN_EXPORT const char* quern_version(void);
 
-/* ---- Errors ------------------------------------------------------------------------------------- */
+/* ---- Errors -------------------------------------------------------------------------------------
+ */
 
 /** The command line exits with the same numbers. */
 typedef enum quern_status_code {
@@ -71,9 +72,10 @@ typedef struct quern_error {
 } quern_error;
 
 /** Frees what a function returned through a `char **` or `int32_t **`. NULL is allowed. */
-QUERN_EXPORT void quern_free(void *memory);
+QUERN_EXPORT void quern_free(void* memory);
 
-/* ---- Models ------------------------------------------------------------------------------------- */
+/* ---- Models -------------------------------------------------------------------------------------
+ */
 
 typedef struct quern_model quern_model;
 
@@ -89,62 +91,68 @@ typedef struct quern_model_options {
 
 /** Opens the artifact at `path`. `options` may be NULL.
  *  Errors: FAILURE (cannot read), MALFORMED, INCOMPATIBLE (another version). */
-QUERN_EXPORT quern_status_code quern_model_load(const char *path, const quern_model_options *options,
-                                                quern_model **model, quern_error *error);
-QUERN_EXPORT void quern_model_free(quern_model *model);
+QUERN_EXPORT quern_status_code quern_model_load(const char* path,
+                                                const quern_model_options* options,
+                                                quern_model** model, quern_error* error);
+QUERN_EXPORT void quern_model_free(quern_model* model);
 
 /** What the artifact holds, as a JSON object: producer, model, targets, segments, kernels, buffers,
  *  bodies, layers, kv, memory, tokenizer. docs/artifact.md lists the fields. Owned by the model. */
-QUERN_EXPORT const char *quern_model_json(const quern_model *model);
+QUERN_EXPORT const char* quern_model_json(const quern_model* model);
 
 /** Number of tokens, and of floats in a row of logits. */
-QUERN_EXPORT size_t quern_model_vocab(const quern_model *model);
+QUERN_EXPORT size_t quern_model_vocab(const quern_model* model);
 /** Most tokens of one sequence. */
-QUERN_EXPORT size_t quern_model_context(const quern_model *model);
+QUERN_EXPORT size_t quern_model_context(const quern_model* model);
 
-/** Checks the artifact at `path`; `full`: the hashes of all segments too. `json`, if not NULL, gets a
- *  report (checks, each with name, ok and detail) even when the artifact is bad; the returned code is
- *  that of the first failed check. */
-QUERN_EXPORT quern_status_code quern_verify(const char *path, int32_t full, char **json,
-                                            quern_error *error);
+/** Checks the artifact at `path`; `full`: the hashes of all segments too. `json`, if not NULL, gets
+ * a report (checks, each with name, ok and detail) even when the artifact is bad; the returned code
+ * is that of the first failed check. */
+QUERN_EXPORT quern_status_code quern_verify(const char* path, int32_t full, char** json,
+                                            quern_error* error);
 
 /** This machine, as JSON: version, cpu, cpus, features, memory_bytes, and checks as quern_verify's.
  *  Which targets of an artifact run here stands in quern_model_json. */
-QUERN_EXPORT quern_status_code quern_doctor(char **json, quern_error *error);
+QUERN_EXPORT quern_status_code quern_doctor(char** json, quern_error* error);
 
-/* ---- Text --------------------------------------------------------------------------------------- */
+/* ---- Text ---------------------------------------------------------------------------------------
+ */
 
 /** Leave out the tokens around the text that the model asks for (beginning, end). */
 #define QUERN_TOKENIZE_PLAIN 1u
-/** Read control tokens written in the text, such as <|im_end|>, as such. Not for text from people. */
+/** Read control tokens written in the text, such as <|im_end|>, as such. Not for text from people.
+ */
 #define QUERN_TOKENIZE_CONTROL 2u
 
 /** Tokens of `length` bytes of UTF-8. `flags`: QUERN_TOKENIZE_*. */
-QUERN_EXPORT quern_status_code quern_tokenize(const quern_model *model, const char *text,
-                                              size_t length, uint32_t flags, int32_t **tokens,
-                                              size_t *count, quern_error *error);
+QUERN_EXPORT quern_status_code quern_tokenize(const quern_model* model, const char* text,
+                                              size_t length, uint32_t flags, int32_t** tokens,
+                                              size_t* count, quern_error* error);
 
 /** Leave control tokens out. */
 #define QUERN_DETOKENIZE_SKIP_CONTROL 1u
 
 /** The bytes of `count` tokens; they need not be whole UTF-8 characters. A zero is put behind them
  *  that `length` (may be NULL) does not count. */
-QUERN_EXPORT quern_status_code quern_detokenize(const quern_model *model, const int32_t *tokens,
-                                                size_t count, uint32_t flags, char **text,
-                                                size_t *length, quern_error *error);
+QUERN_EXPORT quern_status_code quern_detokenize(const quern_model* model, const int32_t* tokens,
+                                                size_t count, uint32_t flags, char** text,
+                                                size_t* length, quern_error* error);
 
 /** 1 if `token` ends an answer, otherwise 0. */
-QUERN_EXPORT int32_t quern_token_is_end(const quern_model *model, int32_t token);
+QUERN_EXPORT int32_t quern_token_is_end(const quern_model* model, int32_t token);
 
 /** Renders the model's chat template. `messages_json`: an array of {"role": ..., "content": ...};
  *  the other fields go to the template as they are. `add_generation_prompt` not 0: end with the
  *  beginning of an answer. Tokenize the result with QUERN_TOKENIZE_PLAIN | QUERN_TOKENIZE_CONTROL.
- *  Errors: MALFORMED (JSON, or what the template raises), UNSUPPORTED (the model has no template). */
-QUERN_EXPORT quern_status_code quern_chat_render(const quern_model *model, const char *messages_json,
-                                                 int32_t add_generation_prompt, char **text,
-                                                 quern_error *error);
+ *  Errors: MALFORMED (JSON, or what the template raises), UNSUPPORTED (the model has no template).
+ */
+QUERN_EXPORT quern_status_code quern_chat_render(const quern_model* model,
+                                                 const char* messages_json,
+                                                 int32_t add_generation_prompt, char** text,
+                                                 quern_error* error);
 
-/* ---- Sessions ----------------------------------------------------------------------------------- */
+/* ---- Sessions -----------------------------------------------------------------------------------
+ */
 
 typedef struct quern_session quern_session;
 
@@ -156,7 +164,7 @@ typedef struct quern_session_options {
   /** Not 0: bind threads to CPUs. */
   int32_t pin_threads;
   /** A target of the artifact, such as "avx2". NULL: the best one this machine can run. */
-  const char *isa;
+  const char* isa;
   /** Most tokens of one sequence. 0: what the model allows. */
   uint64_t context;
   /** Slots of keys and values of all sequences together, rounded up to pages. 0: `context`. */
@@ -168,27 +176,28 @@ typedef struct quern_session_options {
 
 /** `options` may be NULL. Errors: INCOMPATIBLE (no target of the artifact runs here, with what is
  *  missing), OUT_OF_MEMORY (with the bytes needed), USAGE. */
-QUERN_EXPORT quern_status_code quern_session_create(quern_model *model,
-                                                    const quern_session_options *options,
-                                                    quern_session **session, quern_error *error);
-QUERN_EXPORT void quern_session_free(quern_session *session);
+QUERN_EXPORT quern_status_code quern_session_create(quern_model* model,
+                                                    const quern_session_options* options,
+                                                    quern_session** session, quern_error* error);
+QUERN_EXPORT void quern_session_free(quern_session* session);
 
-/** What was chosen, as a JSON object: target, threads, context, max_rows, pages, bytes. Owned by the
- *  session. */
-QUERN_EXPORT const char *quern_session_json(const quern_session *session);
+/** What was chosen, as a JSON object: target, threads, context, max_rows, pages, bytes. Owned by
+ * the session. */
+QUERN_EXPORT const char* quern_session_json(const quern_session* session);
 
 /** Makes the call in progress end soon with QUERN_CANCELLED; with none in progress, the next one.
  *  Any thread and a signal handler may call it. */
-QUERN_EXPORT void quern_session_cancel(quern_session *session);
+QUERN_EXPORT void quern_session_cancel(quern_session* session);
 
 /** Not 0: measure the time of every kernel from now on, from zero. */
-QUERN_EXPORT void quern_session_set_profiling(quern_session *session, int32_t enabled);
+QUERN_EXPORT void quern_session_set_profiling(quern_session* session, int32_t enabled);
 /** {"steps", "seconds", "join_seconds", "kernels": [{"name", "role", "calls", "seconds"}]}, as the
  *  calling thread saw it; all since profiling was enabled. */
-QUERN_EXPORT quern_status_code quern_session_profile(quern_session *session, char **json,
-                                                     quern_error *error);
+QUERN_EXPORT quern_status_code quern_session_profile(quern_session* session, char** json,
+                                                     quern_error* error);
 
-/* ---- Sequences ---------------------------------------------------------------------------------- */
+/* ---- Sequences ----------------------------------------------------------------------------------
+ */
 
 typedef struct quern_sequence quern_sequence;
 
@@ -198,69 +207,71 @@ typedef enum quern_role {
   QUERN_ROLE_PREFILL = 1 /* prompt tokens */
 } quern_role;
 
-QUERN_EXPORT quern_status_code quern_sequence_create(quern_session *session,
-                                                     quern_sequence **sequence, quern_error *error);
-QUERN_EXPORT void quern_sequence_free(quern_sequence *sequence);
+QUERN_EXPORT quern_status_code quern_sequence_create(quern_session* session,
+                                                     quern_sequence** sequence, quern_error* error);
+QUERN_EXPORT void quern_sequence_free(quern_sequence* sequence);
 
 /** A second sequence with the same tokens, logits and sampler. Pages are shared until written. */
-QUERN_EXPORT quern_status_code quern_sequence_fork(const quern_sequence *sequence,
-                                                   quern_sequence **fork, quern_error *error);
+QUERN_EXPORT quern_status_code quern_sequence_fork(const quern_sequence* sequence,
+                                                   quern_sequence** fork, quern_error* error);
 
 /** Tokens so far. */
-QUERN_EXPORT size_t quern_sequence_length(const quern_sequence *sequence);
+QUERN_EXPORT size_t quern_sequence_length(const quern_sequence* sequence);
 /** The tokens; valid until the sequence changes. */
-QUERN_EXPORT const int32_t *quern_sequence_tokens(const quern_sequence *sequence);
+QUERN_EXPORT const int32_t* quern_sequence_tokens(const quern_sequence* sequence);
 
 /** Forgets all tokens but the first `length`, and the logits. Random numbers start anew. */
-QUERN_EXPORT quern_status_code quern_sequence_truncate(quern_sequence *sequence, size_t length,
-                                                       quern_error *error);
+QUERN_EXPORT quern_status_code quern_sequence_truncate(quern_sequence* sequence, size_t length,
+                                                       quern_error* error);
 
 /** Appends `count` tokens. Afterwards quern_sequence_logits gives the logits behind the last one.
  *  `all_logits`, if not NULL, gets those behind every token: (count, vocab) floats.
  *  On failure or cancellation the tokens of the steps that were done stay.
  *  Errors: USAGE (a token out of range, or more than the context), OUT_OF_MEMORY (pages). */
-QUERN_EXPORT quern_status_code quern_sequence_feed(quern_sequence *sequence, const int32_t *tokens,
-                                                   size_t count, quern_role role, float *all_logits,
-                                                   quern_error *error);
+QUERN_EXPORT quern_status_code quern_sequence_feed(quern_sequence* sequence, const int32_t* tokens,
+                                                   size_t count, quern_role role, float* all_logits,
+                                                   quern_error* error);
 
-/** Appends tokens[i] to sequences[i], for `count` different sequences of one session, in as few steps
- *  as possible, as generated tokens. On failure a sequence has its token or is unchanged. */
-QUERN_EXPORT quern_status_code quern_decode(quern_session *session, quern_sequence *const *sequences,
-                                            const int32_t *tokens, size_t count, quern_error *error);
+/** Appends tokens[i] to sequences[i], for `count` different sequences of one session, in as few
+ * steps as possible, as generated tokens. On failure a sequence has its token or is unchanged. */
+QUERN_EXPORT quern_status_code quern_decode(quern_session* session,
+                                            quern_sequence* const* sequences, const int32_t* tokens,
+                                            size_t count, quern_error* error);
 
-/** The logits behind the last token: (vocab) floats, valid until the sequence changes. NULL while the
- *  sequence is empty or was just truncated. */
-QUERN_EXPORT const float *quern_sequence_logits(const quern_sequence *sequence);
+/** The logits behind the last token: (vocab) floats, valid until the sequence changes. NULL while
+ * the sequence is empty or was just truncated. */
+QUERN_EXPORT const float* quern_sequence_logits(const quern_sequence* sequence);
 
-/* ---- Sampling and generating -------------------------------------------------------------------- */
+/* ---- Sampling and generating --------------------------------------------------------------------
+ */
 
 /** Applied in the order: penalty, top_k, top_p, min_p, temperature. */
 typedef struct quern_sampling {
   size_t size;
-  float temperature;      /* 0: the best token */
-  float repeat_penalty;   /* 0 or 1: none */
-  int32_t repeat_last_n;  /* tokens that the penalty looks back at; 0: 64 */
-  int32_t top_k;          /* 0: all */
-  float top_p;            /* 0 or 1: all */
-  float min_p;            /* 0: all */
+  float temperature;     /* 0: the best token */
+  float repeat_penalty;  /* 0 or 1: none */
+  int32_t repeat_last_n; /* tokens that the penalty looks back at; 0: 64 */
+  int32_t top_k;         /* 0: all */
+  float top_p;           /* 0 or 1: all */
+  float min_p;           /* 0: all */
   uint64_t seed;
 } quern_sampling;
 #define QUERN_SAMPLING_INIT {sizeof(quern_sampling), 0.0f, 1.0f, 64, 0, 1.0f, 0.0f, 0}
 
 /** Sets how the sequence's tokens are chosen, and restarts its random numbers. The tokens it has
  *  count for the penalty. A new sequence takes the best token. */
-QUERN_EXPORT quern_status_code quern_sequence_set_sampling(quern_sequence *sequence,
-                                                           const quern_sampling *sampling,
-                                                           quern_error *error);
+QUERN_EXPORT quern_status_code quern_sequence_set_sampling(quern_sequence* sequence,
+                                                           const quern_sampling* sampling,
+                                                           quern_error* error);
 
 /** Chooses the next token from the sequence's logits; does not append it. */
-QUERN_EXPORT quern_status_code quern_sequence_sample(quern_sequence *sequence, int32_t *token,
-                                                     quern_error *error);
+QUERN_EXPORT quern_status_code quern_sequence_sample(quern_sequence* sequence, int32_t* token,
+                                                     quern_error* error);
 
 /** Gets text as it comes: `length` bytes of whole UTF-8 characters, no zero behind them. `token` is
- *  the token that completed it, -1 for what was held back at the end. `length` may be 0: a token was
- *  made whose text is held back. Return not 0 to stop. */
-typedef int32_t (*quern_text_callback)(void *user, const char *text, size_t length, int32_t token);
+ *  the token that completed it, -1 for what was held back at the end. `length` may be 0: a token
+ * was made whose text is held back. Return not 0 to stop. */
+typedef int32_t (*quern_text_callback)(void* user, const char* text, size_t length, int32_t token);
 
 typedef enum quern_finish {
   QUERN_FINISH_LENGTH = 0,  /* max_tokens were generated */
@@ -276,7 +287,7 @@ typedef struct quern_generate_options {
   /** Tokens to generate at most. 0: until something else ends it. */
   uint64_t max_tokens;
   /** Strings that end the text, which stops before them. */
-  const char *const *stop;
+  const char* const* stop;
   size_t stop_count;
   /** Not 0: an end token is text like any other. */
   int32_t ignore_end;
@@ -292,12 +303,12 @@ typedef struct quern_generate_result {
 } quern_generate_result;
 
 /** Samples and decodes until something ends it. The sequence must have logits (feed it first).
- *  `options`, `callback` and `result` may be NULL. A cancelled call returns QUERN_CANCELLED and fills
- *  `result`. */
-QUERN_EXPORT quern_status_code quern_generate(quern_sequence *sequence,
-                                              const quern_generate_options *options,
-                                              quern_text_callback callback, void *user,
-                                              quern_generate_result *result, quern_error *error);
+ *  `options`, `callback` and `result` may be NULL. A cancelled call returns QUERN_CANCELLED and
+ * fills `result`. */
+QUERN_EXPORT quern_status_code quern_generate(quern_sequence* sequence,
+                                              const quern_generate_options* options,
+                                              quern_text_callback callback, void* user,
+                                              quern_generate_result* result, quern_error* error);
 
 #ifdef __cplusplus
 } /* extern "C" */

@@ -70,8 +70,7 @@ Status Generate(Sequence& sequence, const GenerateOptions& options, const TextCa
                 GenerateResult& result) {
   result = {};
   QUERN_ASSIGN_OR_RETURN(TextStream stream, TextStream::Create(options.stop));
-  const Status status =
-      Generator(sequence, options, callback, std::move(stream), result).Run();
+  const Status status = Generator(sequence, options, callback, std::move(stream), result).Run();
   if (status.code() == StatusCode::kCancelled) result.finish = Finish::kCancel;
   return status;
 }

@@ -30,12 +30,12 @@ struct GenerateResult {
   uint64_t tokens = 0;
 };
 
-/// Gets whole UTF-8 characters (maybe none) and the token that completed them, -1 for the rest at the
-/// end. False ends it.
+/// Gets whole UTF-8 characters (maybe none) and the token that completed them, -1 for the rest at
+/// the end. False ends it.
 using TextCallback = std::function<bool(std::string_view text, int32_t token)>;
 
-/// Extends `sequence`, which has logits. `result` is filled also on failure. Without a tokenizer the
-/// texts are empty. Errors: kUsage, kOutOfMemory; kCancelled after Session::Cancel.
+/// Extends `sequence`, which has logits. `result` is filled also on failure. Without a tokenizer
+/// the texts are empty. Errors: kUsage, kOutOfMemory; kCancelled after Session::Cancel.
 Status Generate(Sequence& sequence, const GenerateOptions& options, const TextCallback& callback,
                 GenerateResult& result);
 

@@ -39,8 +39,9 @@ Result<std::shared_ptr<const Model>> Model::FromArtifact(std::unique_ptr<const A
 
 Result<const Tokenizer*> Model::RequireTokenizer() const {
   if (const Tokenizer* found = tokenizer()) return found;
-  return Unsupported("the artifact has no tokenizer; give token ids, or compile the model from a "
-                     "source that has one");
+  return Unsupported(
+      "the artifact has no tokenizer; give token ids, or compile the model from a "
+      "source that has one");
 }
 
 Result<std::string> Model::RenderChat(std::string_view messages_json,

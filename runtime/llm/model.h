@@ -8,8 +8,8 @@
 #include <string_view>
 
 #include "runtime/base/status.h"
-#include "runtime/loader/artifact.h"
 #include "runtime/llm/tokenizer.h"
+#include "runtime/loader/artifact.h"
 
 namespace quern {
 
@@ -20,7 +20,8 @@ class Model {
   /// tokens than the model.
   static Result<std::shared_ptr<const Model>> Load(const std::string& path,
                                                    const LoadOptions& options = {});
-  static Result<std::shared_ptr<const Model>> FromArtifact(std::unique_ptr<const Artifact> artifact);
+  static Result<std::shared_ptr<const Model>> FromArtifact(
+      std::unique_ptr<const Artifact> artifact);
 
   const Artifact& artifact() const { return *artifact_; }
   const schema::Manifest& manifest() const { return artifact_->manifest(); }

@@ -12,8 +12,8 @@ namespace {
 
 Status CheckOption(const char* name, int64_t value, int64_t limit) {
   if (value >= 0 && value <= limit) return {};
-  return UsageError(std::string(name) + " is " + std::to_string(value) + ", wanted 0 (default) to " +
-                    std::to_string(limit));
+  return UsageError(std::string(name) + " is " + std::to_string(value) +
+                    ", wanted 0 (default) to " + std::to_string(limit));
 }
 
 }  // namespace
@@ -22,11 +22,10 @@ Result<std::unique_ptr<Session>> Session::Create(std::shared_ptr<const Model> mo
                                                  const SessionOptions& options) {
   const Artifact& artifact = model->artifact();
   const std::vector<TargetRequirement> targets = artifact.Targets();
-  QUERN_ASSIGN_OR_RETURN(const size_t target,
-                         SelectTarget(targets, options.isa, CpuFeatures::Host(),
-                                      AmxEmulatorDeclared()));
-  const schema::Target& chosen =
-      *artifact.manifest().targets()->Get(static_cast<uint32_t>(target));
+  QUERN_ASSIGN_OR_RETURN(
+      const size_t target,
+      SelectTarget(targets, options.isa, CpuFeatures::Host(), AmxEmulatorDeclared()));
+  const schema::Target& chosen = *artifact.manifest().targets()->Get(static_cast<uint32_t>(target));
   QUERN_ASSIGN_OR_RETURN(CodeImage code,
                          CodeImage::Create(artifact.SegmentBytes(chosen.code_segment())));
   const KernelTable kernels = KernelTable::FromImage(artifact.manifest(), target, code);
@@ -78,8 +77,9 @@ Status Session::CheckRun(const Run& run) const {
   }
   const auto added = static_cast<int64_t>(run.tokens.size());
   if (added > context_ - run.sequence->length()) {
-    return UsageError("the context is " + std::to_string(context_) + " tokens and the sequence has " +
-                      std::to_string(run.sequence->length()) + ", so " + std::to_string(added) +
+    return UsageError("the context is " + std::to_string(context_) +
+                      " tokens and the sequence has " + std::to_string(run.sequence->length()) +
+                      ", so " + std::to_string(added) +
                       " more do not fit; shorten the text or raise the context");
   }
   return {};
@@ -144,7 +144,8 @@ Status Session::Decode(std::span<Sequence* const> sequences, std::span<const int
   const auto most = static_cast<size_t>(max_rows());
   for (size_t done = 0; done < runs.size(); done += most) {
     QUERN_RETURN_IF_ERROR(TakeCancel());
-    const std::span<const Run> part = std::span(runs).subspan(done, std::min(most, runs.size() - done));
+    const std::span<const Run> part =
+        std::span(runs).subspan(done, std::min(most, runs.size() - done));
     for (const Run& run : part) run.sequence->logits_.resize(vocab);
     if (part.size() == 1) {  // straight into the sequence's own row
       Sequence& only = *part.front().sequence;

@@ -12,12 +12,13 @@ namespace {
 
 constexpr char kAgain[] = "; copy the artifact again or compile it again";
 
-/// Bounds of the FlatBuffers verifier: deeper than the schema nests, and more tables than a manifest
-/// of kMaxManifestBytes holds.
+/// Bounds of the FlatBuffers verifier: deeper than the schema nests, and more tables than a
+/// manifest of kMaxManifestBytes holds.
 constexpr uint32_t kMaxDepth = 32;
 constexpr uint32_t kMaxTables = 1u << 24;
 
-Status BadHeader(const char* field, size_t byte, const std::string& seen, const std::string& wanted) {
+Status BadHeader(const char* field, size_t byte, const std::string& seen,
+                 const std::string& wanted) {
   return Malformed(std::string("header.") + field + " (byte " + std::to_string(byte) + ") is " +
                    seen + ", wanted " + wanted + kAgain);
 }
@@ -48,11 +49,13 @@ Status Artifact::ReadHeader() {
   const size_t magic_bytes = std::min(bytes.size(), sizeof(kFileMagic));
   if (std::memcmp(bytes.data(), kFileMagic, magic_bytes) != 0) {
     if (bytes.size() >= 4 && std::memcmp(bytes.data(), "GGUF", 4) == 0) {
-      return Malformed("header.magic (byte 0) is that of a GGUF file, wanted an artifact; make one "
-                       "with quern compile");
+      return Malformed(
+          "header.magic (byte 0) is that of a GGUF file, wanted an artifact; make one "
+          "with quern compile");
     }
-    return Malformed("header.magic (byte 0) is not QUERN: this is no artifact, or a text transfer "
-                     "changed it; make one with quern compile, and copy it as binary");
+    return Malformed(
+        "header.magic (byte 0) is not QUERN: this is no artifact, or a text transfer "
+        "changed it; make one with quern compile, and copy it as binary");
   }
   if (bytes.size() < sizeof(FileHeader)) {
     return BadHeader("size", 0, std::to_string(bytes.size()) + " bytes", "64");
@@ -99,7 +102,8 @@ std::span<const uint8_t> Artifact::SegmentBytes(size_t index) const {
 
 std::span<const uint8_t> Artifact::weights() const {
   for (size_t i = 0; i < manifest_->segments()->size(); ++i) {
-    if (manifest_->segments()->Get(i)->kind() == schema::SegmentKind::Weights) return SegmentBytes(i);
+    if (manifest_->segments()->Get(i)->kind() == schema::SegmentKind::Weights)
+      return SegmentBytes(i);
   }
   return {};
 }

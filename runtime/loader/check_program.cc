@@ -20,8 +20,8 @@ enum class Section { kPrologue, kLayer, kEpilogue };
 /// Widths that a range may run over: no range of a sound artifact ends beyond the widest.
 uint64_t WidestDimension(const ManifestCheck& check) {
   const schema::ModelInfo& model = *check.manifest.model();
-  uint64_t widest = std::max<uint64_t>({model.vocab(), model.hidden(), model.ffn(),
-                                        uint64_t{model.heads()} * model.head_dim()});
+  uint64_t widest = std::max<uint64_t>(
+      {model.vocab(), model.hidden(), model.ffn(), uint64_t{model.heads()} * model.head_dim()});
   for (const schema::Body* body : *check.manifest.bodies()) {
     for (const schema::WeightSlot* slot : *body->weights()) {
       widest = std::max({widest, slot->n(), slot->k()});
@@ -104,8 +104,7 @@ class BodyCheck {
     const uint32_t shares = check_.manifest.shares();
     const uint32_t segments = kernel.range_count();
     const size_t count = d.ranges() ? d.ranges()->size() : 0;
-    const size_t wanted =
-        d.split() == schema::Split::Rows ? 0 : size_t{2} * shares * segments;
+    const size_t wanted = d.split() == schema::Split::Rows ? 0 : size_t{2} * shares * segments;
     if (count != wanted) {
       return check_.Bad(item_ + ".ranges", &d, std::to_string(count) + " entries",
                         std::to_string(wanted));
@@ -235,8 +234,8 @@ class BodyCheck {
   std::string item_;  // the instruction at hand
 };
 
-/// What only some sections may use: pages in layers, the caller's logits and the rows that need them
-/// in the epilogue.
+/// What only some sections may use: pages in layers, the caller's logits and the rows that need
+/// them in the epilogue.
 Status CheckSection(const ManifestCheck& check, const schema::BodyCall& call, Section section,
                     const std::string& name) {
   const schema::Body& body = *check.manifest.bodies()->Get(call.body());

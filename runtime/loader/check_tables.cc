@@ -70,10 +70,10 @@ Status CheckSegments(const ManifestCheck& check) {
     in_order.push_back(&s);
   }
   if (weights != 1 || tokenizers > 1) {
-    return check.Bad("segments", check.manifest.segments(),
-                     std::to_string(weights) + " weights and " + std::to_string(tokenizers) +
-                         " tokenizers",
-                     "1 and at most 1");
+    return check.Bad(
+        "segments", check.manifest.segments(),
+        std::to_string(weights) + " weights and " + std::to_string(tokenizers) + " tokenizers",
+        "1 and at most 1");
   }
   std::sort(in_order.begin(), in_order.end(),
             [](const auto* a, const auto* b) { return a->offset() < b->offset(); });
@@ -165,9 +165,10 @@ Status CheckKernels(const ManifestCheck& check) {
 
 Status CheckArena(const ManifestCheck& check) {
   const schema::Manifest& m = check.manifest;
-  for (const auto& [name, bytes] : {std::pair("token_bytes_per_row", m.token_bytes_per_row()),
-                                    std::pair("logit_bytes_per_row", m.logit_bytes_per_row()),
-                                    std::pair("private_bytes_per_row", m.private_bytes_per_row())}) {
+  for (const auto& [name, bytes] :
+       {std::pair("token_bytes_per_row", m.token_bytes_per_row()),
+        std::pair("logit_bytes_per_row", m.logit_bytes_per_row()),
+        std::pair("private_bytes_per_row", m.private_bytes_per_row())}) {
     if (bytes > kMaxBytesPerRow || bytes % kBufferAlignment != 0) {
       return check.Bad(name, &m, bytes,
                        "a multiple of 64 up to " + std::to_string(kMaxBytesPerRow));
@@ -191,10 +192,9 @@ Status CheckBuffer(const ManifestCheck& check, const schema::Buffer& b, const st
     return check.Bad(name + ".bytes_per_row", &b, b.bytes_per_row(),
                      "a multiple of 4 up to " + std::to_string(kMaxBytesPerRow));
   }
-  const uint64_t arena = b.row_class() == schema::RowClass::Tokens ? m.token_bytes_per_row()
-                                                                   : m.logit_bytes_per_row();
-  const uint64_t end =
-      SaturatingAdd(b.offset(), SaturatingMul(b.copies(), b.bytes_per_row()));
+  const uint64_t arena =
+      b.row_class() == schema::RowClass::Tokens ? m.token_bytes_per_row() : m.logit_bytes_per_row();
+  const uint64_t end = SaturatingAdd(b.offset(), SaturatingMul(b.copies(), b.bytes_per_row()));
   if (b.offset() % kBufferAlignment != 0 || end > arena) {
     return check.Bad(name + ".offset", &b, b.offset(),
                      "a multiple of 64 such that the buffer ends within " + std::to_string(arena));
@@ -227,10 +227,10 @@ Status CheckKv(const ManifestCheck& check) {
     }
     if (layer.kv_heads() == 0 || layer.kv_heads() > kMaxDimension || layer.head_dim() == 0 ||
         layer.head_dim() > 1u << 16) {
-      return check.Bad(name, &layer,
-                       std::to_string(layer.kv_heads()) + " heads of " +
-                           std::to_string(layer.head_dim()),
-                       "heads with elements");
+      return check.Bad(
+          name, &layer,
+          std::to_string(layer.kv_heads()) + " heads of " + std::to_string(layer.head_dim()),
+          "heads with elements");
     }
     const uint64_t element = layer.element() == schema::KvElement::F16 ? 2 : 4;
     const uint64_t row = uint64_t{2} * layer.kv_heads() * layer.head_dim() * element;

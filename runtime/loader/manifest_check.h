@@ -11,11 +11,12 @@
 namespace quern {
 
 /// Checks every index, offset, size, enum and range of `manifest`, which passed the FlatBuffers
-/// verifier and lies inside `file`. Errors: kMalformed, naming field, byte offset, what was seen and
-/// wanted; kIncompatible for another manifest version.
+/// verifier and lies inside `file`. Errors: kMalformed, naming field, byte offset, what was seen
+/// and wanted; kIncompatible for another manifest version.
 Status CheckManifest(const schema::Manifest& manifest, std::span<const uint8_t> file);
 
-// ---- Inside the checker: check_tables.cc, check_program.cc ---------------------------------------
+// ---- Inside the checker: check_tables.cc, check_program.cc
+// ---------------------------------------
 
 /// The manifest at hand and how its refusals are worded.
 struct ManifestCheck {

@@ -25,8 +25,8 @@ CodeImage::~CodeImage() {
 Result<CodeImage> CodeImage::Create(std::span<const uint8_t> bytes) {
   CodeImage image;
   if (bytes.empty()) return image;
-  void* data = mmap(nullptr, bytes.size(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
-                    0);
+  void* data =
+      mmap(nullptr, bytes.size(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (data == MAP_FAILED) {
     return OutOfMemory("cannot get " + std::to_string(bytes.size()) + " bytes for kernel code");
   }

@@ -87,10 +87,14 @@ bool RequestAmx() {
 bool StateEnabled(State state, uint64_t xcr0) {
   auto has = [xcr0](uint64_t mask) { return (xcr0 & mask) == mask; };
   switch (state) {
-    case State::kNone: return true;
-    case State::kAvx: return has(kXcr0Avx);
-    case State::kAvx512: return has(kXcr0Avx512);
-    case State::kAmx: return has(kXcr0Amx);
+    case State::kNone:
+      return true;
+    case State::kAvx:
+      return has(kXcr0Avx);
+    case State::kAvx512:
+      return has(kXcr0Avx512);
+    case State::kAmx:
+      return has(kXcr0Amx);
   }
   return false;
 }

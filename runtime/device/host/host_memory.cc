@@ -27,10 +27,9 @@ Result<HostMemory> HostMemory::Allocate(uint64_t bytes, const char* what) {
   HostMemory memory;
   if (bytes == 0) return memory;
   // MAP_NORESERVE: large pools are mostly never touched; whoever sizes them checks MemoryLimit().
-  void* data = bytes > uint64_t{1} << 47
-                   ? MAP_FAILED
-                   : mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
-                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* data = bytes > uint64_t{1} << 47 ? MAP_FAILED
+                                         : mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (data == MAP_FAILED) {
     return OutOfMemory("cannot get " + std::to_string(bytes) + " bytes for " + what);
   }

@@ -28,8 +28,8 @@ class HostMemory {
   uint64_t size_ = 0;
 };
 
-/// Bytes this process may use: the machine's memory, or the limit of its control group where that is
-/// lower.
+/// Bytes this process may use: the machine's memory, or the limit of its control group where that
+/// is lower.
 uint64_t MemoryLimit();
 
 }  // namespace quern

@@ -29,8 +29,9 @@ Result<size_t> SelectForced(std::span<const TargetRequirement> targets, std::str
     if (targets[i].name != forced) continue;
     const std::vector<std::string> missing = MissingFeatures(targets[i], features);
     if (missing.empty() || (allow_emulated_amx && OnlyAmx(missing))) return i;
-    return Incompatible("target " + targets[i].name + " needs CPU features that this machine lacks: " +
-                        Join(missing) + "; choose another target or let Quern choose");
+    return Incompatible("target " + targets[i].name +
+                        " needs CPU features that this machine lacks: " + Join(missing) +
+                        "; choose another target or let Quern choose");
   }
   return UsageError("the artifact has no target '" + std::string(forced) + "', only " +
                     Join(names) + "; compile it with --target=" + std::string(forced));

@@ -13,8 +13,9 @@
 namespace quern {
 
 /// Where the threads of a team wait for each other inside a job. Waiters spin: a step has dozens of
-/// joins, microseconds apart, and sleeping would cost more than the work between them. After a while
-/// a waiter offers its CPU (sched_yield), so that a machine with more threads than CPUs goes on.
+/// joins, microseconds apart, and sleeping would cost more than the work between them. After a
+/// while a waiter offers its CPU (sched_yield), so that a machine with more threads than CPUs goes
+/// on.
 class SpinBarrier {
  public:
   explicit SpinBarrier(int threads) : threads_(threads) {}

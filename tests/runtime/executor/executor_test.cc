@@ -32,8 +32,12 @@ const schema::ManifestT* g_manifest = nullptr;
 
 template <int kKernel, int kRole>
 void Record(void* const* args, const int64_t* dims, const int64_t* ranges) {
-  Seen seen{static_cast<FakeKernel>(kKernel), static_cast<Role>(kRole), std::this_thread::get_id(),
-            {}, {}, {}};
+  Seen seen{static_cast<FakeKernel>(kKernel),
+            static_cast<Role>(kRole),
+            std::this_thread::get_id(),
+            {},
+            {},
+            {}};
   const schema::KernelT& kernel = *g_manifest->kernels[kKernel];
   seen.args.assign(args, args + kernel.argument_count + 1);
   std::copy(dims, dims + kDimCount, seen.dims);
@@ -58,13 +62,11 @@ class ExecutorCalls : public ::testing::Test {
     g_manifest = &model_.manifest;
     flatbuffers::FlatBufferBuilder builder;
     schema::FinishManifestBuffer(builder, schema::Manifest::Pack(builder, &model_.manifest));
-    const KernelTable table =
-        RecordingTable(std::make_integer_sequence<int, testing::kKernels>());
-    Program program = Program::Build(*schema::GetManifest(builder.GetBufferPointer()), table,
-                                     model_.weights);
-    auto executor = Executor::Create(std::move(program), {.threads = threads,
-                                                          .max_rows = max_rows,
-                                                          .kv_pages = 8});
+    const KernelTable table = RecordingTable(std::make_integer_sequence<int, testing::kKernels>());
+    Program program =
+        Program::Build(*schema::GetManifest(builder.GetBufferPointer()), table, model_.weights);
+    auto executor = Executor::Create(std::move(program),
+                                     {.threads = threads, .max_rows = max_rows, .kv_pages = 8});
     ASSERT_TRUE(executor.ok()) << executor.status().message();
     executor_ = std::move(executor).value();
   }

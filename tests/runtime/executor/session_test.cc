@@ -48,9 +48,8 @@ struct Fake {
   }
   for (size_t i = 0; i < got.size(); ++i) {
     if (std::memcmp(&got[i], &wanted[i], sizeof(float)) != 0) {
-      return ::testing::AssertionFailure()
-             << "row " << i / kRow << " column " << i % kRow << " is " << got[i] << ", wanted "
-             << wanted[i];
+      return ::testing::AssertionFailure() << "row " << i / kRow << " column " << i % kRow << " is "
+                                           << got[i] << ", wanted " << wanted[i];
     }
   }
   return ::testing::AssertionSuccess();
@@ -89,15 +88,15 @@ TEST_P(AnyShape, PromptAndDecodeGiveTheReference) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Shapes, AnyShape,
-    ::testing::Values(Shape{1, 1, 512}, Shape{2, 1, 16}, Shape{2, 2, 512}, Shape{3, 2, 7},
-                      Shape{3, 3, 64}, Shape{3, 9, 1}, Shape{5, 2, 33}, Shape{5, 4, 3},
-                      Shape{8, 3, 5}),
-    [](const auto& info) {
-      return "Shares" + std::to_string(info.param.shares) + "Threads" +
-             std::to_string(info.param.threads) + "Rows" + std::to_string(info.param.max_rows);
-    });
+INSTANTIATE_TEST_SUITE_P(Shapes, AnyShape,
+                         ::testing::Values(Shape{1, 1, 512}, Shape{2, 1, 16}, Shape{2, 2, 512},
+                                           Shape{3, 2, 7}, Shape{3, 3, 64}, Shape{3, 9, 1},
+                                           Shape{5, 2, 33}, Shape{5, 4, 3}, Shape{8, 3, 5}),
+                         [](const auto& info) {
+                           return "Shares" + std::to_string(info.param.shares) + "Threads" +
+                                  std::to_string(info.param.threads) + "Rows" +
+                                  std::to_string(info.param.max_rows);
+                         });
 
 TEST(Session, ChunksOfAPromptDoNotMatter) {
   const Fake fake;
@@ -117,16 +116,14 @@ TEST(Session, ChunksOfAPromptDoNotMatter) {
 TEST(Session, DecodesManySequencesOfDifferentLengthsTogether) {
   const Fake fake;
   for (const int64_t max_rows : {512, 3}) {  // in one step, and in several
-    const auto session =
-        fake.NewSession({.threads = 3, .kv_tokens = 2048, .max_rows = max_rows});
+    const auto session = fake.NewSession({.threads = 3, .kv_tokens = 2048, .max_rows = max_rows});
     const size_t lengths[] = {1, 31, 32, 33, 64, 70, 5};
     std::vector<std::unique_ptr<Sequence>> sequences;
     std::vector<std::vector<int32_t>> tokens;
     for (size_t i = 0; i < std::size(lengths); ++i) {
       tokens.push_back(testing::SomeTokens(lengths[i] + 3, static_cast<uint32_t>(i)));
       sequences.push_back(session->NewSequence());
-      ASSERT_TRUE(
-          sequences[i]->Feed(std::span(tokens[i]).first(lengths[i]), Role::Prefill).ok());
+      ASSERT_TRUE(sequences[i]->Feed(std::span(tokens[i]).first(lengths[i]), Role::Prefill).ok());
     }
     for (size_t turn = 0; turn < 3; ++turn) {
       std::vector<Sequence*> all;
@@ -275,8 +272,7 @@ TEST(Generate, SamplesDecodesAndEnds) {
     return shown.size() != 20;
   };
   GenerateResult result;
-  ASSERT_TRUE(
-      Generate(*sequence, {.max_tokens = 6, .ignore_end = true}, callback, result).ok());
+  ASSERT_TRUE(Generate(*sequence, {.max_tokens = 6, .ignore_end = true}, callback, result).ok());
   EXPECT_EQ(result.finish, Finish::kLength);
   EXPECT_EQ(result.tokens, 6u);
   ASSERT_EQ(shown.size(), 6u);

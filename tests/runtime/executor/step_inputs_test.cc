@@ -92,8 +92,7 @@ TEST(StepInputs, RefusesWhatKernelsMustNotSee) {
   expect_usage(lengths.input, "lengths");
 
   float logits = 0;
-  for (const std::vector<int32_t>& rows :
-       {std::vector<int32_t>{4}, {-1}, {1, 1}, {2, 1}}) {
+  for (const std::vector<int32_t>& rows : {std::vector<int32_t>{4}, {-1}, {1, 1}, {2, 1}}) {
     TwoSequences step(2, 2);
     step.input.logit_rows = rows;
     step.input.logits = &logits;

@@ -63,7 +63,8 @@ class ArtifactFile : public ::testing::TestWithParam<bool> {
 TEST_P(ArtifactFile, MapsAndCopiesTheSame) {
   const std::vector<uint8_t> bytes = Assemble(MakeFakeModel());
   std::ofstream(path_, std::ios::binary)
-      .write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+      .write(reinterpret_cast<const char*>(bytes.data()),
+             static_cast<std::streamsize>(bytes.size()));
   const auto artifact = Artifact::Load(path_, {.copy = GetParam(), .check_weights = true});
   ASSERT_TRUE(artifact.ok()) << artifact.status().message();
   EXPECT_EQ((*artifact)->file_size(), bytes.size());

@@ -48,7 +48,8 @@ const Case kCases[] = {
      [](ManifestT& m) { m.segments[2]->size = UINT64_MAX - 4095; }},
     {"SegmentsOverlap", "offset",
      [](ManifestT& m) { m.segments[1]->offset = m.segments[0]->offset; }},
-    {"TwoWeights", "segments", [](ManifestT& m) { m.segments[2]->kind = schema::SegmentKind::Weights; }},
+    {"TwoWeights", "segments",
+     [](ManifestT& m) { m.segments[2]->kind = schema::SegmentKind::Weights; }},
     {"NoTargets", "targets", [](ManifestT& m) { m.targets.clear(); }},
     {"TargetTwice", "targets[1].name", [](ManifestT& m) { m.targets[1]->name = "plain"; }},
     {"CodeSegmentBeyond", "targets[0].code_segment",
@@ -70,14 +71,16 @@ const Case kCases[] = {
      [](ManifestT& m) { m.kernels[0]->codes[0].mutate_scratch_bytes(uint64_t{1} << 40); }},
     {"ManyArguments", "kernels[0].argument_count",
      [](ManifestT& m) { m.kernels[0]->argument_count = 1000; }},
-    {"BufferBeyondArena", "buffers[3].offset", [](ManifestT& m) { m.buffers[3]->offset = 1 << 20; }},
+    {"BufferBeyondArena", "buffers[3].offset",
+     [](ManifestT& m) { m.buffers[3]->offset = 1 << 20; }},
     {"BufferWraps", "buffers[3].offset",
      [](ManifestT& m) { m.buffers[3]->offset = UINT64_MAX - 63; }},
     {"BufferUnaligned", "buffers[1].offset", [](ManifestT& m) { m.buffers[1]->offset += 4; }},
     {"BufferCopies", "buffers[3].copies", [](ManifestT& m) { m.buffers[3]->copies = 2; }},
     {"BufferHugeRow", "buffers[3].bytes_per_row",
      [](ManifestT& m) { m.buffers[3]->bytes_per_row = UINT64_MAX - 3; }},
-    {"PrivateCopies", "buffers[3].per_thread", [](ManifestT& m) { m.buffers[3]->per_thread = true; }},
+    {"PrivateCopies", "buffers[3].per_thread",
+     [](ManifestT& m) { m.buffers[3]->per_thread = true; }},
     {"PrivateBeyond", "buffers[0].private_offset",
      [](ManifestT& m) { m.buffers[0]->private_offset = 1 << 20; }},
     {"ArenaHuge", "token_bytes_per_row",
@@ -135,11 +138,13 @@ const Case kCases[] = {
     {"StrideSegment", "bodies[2].instructions[2].args[2].segment",
      [](ManifestT& m) { m.bodies[2]->instructions[2]->args[2].mutate_segment(1); }},
     {"PrologueBody", "prologue.body", [](ManifestT& m) { m.prologue->body = 3; }},
-    {"PrologueWithKv", "prologue", [](ManifestT& m) {
+    {"PrologueWithKv", "prologue",
+     [](ManifestT& m) {
        m.prologue->body = 1;
        m.prologue->weight_offsets = m.layers[0]->weight_offsets;
      }},
-    {"LayerWithLogits", "layers[1]", [](ManifestT& m) {
+    {"LayerWithLogits", "layers[1]",
+     [](ManifestT& m) {
        m.layers[1]->body = 2;
        m.layers[1]->weight_offsets = m.epilogue->weight_offsets;
      }},

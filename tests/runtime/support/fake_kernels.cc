@@ -42,7 +42,8 @@ void Project(void* const* args, const int64_t* dims, const int64_t* range) {
   }
 }
 
-float* PageOf(void* pool, const int32_t* table, const int64_t* dims, int32_t sequence, int64_t slot) {
+float* PageOf(void* pool, const int32_t* table, const int64_t* dims, int32_t sequence,
+              int64_t slot) {
   const int32_t page = table[sequence * dims[kDimPageTableStride] + slot / kPageTokens];
   return reinterpret_cast<float*>(As<char>(pool) + page * dims[kDimPageBytes]);
 }

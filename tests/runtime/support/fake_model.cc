@@ -101,9 +101,9 @@ class Maker {
     const struct {
       const char* name;
       uint32_t args, ranges;
-    } kernels[kKernels] = {{"embed", 3, 0},       {"project", 3, 1}, {"append", 5, 2},
-                           {"attend", 5, 1},      {"reduce_into", 3, 1}, {"add", 3, 0},
-                           {"select", 3, 0},      {"head", 4, 1}};
+    } kernels[kKernels] = {{"embed", 3, 0},  {"project", 3, 1},     {"append", 5, 2},
+                           {"attend", 5, 1}, {"reduce_into", 3, 1}, {"add", 3, 0},
+                           {"select", 3, 0}, {"head", 4, 1}};
     for (uint64_t i = 0; i < kKernels; ++i) {
       auto kernel = std::make_unique<schema::KernelT>();
       kernel->name = kernels[i].name;
@@ -130,9 +130,9 @@ class Maker {
       RowClass rows;
       uint32_t copies;
       bool per_thread;
-    } buffers[] = {{"x", RowClass::Tokens, 1, true},        {"q", RowClass::Tokens, 1, false},
-                   {"a", RowClass::Tokens, 1, false},       {"d", RowClass::Tokens, shares_, false},
-                   {"h", RowClass::Tokens, 1, false},       {"d2", RowClass::Tokens, shares_, false},
+    } buffers[] = {{"x", RowClass::Tokens, 1, true},  {"q", RowClass::Tokens, 1, false},
+                   {"a", RowClass::Tokens, 1, false}, {"d", RowClass::Tokens, shares_, false},
+                   {"h", RowClass::Tokens, 1, false}, {"d2", RowClass::Tokens, shares_, false},
                    {"y", RowClass::Logits, 1, true}};
     for (const auto& b : buffers) {
       auto buffer = std::make_unique<schema::BufferT>();
@@ -141,8 +141,7 @@ class Maker {
       buffer->row_class = b.rows;
       buffer->copies = b.copies;
       buffer->per_thread = b.per_thread;
-      uint64_t& arena =
-          b.rows == RowClass::Tokens ? m.token_bytes_per_row : m.logit_bytes_per_row;
+      uint64_t& arena = b.rows == RowClass::Tokens ? m.token_bytes_per_row : m.logit_bytes_per_row;
       buffer->offset = arena;
       arena += Align64(b.copies * buffer->bytes_per_row);
       if (b.per_thread) {
@@ -227,9 +226,10 @@ class Maker {
     Slot(layer, "layer.{layer}.w3", kHidden, kHidden, WeightSplit::N);
     Slot(layer, "layer.{layer}.w4", kHidden, kHidden, WeightSplit::K);
     Slot(layer, "shares", 1, 1, WeightSplit::Whole);
-    Shares(layer, kProject,
-           {Read(ArgKind::Activation, kX), Read(ArgKind::Weight, 0), Write(ArgKind::Activation, kQ)},
-           kHidden);
+    Shares(
+        layer, kProject,
+        {Read(ArgKind::Activation, kX), Read(ArgKind::Weight, 0), Write(ArgKind::Activation, kQ)},
+        kHidden);
     Shares(layer, kAppend,
            {Read(ArgKind::Activation, kQ), Input(StepInput::Slots), Input(StepInput::RowSequences),
             Input(StepInput::PageTable), Write(ArgKind::Kv, 0)},
@@ -239,9 +239,10 @@ class Maker {
             Read(ArgKind::Kv, 0), Write(ArgKind::Activation, kA)},
            kHidden);
     AddStage(layer, kA, 1, kD);
-    Shares(layer, kProject,
-           {Read(ArgKind::Activation, kX), Read(ArgKind::Weight, 2), Write(ArgKind::Activation, kH)},
-           kHidden);
+    Shares(
+        layer, kProject,
+        {Read(ArgKind::Activation, kX), Read(ArgKind::Weight, 2), Write(ArgKind::Activation, kH)},
+        kHidden);
     AddStage(layer, kH, 3, kD2);
 
     schema::BodyT& head = NewBody("head");
@@ -266,8 +267,8 @@ class Maker {
            kHidden);
     Join(body, schema::JoinWhen::Always);
     Rows(body, kAdd,
-         {Arg(ArgKind::Activation, Access::ReadWrite, 0, kX, 0),
-          Read(ArgKind::Activation, partial), Read(ArgKind::Weight, 4)});
+         {Arg(ArgKind::Activation, Access::ReadWrite, 0, kX, 0), Read(ArgKind::Activation, partial),
+          Read(ArgKind::Weight, 4)});
     Join(body, schema::JoinWhen::Rows);
   }
 
@@ -384,7 +385,8 @@ std::vector<uint8_t> Assemble(const FakeModel& model,
   header.manifest_size = builder.GetSize();
   const Digest digest = HashBytes({builder.GetBufferPointer(), builder.GetSize()});
   std::memcpy(header.manifest_hash, digest.data(), digest.size());
-  file.insert(file.end(), builder.GetBufferPointer(), builder.GetBufferPointer() + builder.GetSize());
+  file.insert(file.end(), builder.GetBufferPointer(),
+              builder.GetBufferPointer() + builder.GetSize());
   std::memcpy(file.data(), &header, sizeof(header));
   return file;
 }
