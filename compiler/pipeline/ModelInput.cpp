@@ -1,7 +1,7 @@
 #include "compiler/pipeline/ModelInput.h"
 
+#include "compiler/import/GgufTokenizer.h"
 #include "compiler/import/ImportLm.h"
-#include "compiler/import/ImportTokenizer.h"
 
 using namespace quern;
 using namespace quern::importer;
@@ -45,7 +45,11 @@ ModelFile::importModule(mlir::MLIRContext *context) const {
 
 llvm::Expected<std::optional<std::vector<uint8_t>>>
 ModelFile::tokenizerSegment() const {
-  ImportResult<std::optional<TokenizerSpec>> spec = importTokenizer(gguf);
+  ImportResult<ModelConfig> config = readModelConfig(gguf);
+  if (!config.ok())
+    return error(config.error());
+  ImportResult<std::optional<TokenizerSpec>> spec =
+      readTokenizer(gguf, config->vocab);
   if (!spec.ok())
     return error(spec.error());
   if (!spec->has_value())

@@ -26,11 +26,14 @@ Progress::Progress(bool quiet, bool explainToStderr)
 void Progress::phaseBegun(Phase phase) { lastPercent = -1; }
 
 void Progress::phaseDone(Phase phase, double seconds) {
+  stepDone(phaseInfo(phase).name.data(), seconds);
+}
+
+void Progress::stepDone(const char *name, double seconds) {
   if (quiet)
     return;
   clearBar();
-  std::fprintf(stderr, "%-10s %7.2f s\n", phaseInfo(phase).name.data(),
-               seconds);
+  std::fprintf(stderr, "%-10s %7.2f s\n", name, seconds);
 }
 
 void Progress::packed(uint64_t done, uint64_t total) {

@@ -25,6 +25,9 @@ public:
   void packed(uint64_t done, uint64_t total) override;
   void explained(Phase phase, const std::string &line) override;
 
+  /// Writes the seconds of something that is no phase.
+  void stepDone(const char *name, double seconds);
+
   /// Ends an unfinished bar, so that an error begins on a line of its own.
   void clearBar();
 

@@ -7,18 +7,34 @@
 using namespace quern;
 namespace json = llvm::json;
 
+/// "270 MB -> 143 MB, mean KL 0.0021, top-1 98.4 % over 96 positions (...)".
+static std::string describe(const ArtifactSummary &artifact,
+                            const QuantizationReport &quantization) {
+  if (!artifact.quantizedFrom)
+    return "nothing to do, the model has no float matrix";
+  std::string text = formatBytes(artifact.quantizedFrom) + " -> " +
+                     formatBytes(artifact.quantizedTo);
+  if (!quantization.notMeasured.empty())
+    text += ", not measured: " + quantization.notMeasured;
+  if (!quantization.loss)
+    return text;
+  const QuantizationLoss &loss = *quantization.loss;
+  char numbers[96];
+  std::snprintf(numbers, sizeof(numbers),
+                ", mean KL %.2g, top-1 %.1f %% over %zu positions (target ",
+                loss.meanKl, 100 * loss.top1, loss.positions);
+  return text + numbers + loss.target + ")";
+}
+
 void quern::printReport(const CompileOptions &options,
-                        const CompileSummary &summary) {
+                        const CompileSummary &summary,
+                        const QuantizationReport &quantization) {
   if (!summary.artifact)
     return;
   const ArtifactSummary &artifact = *summary.artifact;
-  if (artifact.quantizedFrom)
-    std::fprintf(stderr, "quantized  %s of float weights to %s (%s)\n",
-                 formatBytes(artifact.quantizedFrom).c_str(),
-                 formatBytes(artifact.quantizedTo).c_str(),
-                 options.quantizeFormat.value_or("").c_str());
-  else if (options.quantizeFormat)
-    std::fprintf(stderr, "quantized  nothing: the model has no float matrix\n");
+  if (options.quantizeFormat)
+    std::fprintf(stderr, "quantize: %s\n",
+                 describe(artifact, quantization).c_str());
   std::string code;
   for (const TargetSummary &target : summary.targets)
     code += ", code " + target.target + " " + formatBytes(target.codeBytes);
@@ -37,14 +53,30 @@ static json::Object artifactObject(const CompileOptions &options,
       {"hash", hexDigest(artifact.hash)},
       {"weight_bytes", artifact.weightBytes},
       {"source_weight_bytes", artifact.sourceWeightBytes},
-      {"quantized_from_bytes", artifact.quantizedFrom},
-      {"quantized_to_bytes", artifact.quantizedTo},
       {"parameters", artifact.parameters},
   };
 }
 
+static json::Object quantizeObject(const std::string &format,
+                                   const ArtifactSummary &artifact,
+                                   const QuantizationReport &quantization) {
+  json::Object object{{"format", format},
+                      {"from_bytes", artifact.quantizedFrom},
+                      {"to_bytes", artifact.quantizedTo}};
+  if (const auto &loss = quantization.loss) {
+    object["mean_kl"] = loss->meanKl;
+    object["top1"] = loss->top1;
+    object["positions"] = loss->positions;
+    object["target"] = loss->target;
+  }
+  if (!quantization.notMeasured.empty())
+    object["not_measured"] = quantization.notMeasured;
+  return object;
+}
+
 void quern::printJsonReport(const CompileOptions &options,
                             const CompileSummary &summary,
+                            const QuantizationReport &quantization,
                             const Progress &progress) {
   json::Array phases, targets, explain;
   for (auto [phase, seconds] : summary.phases)
@@ -64,6 +96,9 @@ void quern::printJsonReport(const CompileOptions &options,
     report["explain"] = std::move(explain);
   if (summary.artifact)
     report["artifact"] = artifactObject(options, *summary.artifact);
+  if (summary.artifact && options.quantizeFormat)
+    report["quantize"] = quantizeObject(*options.quantizeFormat,
+                                        *summary.artifact, quantization);
   llvm::outs() << json::Value(std::move(report)) << "\n";
 }
 

@@ -10,6 +10,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include <chrono>
 #include <cstdio>
 #include <new>
 
@@ -23,6 +24,7 @@ struct CommandLine {
   std::string quantize, compileTo, compileFrom;
   bool json = false;
   bool quiet = false;
+  bool noMeasure = false;
 };
 } // namespace
 
@@ -64,6 +66,8 @@ static void addCompile(CLI::App &app, CommandLine &line) {
   verb->add_option("--quantize", line.quantize,
                    "Round float weights to int8 (q8_0) or int4 (q4_0)")
       ->check(CLI::IsMember({"int8", "int4"}));
+  verb->add_flag("--no-measure", line.noMeasure,
+                 "Do not measure what --quantize cost");
   verb->add_flag("--precise", options.precise,
                  "Float activations and a float32 KV cache");
   verb->add_option("--shares", options.shares,
@@ -182,6 +186,29 @@ static int fail(const std::string &verb, const CommandLine &line,
   return code;
 }
 
+/// Measures what --quantize cost, where there is something to measure and
+/// somebody to tell. The artifact is made by now: that it could not be measured
+/// is no failure.
+static QuantizationReport measure(const CommandLine &line,
+                                  const CompileSummary &summary,
+                                  Progress &progress) {
+  QuantizationReport report;
+  if (!line.compile.quantizeFormat || !summary.artifact ||
+      !summary.artifact->quantizedFrom || line.noMeasure ||
+      (line.quiet && !line.json))
+    return report;
+  const auto start = std::chrono::steady_clock::now();
+  llvm::Expected<QuantizationLoss> loss = measureQuantizationLoss(line.compile);
+  const std::chrono::duration<double> seconds =
+      std::chrono::steady_clock::now() - start;
+  if (loss)
+    report.loss = std::move(*loss);
+  else
+    report.notMeasured = llvm::toString(loss.takeError());
+  progress.stepDone("measure", seconds.count());
+  return report;
+}
+
 static int run(const std::string &verb, CommandLine &line) {
   if (llvm::Error error = resolve(line))
     return fail(verb, line, std::move(error));
@@ -192,10 +219,11 @@ static int run(const std::string &verb, CommandLine &line) {
     progress.clearBar();
     return fail(verb, line, summary.takeError());
   }
+  const QuantizationReport quantization = measure(line, *summary, progress);
   if (line.json)
-    printJsonReport(line.compile, *summary, progress);
+    printJsonReport(line.compile, *summary, quantization, progress);
   else if (!line.quiet)
-    printReport(line.compile, *summary);
+    printReport(line.compile, *summary, quantization);
   return 0;
 }
 
