@@ -93,6 +93,40 @@ constexpr Target kTargets[] = {
     },
 };
 
+// Rows of a GPU matmul are tokens of a block, blocks the row blocks of a block;
+// rows of attention are warps that share a block's KV head.
+constexpr Tile kGpuTiles[kRoleCount][kKernelFamilyCount] = {
+    {{.rows = 4, .blocks = 1}, {.rows = 8, .keys = 32}, kRowsTile},
+    {{.rows = 64, .blocks = 4}, {.rows = 4, .keys = 32}, kRowsTile},
+};
+
+constexpr Target gpuTarget(std::string_view name, GpuFacts facts) {
+  Target target = {.name = name,
+                   .llvmCpu = name,
+                   .features = {},
+                   .vectorBits = 0,
+                   .vectorRegisters = 0,
+                   .hasVnni = false,
+                   .hasAmx = false,
+                   .numerics = {Numerics::Int8, Numerics::F16},
+                   .tiles = {},
+                   .kind = TargetKind::Gpu,
+                   .gpu = facts};
+  for (int role = 0; role < kRoleCount; ++role)
+    for (int family = 0; family < kKernelFamilyCount; ++family)
+      target.tiles[role][family] = kGpuTiles[role][family];
+  return target;
+}
+
+// Shared memory by block: "CUDA C++ Programming Guide", compute capabilities.
+constexpr Target kGpuTargets[] = {
+    gpuTarget("sm_80", {80, false, 80, 163 * 1024}),
+    gpuTarget("sm_89", {89, false, 84, 99 * 1024}),
+    gpuTarget("sm_90a", {90, true, 83, 227 * 1024}),
+    gpuTarget("sm_100a", {100, true, 88, 227 * 1024}),
+    gpuTarget("sm_120a", {120, true, 88, 99 * 1024}),
+};
+
 bool hostHas(const Target &target,
              const llvm::StringMap<bool, llvm::MallocAllocator> &host) {
   for (const CpuFeature &feature : target.features) {
@@ -113,7 +147,7 @@ std::string_view roleName(Role role) {
 }
 
 std::string_view numericsName(Numerics numerics) {
-  constexpr std::array<std::string_view, 3> names = {"int8", "bf16", "float"};
+  constexpr std::array<std::string_view, 4> names = {"int8", "bf16", "f16", "float"};
   return names[static_cast<int>(numerics)];
 }
 
@@ -124,6 +158,8 @@ std::string_view kernelFamilyName(KernelFamily family) {
 }
 
 std::string Target::llvmFeatures() const {
+  if (isGpu())
+    return "+ptx" + std::to_string(gpu.ptxVersion);
   std::string text;
   for (const CpuFeature &feature : features)
     text.append("+").append(feature.llvmName).append(",");
@@ -132,11 +168,13 @@ std::string Target::llvmFeatures() const {
 }
 
 std::span<const Target> targets() { return kTargets; }
+std::span<const Target> gpuTargets() { return kGpuTargets; }
 
 const Target *findTarget(std::string_view name) {
-  for (const Target &target : kTargets)
-    if (target.name == name)
-      return &target;
+  for (std::span<const Target> kind : {targets(), gpuTargets()})
+    for (const Target &target : kind)
+      if (target.name == name)
+        return &target;
   return nullptr;
 }
 
@@ -160,8 +198,9 @@ const Target *resolveTarget(std::string_view name, std::string &error) {
   else
     error = "unknown target '" + std::string(name) + "'";
   error += " (known: host";
-  for (const Target &known : kTargets)
-    error.append(", ").append(known.name);
+  for (std::span<const Target> kind : {targets(), gpuTargets()})
+    for (const Target &known : kind)
+      error.append(", ").append(known.name);
   error += ")";
   return nullptr;
 }

@@ -36,11 +36,13 @@ enum class Numerics : uint8_t {
   Int8,
   /// bfloat16 activations and weights, products added in float32.
   Bf16,
+  /// float16 activations and weights, products added in float32.
+  F16,
   /// float32 activations (`--precise`).
   Float,
 };
 
-/// "int8", "bf16" or "float".
+/// "int8", "bf16", "f16" or "float".
 std::string_view numericsName(Numerics numerics);
 
 /// Kernels that share a generator's parameters.
@@ -57,15 +59,14 @@ inline constexpr int kKernelFamilyCount = 3;
 /// "matmul", "attention" or "rows".
 std::string_view kernelFamilyName(KernelFamily family);
 
-/// The parameters of a kernel generator; `#lm.tile` in the IR. 0: not used by
-/// the family.
+/// The parameters of a kernel generator; `#lm.tile` in the IR.
 struct Tile {
   /// Rows (tokens; query vectors in attention) that one step works on.
   int64_t rows = 1;
   /// Row blocks of a weight (16 rows each) that one step works on.
-  int64_t blocks = 0;
+  int64_t blocks = 1;
   /// Keys in one step of the online softmax; divides the page (32 tokens).
-  int64_t keys = 0;
+  int64_t keys = 32;
   /// Bytes that software prefetch runs ahead of a weight stream.
   int64_t prefetch = 0;
 };
@@ -78,9 +79,30 @@ struct CpuFeature {
   std::string_view llvmName;
 };
 
+/// Which code generator serves a target.
+enum class TargetKind : uint8_t {
+  /// codegen/host: machine code of the CPU.
+  Host,
+  /// codegen/ptx: PTX text for NVIDIA GPUs.
+  Gpu,
+};
+
+/// What a target of kind Gpu adds.
+struct GpuFacts {
+  /// Compute capability, 10 * major + minor.
+  int sm = 0;
+  /// The code runs on that compute capability alone ("sm_90a").
+  bool exact = false;
+  /// Version of the PTX ISA, 10 * major + minor: the lowest that has every
+  /// instruction in use, since a driver knows PTX only up to its own age.
+  int ptxVersion = 0;
+  /// Shared memory that a block can have, bytes.
+  int64_t sharedBytes = 0;
+};
+
 /// A machine that code is generated for.
 struct Target {
-  /// "avx2", "avx512-vnni" or "amx": `--target=` and the IR's tile tables.
+  /// "avx2", "sm_90a": `--target=` and the IR's tile tables.
   std::string_view name;
   /// LLVM's `-mcpu`: a scheduling model and a floor of features.
   std::string_view llvmCpu;
@@ -96,6 +118,11 @@ struct Target {
   Numerics numerics[kRoleCount];
   /// Default tiles, [role][family].
   Tile tiles[kRoleCount][kKernelFamilyCount];
+  TargetKind kind = TargetKind::Host;
+  /// Of GPUs; the CPU's facts above are then 0 or false.
+  GpuFacts gpu = {};
+
+  bool isGpu() const { return kind == TargetKind::Gpu; }
 
   Numerics numericsFor(Role role, bool precise = false) const {
     return precise ? Numerics::Float : numerics[static_cast<int>(role)];
@@ -103,15 +130,17 @@ struct Target {
   const Tile &tileFor(Role role, KernelFamily family) const {
     return tiles[static_cast<int>(role)][static_cast<int>(family)];
   }
-  /// LLVM's `-mattr`: "+avx2,+fma,...". Wide vectors are asked for explicitly
-  /// where the CPU model prefers 256 bits.
+  /// LLVM's `-mattr`: "+avx2,+fma,...", "+ptx83". Wide vectors are asked for
+  /// explicitly where the CPU model prefers 256 bits.
   std::string llvmFeatures() const;
 };
 
-/// All targets, the least demanding first.
+/// All host targets, the least demanding first.
 std::span<const Target> targets();
+/// All GPU targets, the oldest first.
+std::span<const Target> gpuTargets();
 
-/// The target named `name`, or nullptr.
+/// The target named `name`, of either kind, or nullptr.
 const Target *findTarget(std::string_view name);
 
 /// The last target whose features this machine (CPU and operating system) has,

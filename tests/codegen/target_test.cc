@@ -16,7 +16,8 @@ TEST(Target, NamesAreFoundAndUnknownOnesListTheKnown) {
   EXPECT_EQ(findTarget("AVX2"), nullptr);
   std::string error;
   EXPECT_EQ(resolveTarget("neon", error), nullptr);
-  EXPECT_EQ(error, "unknown target 'neon' (known: host, avx2, avx512-vnni, amx)");
+  EXPECT_EQ(error, "unknown target 'neon' (known: host, avx2, avx512-vnni, amx, sm_80, sm_89, sm_90a, "
+                   "sm_100a, sm_120a)");
 }
 
 // The runtime takes the last target that a machine can run, so each must demand all that the one
@@ -61,6 +62,22 @@ TEST(Target, DefaultTilesAreUsable) {
     }
   }
   EXPECT_EQ(tileKey(*findTarget("amx"), Role::Prefill), "amx/prefill");
+}
+
+TEST(Target, GpusStandApartAndNameTheirPtx) {
+  for (const Target& target : targets()) EXPECT_FALSE(target.isGpu());
+  int before = 0;
+  for (const Target& target : gpuTargets()) {
+    EXPECT_TRUE(target.isGpu());
+    EXPECT_EQ(findTarget(target.name), &target);
+    EXPECT_GT(target.gpu.sm, before);
+    before = target.gpu.sm;
+    EXPECT_EQ(target.name.back() == 'a', target.gpu.exact);
+    EXPECT_GE(target.gpu.sharedBytes, 99 * 1024);
+    EXPECT_EQ(target.numericsFor(Role::Decode), Numerics::Int8);
+    EXPECT_EQ(target.numericsFor(Role::Prefill), Numerics::F16);
+  }
+  EXPECT_EQ(findTarget("sm_90a")->llvmFeatures(), "+ptx83");
 }
 
 // The kernel's list of features is another witness than LLVM's.

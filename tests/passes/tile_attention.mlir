@@ -4,7 +4,7 @@
 // RUN: quern-opt --lm-tile-attention=targets=amx %s | FileCheck %s --check-prefix=AMX
 // RUN: not quern-opt --lm-tile-attention=targets=avx9 %s 2>&1 | FileCheck %s --check-prefix=ERROR
 
-// ERROR: error: unknown target 'avx9' (known: host, avx2, avx512-vnni, amx)
+// ERROR: error: unknown target 'avx9' (known: host, avx2, avx512-vnni, amx, sm_80, sm_89, sm_90a, sm_100a, sm_120a)
 
 !x = tensor<?x48xf32>
 !k = tensor<?x16xf32>
