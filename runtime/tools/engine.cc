@@ -126,6 +126,7 @@ Answer Engine::Generate(const GenerationFlags& flags, bool stream) {
   quern_error error = {};
   Check(quern_sequence_set_sampling(sequence(), &flags.sampling, &error), error);
   std::vector<const char*> stops;
+  stops.reserve(flags.stop.size());
   for (const std::string& stop : flags.stop) stops.push_back(stop.c_str());
   quern_generate_options options = QUERN_GENERATE_OPTIONS_INIT;
   options.max_tokens = flags.max_tokens > 0 ? static_cast<uint64_t>(flags.max_tokens) : 0;
