@@ -117,18 +117,6 @@ class Artifacts(CommandLineTest):
             sizes.append(json.loads(result.stdout)["targets"][0]["code_bytes"])
         self.assertEqual(sizes[0], sizes[1])
 
-    def test_quantize_reports_sizes(self):
-        model = self.model("--type", "f16", "--untied")
-        for name, largest in (("int8", 0.56), ("int4", 0.30)):
-            result = self.quern(
-                "compile", model, "-o", self.path("m.quern"), TARGET, f"--quantize={name}", "--json"
-            )
-            self.assertCompiles(result)
-            artifact = json.loads(result.stdout)["artifact"]
-            self.assertGreater(artifact["quantized_from_bytes"], 0)
-            ratio = artifact["quantized_to_bytes"] / artifact["quantized_from_bytes"]
-            self.assertLess(ratio, largest)
-
     def test_import_edit_compile(self):
         model = self.model()
         text = self.quern("import", model)
@@ -172,6 +160,68 @@ class Artifacts(CommandLineTest):
             with self.subTest(disabled=name):
                 out = self.path("m.quern")
                 self.assertCompiles(self.compile(model, "-o", out, f"--disable-pass={name}"))
+
+
+class Quantize(CommandLineTest):
+    def report(self, model, *arguments):
+        """The `quantize` object of --json; nothing but the model and the artifact is left."""
+        result = self.quern("compile", model, "-o", self.path("m.quern"), "--json", *arguments)
+        self.assertCompiles(result)
+        names = sorted(f.name for f in self.folder.iterdir())
+        self.assertEqual(names, ["m.quern", "model.gguf"])
+        return json.loads(result.stdout)["quantize"]
+
+    def test_size_and_loss(self):
+        for source in ("f16", "bf16"):
+            with self.subTest(source=source):
+                model = self.model("--type", source, "--untied")
+                losses = []
+                for name, largest in (("int8", 0.56), ("int4", 0.33)):
+                    report = self.report(model, TARGET, f"--quantize={name}")
+                    self.assertLess(report["to_bytes"] / report["from_bytes"], largest)
+                    if "not_measured" in report:
+                        self.skipTest(report["not_measured"])
+                    self.assertEqual((report["positions"], report["target"]), (128, "avx2"))
+                    losses.append(report["mean_kl"])
+                int8, int4 = losses
+                # Each bit less doubles the error of a weight and quadruples the loss.
+                self.assertGreater(int8, 0)
+                self.assertLess(int8, 0.005)
+                self.assertGreater(int4, 10 * int8)
+                self.assertLess(int4, 1)
+
+    def test_short_context_bounds_the_text(self):
+        model = self.model("--type", "f16", "--context", 7)
+        report = self.report(model, TARGET, "--quantize=int8")
+        self.assertEqual(report.get("positions", 7), 7)
+
+    def test_the_line_for_people(self):
+        model = self.model("--type", "f16")
+        arguments = ["compile", model, "-o", self.path("m.quern"), TARGET, "--quantize=int8"]
+        size = r"quantize: 262 kB -> 139 kB"
+        loss = r", (mean KL [0-9.e-]+, top-1 [0-9.]+ % over 128 positions \(target avx2\)|not measured: .*)"
+        self.assertRegex(self.quern(*arguments).stderr, rf"(?m)^{size}{loss}$")
+        self.assertRegex(self.quern(*arguments, "--no-measure").stderr, rf"(?m)^{size}$")
+
+    def test_what_cannot_be_measured(self):
+        model = self.model("--type", "f16")
+        report = self.report(model, TARGET, "--quantize=int8", "--no-measure")
+        self.assertNotIn("mean_kl", report)
+        self.assertNotIn("not_measured", report)
+        with open("/proc/cpuinfo") as info:
+            if "amx_int8" not in info.read():
+                report = self.report(model, "--target=amx", "--quantize=int8")
+                self.assertIn("amx", report["not_measured"])
+        report = self.report(self.model(), TARGET, "--quantize=int8")
+        self.assertEqual(report, {"format": "q8_0", "from_bytes": 0, "to_bytes": 0})
+
+    def test_damaged_weights_are_named(self):
+        model = pathlib.Path(self.model("--type", "f16"))
+        data = bytearray(model.read_bytes())
+        struct.pack_into("<f", data, len(data) - 4, float("nan"))  # the last norm's
+        model.write_bytes(data)
+        report = self.report(model, TARGET, "--quantize=int8")
+        self.assertIn("not finite", report["not_measured"])
 
 
 class Interrupted(CommandLineTest):
