@@ -221,7 +221,7 @@ void IrEmitter::storePartial(Value vector, Value pointer, int64_t lanes) {
 IrEmitter::Values IrEmitter::forLoop(Value begin, Value end, int64_t step, ValueRange inits,
                                  function_ref<Values(Value, ValueRange)> body) {
   auto loop = scf::ForOp::create(
-      b, loc, begin, end, index(step), inits,
+      b, loc, begin, end, constant(begin.getType(), step), inits,
       [&](OpBuilder &, Location, Value iv, ValueRange carried) {
         Values next = body(iv, carried);
         scf::YieldOp::create(b, loc, next);

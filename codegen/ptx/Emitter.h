@@ -1,0 +1,85 @@
+//===- Emitter.h - Kernel IR for NVIDIA GPUs --------------------*- C++ -*-===//
+//
+// What GPU kernels say beyond IrEmitter: places in the grid, warps, shared
+// memory, and the instructions of the PTX ISA that have no plain form. Places
+// are i64, so that they go into addresses as they are.
+//
+// Reference: "Parallel Thread Execution ISA" 9.0, NVIDIA.
+//
+//===----------------------------------------------------------------------===//
+#ifndef QUERN_CODEGEN_PTX_EMITTER_H
+#define QUERN_CODEGEN_PTX_EMITTER_H
+
+#include "codegen/kernels/IrEmitter.h"
+#include "codegen/target/Target.h"
+
+namespace quern::ptx {
+
+/// Lanes of a warp.
+inline constexpr int64_t kWarp = 32;
+
+/// Address spaces of LLVM's NVPTX backend.
+inline constexpr unsigned kGlobal = 1;
+inline constexpr unsigned kShared = 3;
+
+class Emitter : public IrEmitter {
+public:
+  Emitter(mlir::OpBuilder &builder, mlir::Location loc, const Target &target)
+      : IrEmitter(builder, loc), target(target) {}
+
+  const Target &target;
+
+  //===--- Places ---------------------------------------------------------===//
+  /// Number of this thread in its block, of its block in the grid (i64).
+  Value thread();
+  Value block(int dimension);
+  Value lane() { return rem(thread(), index(kWarp)); }
+  Value warp() { return div(thread(), index(kWarp)); }
+
+  //===--- Warps (all 32 lanes take part) ---------------------------------===//
+  /// The value of lane `lane() ^ mask`. 32-bit types.
+  Value shuffleXor(Value value, int mask);
+  /// The value of lane `lane` (i32).
+  Value shuffle(Value value, Value lane);
+  /// Sum and maximum over `width` neighbouring lanes, in every one of them, by
+  /// halving: a fixed tree.
+  Value warpSum(Value value, int width = kWarp);
+  Value warpMax(Value value, int width = kWarp);
+  void warpBarrier();
+  /// All threads of the block.
+  void barrier();
+
+  //===--- Arithmetic -----------------------------------------------------===//
+  /// acc + sum_j codes[j] * x[j]: four u8 by four s8, packed in i32.
+  Value dp4a(Value acc, Value codes, Value x);
+  /// 2^x within 2 ulp, denormals flushed.
+  Value exp2Fast(Value x);
+  /// (x & y) | z in one instruction: ptxas does not join two constants.
+  Value andOr(Value x, int32_t y, int32_t z);
+  /// Bytes of the eight of (x, y) that `selector` names, nibble by nibble.
+  Value permute(Value x, Value y, int32_t selector);
+  Value maxI(Value x, Value y);
+  Value minI(Value x, Value y);
+  /// A vector of the given scalars.
+  Value pack(mlir::ValueRange scalars);
+
+  //===--- Tensor cores ---------------------------------------------------===//
+  /// acc (4 x f32) + A (4 x i32, 16x16) * B (2 x i32, 16x8): mma.m16n8k16 with
+  /// f16 operands.
+  Values mma(mlir::ValueRange a, mlir::ValueRange b, mlir::ValueRange acc);
+  /// Four 8x8 matrices of 16-bit elements whose rows lane l points at: lanes 0-7
+  /// at the rows of the first, and so on. Shared memory.
+  Values loadMatrices(Value pointer, bool transposed);
+
+  //===--- Asynchronous copies --------------------------------------------===//
+  /// 16 bytes from global to shared memory; only `bytes` (i32: 0 or 16) of them
+  /// are read, the rest are zeros.
+  void copyAsync(Value shared, Value global, Value bytes = {});
+  void commitCopies();
+  /// Waits until at most `pending` groups of this thread's copies are under way.
+  void waitCopies(int pending);
+};
+
+} // namespace quern::ptx
+
+#endif // QUERN_CODEGEN_PTX_EMITTER_H

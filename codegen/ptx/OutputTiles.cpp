@@ -1,0 +1,112 @@
+//===- OutputTiles.cpp ----------------------------------------------------===//
+#include "codegen/ptx/OutputTiles.h"
+
+#include "codegen/host/PackedLayout.h"
+
+using namespace mlir;
+
+namespace quern::ptx {
+
+GridFactor OutputTiles::gridFactor(int64_t blocks) {
+  int64_t columns = blocks * kPackedRows;
+  if (!plan.splitK)
+    return {GridCount::Columns, static_cast<uint32_t>(columns)};
+  int64_t outputs = plan.projections.front().outputs();
+  return {GridCount::One, static_cast<uint32_t>((outputs + columns - 1) / columns)};
+}
+
+OutputTile OutputTiles::segmentTile(unsigned segment, Value block) {
+  const Projection &projection = plan.projections[segment];
+  OutputTile tile;
+  tile.format = formatOf(projection.weight);
+  tile.weight = k.argument(projection.weight);
+  tile.out = k.result(segment);
+  tile.outputs = e.index(projection.outputs());
+  if (projection.bias)
+    tile.bias = k.argument(projection.bias);
+  tile.block = block;
+  if (plan.splitK) {
+    tile.firstColumn = e.index(0);
+    tile.endColumn = tile.outputs;
+    tile.firstDepth = k.rangeBegin(0);
+    tile.depth = e.sub(k.rangeEnd(0), k.rangeBegin(0));
+    if (tile.bias) // the first share adds it
+      tile.addBias = e.equal(tile.firstDepth, e.index(0));
+  } else {
+    tile.firstColumn = k.rangeBegin(segment);
+    tile.endColumn = k.rangeEnd(segment);
+    tile.firstDepth = e.index(0);
+    tile.depth = e.index(plan.depth());
+  }
+  Value columns = e.sub(tile.endColumn, tile.firstColumn);
+  tile.blockCount = e.div(e.add(columns, e.index(kPackedRows - 1)), e.index(kPackedRows));
+  return tile;
+}
+
+void OutputTiles::select(Value block, function_ref<void(const OutputTile &)> body) {
+  // Each segment's tile, and whether the block lies in it.
+  SmallVector<std::pair<OutputTile, Value>> candidates;
+  Value rest = block;
+  for (unsigned i = 0; i < segments(); ++i) {
+    OutputTile tile = segmentTile(i, rest);
+    Value inside = e.less(rest, tile.blockCount);
+    rest = e.sub(rest, tile.blockCount);
+    // A block that an earlier segment took has a negative rest here.
+    inside = e.select(e.less(tile.block, e.index(0)), e.constant(e.b.getI1Type(), 0), inside);
+    candidates.push_back({tile, inside});
+  }
+  while (!candidates.empty()) {
+    auto [merged, any] = candidates.front();
+    SmallVector<std::pair<OutputTile, Value>> others;
+    for (auto &[tile, inside] : ArrayRef(candidates).drop_front()) {
+      if (tile.format != merged.format || !tile.bias != !merged.bias) {
+        others.push_back({tile, inside});
+        continue;
+      }
+      auto choose = [&](Value OutputTile::*field) {
+        if (merged.*field && merged.*field != tile.*field)
+          merged.*field = e.select(inside, tile.*field, merged.*field);
+      };
+      for (auto field : {&OutputTile::weight, &OutputTile::out, &OutputTile::outputs,
+                         &OutputTile::bias, &OutputTile::firstColumn, &OutputTile::endColumn,
+                         &OutputTile::block, &OutputTile::blockCount})
+        choose(field);
+      any = e.orI(any, inside);
+    }
+    e.ifThen(any, [&] { body(merged); });
+    candidates = std::move(others);
+  }
+}
+
+void OutputTiles::store(const OutputTile &tile, Value row, Value column, Value value) {
+  e.ifThen(e.less(column, tile.endColumn), [&] {
+    Value bytes = e.mul(column, e.index(4));
+    Value sum = value;
+    if (tile.bias) {
+      Value bias = e.load(e.f32(), e.offset(tile.bias, bytes), 4);
+      if (tile.addBias)
+        bias = e.select(tile.addBias, bias, e.constant(e.f32(), 0.0));
+      sum = e.add(sum, bias);
+    }
+    Value at = e.mul(e.mul(row, tile.outputs), e.index(4));
+    e.store(sum, e.offset(e.offset(tile.out, at), bytes), 4);
+  });
+}
+
+LogicalResult checkMatmul(Kernel &k, const MatmulPlan &plan) {
+  for (const Projection &projection : plan.projections) {
+    const PackedFormat &format = packedFormat(formatOf(projection.weight));
+    if (format.isFloat() && isActivation(plan.x))
+      return k.emitError() << "reads quantized activations against a float weight; leave x in f32";
+    if (plan.depth() % format.superblockColumns() != 0)
+      return k.emitError() << "sums over " << plan.depth() << " columns, expected a multiple of "
+                           << format.superblockColumns();
+  }
+  int64_t width = plan.projections.front().outputs();
+  if (plan.epilogue != MatmulPlan::Epilogue::Store && width % kPackedGroup != 0)
+    return k.emitError() << "swiglu over " << width << " columns, expected a multiple of "
+                         << kPackedGroup;
+  return success();
+}
+
+} // namespace quern::ptx

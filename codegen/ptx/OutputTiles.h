@@ -1,0 +1,59 @@
+//===- OutputTiles.h - Which outputs a block computes -----------*- C++ -*-===//
+//
+// The row blocks of all projections of a matmul, numbered through, and how a
+// block of the grid finds its own: segments of split n follow one another as the
+// share's ranges cut them; split k has all outputs over a range of K.
+//
+//===----------------------------------------------------------------------===//
+#ifndef QUERN_CODEGEN_PTX_OUTPUTTILES_H
+#define QUERN_CODEGEN_PTX_OUTPUTTILES_H
+
+#include "codegen/kernels/MatmulPlan.h"
+#include "codegen/ptx/Kernel.h"
+
+namespace quern::ptx {
+
+/// A place in one projection. All Values but pointers are i64.
+struct OutputTile {
+  BlockFormat format;
+  mlir::Value weight;      ///< the share's piece
+  mlir::Value out;         ///< f32 rows
+  mlir::Value outputs;     ///< columns of a row of `out`
+  mlir::Value bias;        ///< or null
+  mlir::Value addBias;     ///< i1: this share adds it, or null: always
+  mlir::Value firstColumn; ///< of the share
+  mlir::Value endColumn;
+  mlir::Value block;       ///< row block in the share's piece
+  mlir::Value blockCount;  ///< of the share's piece
+  mlir::Value firstDepth;  ///< first column of x
+  mlir::Value depth;       ///< columns of K in the share's piece
+};
+
+class OutputTiles {
+public:
+  OutputTiles(Kernel &k, const MatmulPlan &plan) : k(k), e(k.e), plan(plan) {}
+
+  size_t segments() const { return plan.projections.size(); }
+  /// Blocks of the grid when each takes `blocks` row blocks (1 where there are
+  /// several segments).
+  GridFactor gridFactor(int64_t blocks);
+  /// Calls `body` once per distinct format, under the condition that row block
+  /// `block` (numbered through all segments) has it.
+  void select(mlir::Value block, llvm::function_ref<void(const OutputTile &)> body);
+  /// Stores one output, bias added, unless it lies past the share's columns.
+  void store(const OutputTile &tile, mlir::Value row, mlir::Value column, mlir::Value value);
+
+private:
+  OutputTile segmentTile(unsigned segment, mlir::Value block);
+
+  Kernel &k;
+  Emitter &e;
+  const MatmulPlan &plan;
+};
+
+/// Checks what every matmul generator takes for granted.
+mlir::LogicalResult checkMatmul(Kernel &k, const MatmulPlan &plan);
+
+} // namespace quern::ptx
+
+#endif // QUERN_CODEGEN_PTX_OUTPUTTILES_H
