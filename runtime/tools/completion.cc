@@ -180,9 +180,10 @@ std::string Fish() {
     for (const OptionFacts& option : OptionsOf(command)) {
       lines += used;
       for (const std::string& each : option.names) {
-        lines += each.starts_with("--") ? " -l " + each.substr(2) : " -s " + each.substr(1);
+        const bool is_long = each.starts_with("--");
+        lines.append(is_long ? " -l " : " -s ").append(each, is_long ? 2 : 1);
       }
-      lines += (option.takes_value ? " -r -d " : " -d ") + Quote(option.help) + "\n";
+      lines.append(option.takes_value ? " -r -d " : " -d ").append(Quote(option.help)).append("\n");
     }
   }
   return Fill(Fill(kFish, "@COMMANDS@", CommandNames()), "@LINES@", lines);

@@ -76,8 +76,13 @@ std::string TargetLines(const Json& json) {
   std::string text = "targets\n";
   for (const Json& target : json.at("targets")) {
     text += "  " + Pad(Text(target, "name"), 14) +
-            Pad(FormatBytes(Count(target, "code_bytes")) + " of code", 22) +
-            (target.at("supported").get<bool>()
+            Pad(FormatBytes(Count(target, "code_bytes")) + " of code", 22);
+    if (Text(target, "kind") == "gpu") {
+      text += "PTX " + Text(target, "ptx_version") + " for compute capability " +
+              Text(target, "compute_capability") + "\n";
+      continue;
+    }
+    text += (target.at("supported").get<bool>()
                  ? "runs here"
                  : "this machine lacks " + Join(target.at("missing"), ", ")) +
             "\n" + Pad("", 16) + "needs " + Join(target.at("features"), " ") + "\n";

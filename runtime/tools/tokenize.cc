@@ -35,7 +35,7 @@ std::string Detokenize(const quern_model* model, std::span<const int32_t> tokens
 }
 
 int Decode(const quern_model* model, const TokenizeFlags& flags) {
-  const std::vector<int32_t> tokens = ParseTokens("--decode", *flags.decode);
+  const std::vector<int32_t> tokens = ParseTokens("--decode", flags.decode.value_or(""));
   const std::string text =
       Detokenize(model, tokens, flags.skip_control ? QUERN_DETOKENIZE_SKIP_CONTROL : 0);
   if (flags.json) {
@@ -47,7 +47,8 @@ int Decode(const quern_model* model, const TokenizeFlags& flags) {
 }
 
 int Encode(const quern_model* model, const TokenizeFlags& flags) {
-  const std::string text = flags.prompt_file ? ReadText(*flags.prompt_file) : *flags.prompt;
+  const std::string text =
+      flags.prompt_file ? ReadText(*flags.prompt_file) : flags.prompt.value_or("");
   const uint32_t how =
       (flags.plain ? QUERN_TOKENIZE_PLAIN : 0u) | (flags.control ? QUERN_TOKENIZE_CONTROL : 0u);
   int32_t* ids = nullptr;
@@ -63,6 +64,7 @@ int Encode(const quern_model* model, const TokenizeFlags& flags) {
     return QUERN_OK;
   }
   std::vector<std::string> pieces;
+  pieces.reserve(count);
   for (size_t i = 0; i < count; ++i) pieces.push_back(Detokenize(model, tokens.subspan(i, 1), 0));
   WriteJson({{"tokens", tokens}, {"pieces", pieces}, {"count", count}});
   return QUERN_OK;
