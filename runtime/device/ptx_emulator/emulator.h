@@ -62,14 +62,19 @@ class Memory {
   uint64_t used() const;
   uint64_t capacity() const { return capacity_; }
 
-  /// One allocated range. `host` holds `bytes` bytes.
+  /// All buffers now, by address: calls visit(address, bytes, host).
+  template <class Visit>
+  void ForEachBuffer(Visit visit) const {
+    const std::lock_guard lock(mutex_);
+    for (const auto& [address, buffer] : buffers_) visit(address, buffer.bytes, buffer.host.get());
+  }
+
+ private:
   struct Buffer {
     uint64_t address = 0;
     uint64_t bytes = 0;
     std::unique_ptr<uint8_t[]> host;
   };
-
- private:
   const Buffer* Find(uint64_t address) const;  ///< The last buffer that begins at or before address.
 
   mutable std::mutex mutex_;
