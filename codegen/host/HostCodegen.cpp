@@ -55,8 +55,7 @@ FailureOr<ImageBuilder::Generated> ImageBuilder::generate(rt::KernelOp op, Role 
   const KernelGenerator *generator = llvm::find_if(
       kernelGenerators(), [&](const KernelGenerator &g) { return g.matches(kernel); });
   if (generator == kernelGenerators().end()) {
-    op.emitOpError("has no kernel generator; its ops cannot be one kernel");
-    return failure();
+    return kernel.emitError() << "no generator makes its ops one kernel";
   }
   kernel.tile = tileOf(op, target, role, generator->family);
   if (failed(generator->generate(kernel)))
@@ -73,8 +72,7 @@ FailureOr<ImageBuilder::Generated> ImageBuilder::generate(rt::KernelOp op, Role 
   size_t before = image.bytes.size();
   llvm::Expected<uint64_t> offset = appendObject(image.bytes, *object, op.getSymName());
   if (!offset) {
-    op.emitOpError() << llvm::toString(offset.takeError());
-    return failure();
+    return kernel.emitError() << llvm::toString(offset.takeError());
   }
   if (options.explain)
     options.explain(llvm::formatv(

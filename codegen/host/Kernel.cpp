@@ -105,6 +105,13 @@ void storeColumns(Kernel &k, Value pointer, Value row, Value column, int64_t out
            [&] { e.storePartial(values, at, tail); });
 }
 
+InFlightDiagnostic Kernel::emitError() {
+  InFlightDiagnostic diagnostic = op.emitError("kernel ");
+  diagnostic << op.getSymName() << " for " << std::string(e.target.name) << "/"
+             << std::string(roleName(role)) << ": ";
+  return diagnostic;
+}
+
 ArrayRef<KernelGenerator> kernelGenerators() {
   static const KernelGenerator generators[] = {
       {"amx-matmul", KernelFamily::Matmul, matchesAmxMatmul, generateAmxMatmul},

@@ -63,7 +63,8 @@ public:
   mlir::Value scratch(int64_t bytes);
   int64_t scratchBytes() const { return scratchUsed; }
 
-  mlir::InFlightDiagnostic emitError() { return op.emitOpError(); }
+  /// "kernel layer_0.attention for avx2/decode: ".
+  mlir::InFlightDiagnostic emitError();
 
 private:
   mlir::Value pointerAt(int64_t position);

@@ -252,6 +252,31 @@ void readRope(ConfigReader &reader, const ModelFamily &family,
                           number(config.headDim) + " was wanted"));
 }
 
+/// Sizes that kernels can work with: groups of 32 numbers are quantized
+/// together, and a vector register holds 16.
+void checkSizes(ConfigReader &reader, const ModelConfig &config) {
+  struct Size {
+    std::string_view suffix;
+    int64_t value;
+    int64_t unit;
+  };
+  const Size sizes[] = {
+      {"embedding_length", config.hidden, 32},
+      {"feed_forward_length", config.ffn, 32},
+      {"attention.key_length", config.headDim, 16},
+  };
+  for (const Size &size : sizes)
+    if (size.value % size.unit != 0)
+      reader.fail(unsupported(reader.key(size.suffix) + " is " +
+                              number(size.value) + "; only multiples of " +
+                              number(size.unit) + " are supported"));
+  if (config.heads * config.headDim % 32 != 0)
+    reader.fail(unsupported(reader.key("attention.head_count") + " is " +
+                            number(config.heads) + "; with heads of " +
+                            number(config.headDim) +
+                            " elements only even numbers are supported"));
+}
+
 /// What the presence and contents of tensors say about the model.
 ImportCheck readTensorFacts(const GgufFile &file, const ModelFamily &family,
                             const ConfigReader &reader, ModelConfig &config) {
@@ -328,6 +353,7 @@ ImportResult<ModelConfig> readModelConfig(const GgufFile &file) {
   config.rmsEps = reader.real("attention.layer_norm_rms_epsilon", 0, 1);
   readHeads(reader, config);
   readRope(reader, family, config);
+  checkSizes(reader, config);
   if (!reader.error)
     reader.error = readTensorFacts(file, family, reader, config);
   if (reader.error)

@@ -99,6 +99,7 @@ public:
 private:
   llvm::Error load();
   llvm::Error parse();
+  std::string remedy(Phase phase) const;
   llvm::Error runPhase(Phase phase);
   llvm::Error runPasses(Phase phase);
   llvm::Error dump(Phase phase);
@@ -157,7 +158,8 @@ llvm::Error Compilation::parse() {
   module = parseSourceFile<ModuleOp>(options.input, &context);
   if (!module)
     return diagnostics.take(ExitCode::Malformed,
-                            options.input + ": no module was read");
+                            options.input + ": no module was read",
+                            "correct the text there");
   if (!(*module)->hasAttr(lm::LmDialect::kModelAttr))
     return compileError(ExitCode::Malformed,
                         options.input +
@@ -201,17 +203,27 @@ void Compilation::inferTargets() {
 // Phases
 //===----------------------------------------------------------------------===//
 
+/// What to do when `phase` cannot go on with the module.
+std::string Compilation::remedy(Phase phase) const {
+  if (isIrPath(options.input))
+    return "correct the module, or compile the model file";
+  const auto before = static_cast<Phase>(static_cast<int>(phase) - 1);
+  return ("--compile-to=" + phaseInfo(before).name + " shows the module").str();
+}
+
 llvm::Error Compilation::runPasses(Phase phase) {
   PassManager manager(&context);
   manager.enableVerifier(options.verifyEach);
   buildPhase(phase, used, manager);
   if (failed(manager.run(*module)))
     return diagnostics.take(ExitCode::Unsupported,
-                            "phase " + phaseInfo(phase).name + " failed");
+                            "phase " + phaseInfo(phase).name + " failed",
+                            remedy(phase));
   if (failed(verify(*module)) || failed(checkPhase(phase, *module)))
-    return diagnostics.take(ExitCode::Failure, "phase " +
-                                                   phaseInfo(phase).name +
-                                                   " left an invalid module");
+    return diagnostics.take(ExitCode::Failure,
+                            "phase " + phaseInfo(phase).name +
+                                " left an invalid module",
+                            remedy(phase));
   return llvm::Error::success();
 }
 
@@ -252,7 +264,8 @@ llvm::Error Compilation::generateCode() {
         host::generateHostCode(*module, *findTarget(name), codegen);
     if (failed(image))
       return diagnostics.take(ExitCode::Unsupported,
-                              "no code could be generated for " + name);
+                              "no code could be generated for " + name,
+                              remedy(Phase::Codegen));
     summary.targets.push_back({name, image->bytes.size()});
     images.push_back(std::move(*image));
   }
@@ -292,7 +305,8 @@ llvm::Error Compilation::runPhase(Phase phase) {
     if (used.precise)
       makePrecise();
     if (failed(verify(*module)) || failed(checkPhase(phase, *module)))
-      return diagnostics.take(ExitCode::Malformed, "the module is invalid");
+      return diagnostics.take(ExitCode::Malformed, "the module is invalid",
+                              "begin with what quern import prints");
     inferTargets();
     return llvm::Error::success();
   case Phase::Codegen:
@@ -330,7 +344,8 @@ llvm::Expected<CompileSummary> Compilation::run() {
     if (llvm::Error error = load())
       return std::move(error);
     if (failed(checkPhase(*options.compileFrom, *module)))
-      return diagnostics.take(ExitCode::Malformed, "the module is invalid");
+      return diagnostics.take(ExitCode::Malformed, "the module is invalid",
+                              "give the phase that it was dumped after");
     inferTargets();
     first = static_cast<Phase>(static_cast<int>(*options.compileFrom) + 1);
   }

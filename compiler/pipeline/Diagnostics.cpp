@@ -14,6 +14,15 @@ static std::string oneLine(std::string text) {
   return text;
 }
 
+/// `text` with "lm.rope: expected" for MLIR's "'lm.rope' op expected".
+static std::string plainOpNames(llvm::StringRef text) {
+  static constexpr llvm::StringLiteral kEnd = "' op ";
+  if (!text.consume_front("'"))
+    return text.str();
+  auto [name, rest] = text.split(kEnd);
+  return rest.empty() ? "'" + text.str() : (name + ": " + rest).str();
+}
+
 /// The message, with file, line and column in front where it has them.
 static std::string describe(Diagnostic &diagnostic) {
   std::string text;
@@ -21,7 +30,7 @@ static std::string describe(Diagnostic &diagnostic) {
   if (auto loc = diagnostic.getLocation()->findInstanceOf<FileLineColLoc>())
     os << loc.getFilename().getValue() << ":" << loc.getLine() << ":"
        << loc.getColumn() << ": ";
-  os << diagnostic.str();
+  os << plainOpNames(diagnostic.str());
   return oneLine(std::move(text));
 }
 
@@ -38,7 +47,9 @@ DiagnosticCollector::DiagnosticCollector(
       }) {}
 
 llvm::Error DiagnosticCollector::take(ExitCode code,
-                                      const llvm::Twine &fallback) {
+                                      const llvm::Twine &fallback,
+                                      const llvm::Twine &remedy) {
   std::string text = std::exchange(firstError, "");
-  return compileError(code, text.empty() ? fallback.str() : text);
+  return compileError(code,
+                      (text.empty() ? fallback.str() : text) + "; " + remedy);
 }

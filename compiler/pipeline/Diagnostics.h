@@ -22,8 +22,9 @@ public:
                       std::function<void(const std::string &)> remark);
 
   /// The first error as a CompileError: `where: message`, or `fallback` when
-  /// nothing was reported. Forgets it.
-  llvm::Error take(ExitCode code, const llvm::Twine &fallback);
+  /// nothing was reported, and behind it `; remedy`. Forgets it.
+  llvm::Error take(ExitCode code, const llvm::Twine &fallback,
+                   const llvm::Twine &remedy);
 
 private:
   std::string firstError;

@@ -37,6 +37,9 @@ std::string nameOfWeight(Value value, StringRef otherwise) {
   return name.empty() ? otherwise.str() : name.str();
 }
 
+/// Numbers that lm.quantize rounds together.
+constexpr int64_t kActivationGroup = 32;
+
 /// Everything about one body: plans its groups and replaces its ops.
 class KernelFormer {
 public:
@@ -132,7 +135,10 @@ void KernelFormer::planNorm(Operation *norm, Value summed, StringRef name) {
 
 void KernelFormer::planAttention(Operation *attention) {
   SmallVector<Operation *> ops = {attention};
-  addQuantize(attention->getResult(0), ops);
+  // A kernel computes head by head, so a group must not cross heads.
+  auto cache = cast<lm::KvCacheType>(attention->getOperand(1).getType());
+  if (cache.getHeadDim() % kActivationGroup == 0)
+    addQuantize(attention->getResult(0), ops);
   addGroup("attention", lm::KernelSplit::Shares, ops);
 }
 

@@ -99,6 +99,8 @@ class Artifacts(CommandLineTest):
             (["--family", "qwen2", "--untied"], ["--shares=3"]),
             (["--rope-factors"], ["--precise"]),
             (["--heads", 3, "--kv-heads", 1], ["--shares=1"]),
+            # Heads that share a group of 32 with their neighbour.
+            (["--head-dim", 48, "--layers", 1], ["--shares=3"]),
             # Row blocks that are no multiple of 64 bytes.
             (["--type", "q4_0", "--hidden", 96], ["--shares=3"]),
         ):
@@ -189,6 +191,13 @@ class Quantize(CommandLineTest):
                 self.assertLess(int8, 0.005)
                 self.assertGreater(int4, 10 * int8)
                 self.assertLess(int4, 1)
+
+    def test_heads_that_share_a_group_of_activations(self):
+        for size in (48, 16):
+            with self.subTest(head_dim=size):
+                model = self.model("--type", "f16", "--head-dim", size)
+                report = self.report(model, TARGET, "--quantize=int8", "--shares=3")
+                self.assertLess(report.get("mean_kl", 0), 0.005)
 
     def test_short_context_bounds_the_text(self):
         model = self.model("--type", "f16", "--context", 7)
@@ -358,6 +367,33 @@ class Errors(CommandLineTest):
         path = self.folder / "type.gguf"
         path.write_bytes(data)
         self.assertFails(self.compile(path, "-o", out), UNSUPPORTED, "token_embd.weight")
+
+    def test_sizes_that_no_kernel_takes(self):
+        for arguments, words in (
+            (["--head-dim", 40], ["llama.attention.key_length", "40", "16"]),
+            (["--head-dim", 16, "--heads", 3, "--kv-heads", 1], ["head_count", "3", "even"]),
+            (["--hidden", 80], ["llama.embedding_length", "80", "32"]),
+            (["--ffn", 176], ["llama.feed_forward_length", "176", "32"]),
+        ):
+            with self.subTest(model=arguments):
+                model = self.model("--type", "f16", *arguments)
+                result = self.compile(model, "-o", self.path("m.quern"))
+                self.assertFails(result, UNSUPPORTED, *words)
+
+    def test_code_generators_name_the_kernel(self):
+        dumps = self.folder / "ir"
+        model = self.model("--layers", 1)
+        self.assertCompiles(self.compile(model, "--compile-to=tile", f"--dump-ir-to={dumps}"))
+        ir = dumps / "05-tile.mlir"
+        text = ir.read_text()
+        self.assertIn("page = 32", text)
+        ir.write_text(text.replace("page = 32", "page = 64"))
+        result = self.compile(
+            ir, "--compile-from=tile", "--weights", model, "-o", self.path("m.quern")
+        )
+        self.assertFails(
+            result, UNSUPPORTED, "kernel attention for avx2/", "pages of 32 tokens, got 64", "correct"
+        )
 
     def test_malformed_modules(self):
         ir = self.folder / "x.mlir"

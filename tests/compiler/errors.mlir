@@ -1,6 +1,6 @@
 // What a hand-written module can get wrong is one line, with its place.
 // RUN: not quern-compile compile %s --target=avx2 --compile-to=fuse 2>&1 | FileCheck %s
-// CHECK: quern compile: error: {{.*}}errors.mlir:[[#@LINE+6]]:{{[0-9]+}}:
+// CHECK: quern compile: error: {{.*}}errors.mlir:[[#@LINE+6]]:{{[0-9]+}}: lm.embedding: expected {{.*}}; correct the text there
 // CHECK-NOT: error
 
 module attributes {lm.model = {}, lm.prologue = @embed, lm.layers = [], lm.epilogue = @embed} {

@@ -25,10 +25,10 @@
 // A list has its slots in order of use, cut as their kernels cut them.
 // CHECK: rt.block @layer_0
 // CHECK: rt.weight_slot "blk.{layer}.attn_norm.weight" : tensor<64xf32>
-// CHECK-NEXT: rt.weight_slot "blk.{layer}.attn_q.weight" : tensor<64x64x!lm.block<q4_0>> ranges = <[0:32], [32:64]>
-// CHECK-NEXT: rt.weight_slot "blk.{layer}.attn_k.weight" : tensor<32x64x!lm.block<q4_0>> ranges = <[0:16], [16:32]>
+// CHECK-NEXT: rt.weight_slot "blk.{layer}.attn_q.weight" : tensor<128x64x!lm.block<q4_0>> ranges = <[0:64], [64:128]>
+// CHECK-NEXT: rt.weight_slot "blk.{layer}.attn_k.weight" : tensor<64x64x!lm.block<q4_0>> ranges = <[0:32], [32:64]>
 // CHECK-NEXT: rt.weight_slot "blk.{layer}.attn_v.weight"
-// CHECK-NEXT: rt.weight_slot "blk.{layer}.attn_output.weight" : tensor<64x64x!lm.block<q4_0>> split = k ranges = <[0:32], [32:64]>
+// CHECK-NEXT: rt.weight_slot "blk.{layer}.attn_output.weight" : tensor<64x128x!lm.block<q4_0>> split = k ranges = <[0:64], [64:128]>
 // CHECK-NEXT: rt.weight_slot "blk.{layer}.ffn_norm.weight"
 // CHECK-NEXT: rt.weight_slot "blk.{layer}.ffn_gate.weight"
 // CHECK-NEXT: rt.weight_slot "blk.{layer}.ffn_up.weight"

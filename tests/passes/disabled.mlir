@@ -93,7 +93,7 @@
 // RUN: %{agree}
 // RUN: %{count}
 
-// Five shares are two here: there are 64 columns of heads of 16, in units of 32.
+// Five shares are three here: the feed-forward product sums over three groups.
 // REDEFINE: %{split} = --lm-split-shares=shares=5
 // RUN: %{compile}
 // RUN: %{agree}

@@ -6,6 +6,10 @@
 // RUN: quern-opt --lm-form-kernels=fuse=false %t.tile -o %t.plain
 // RUN: quern-interpret %t.tile --compare=%t.plain --tolerance=0
 // RUN: FileCheck %s --input-file=%t.plain --check-prefix=PLAIN
+// RUN: sed 's/heads = 4/heads = 8/g; s/heads = 2/heads = 4/g; s/_dim = 32/_dim = 16/g' %t.tile >%t.small
+// RUN: quern-opt --lm-form-kernels %t.small -o %t.heads
+// RUN: quern-interpret %t.small --compare=%t.heads --tolerance=0
+// RUN: FileCheck %s --input-file=%t.heads --check-prefix=HEADS
 
 // CHECK-LABEL: func.func @embed
 // CHECK: lm.weight
@@ -17,18 +21,18 @@
 // CHECK: lm.kernel "attn_norm" split(rows) {{.*}} -> (tensor<?x64x!lm.block<a8>>)
 // CHECK-NEXT: lm.rms_norm
 // CHECK-NEXT: lm.quantize
-// CHECK: lm.kernel "qkv_proj" split(shares) {{.*}} attributes {ranges = #lm.ranges<[0:32, 0:16, 0:16], [32:64, 16:32, 16:32]>, tiles = {
+// CHECK: lm.kernel "qkv_proj" split(shares) {{.*}} attributes {ranges = #lm.ranges<[0:64, 0:32, 0:32], [64:128, 32:64, 32:64]>, tiles = {
 // Ranges and tiles moved from the op to the kernel.
 // CHECK-NEXT: lm.qkv_proj
 // CHECK-NOT: ranges
 // CHECK: lm.yield
 // Queries, keys and values: one segment each.
-// CHECK: lm.kernel "rope_append" split(shares) {{.*}} attributes {ranges = #lm.ranges<[0:32, 0:16, 0:16], [32:64, 16:32, 16:32]>}
+// CHECK: lm.kernel "rope_append" split(shares) {{.*}} attributes {ranges = #lm.ranges<[0:64, 0:32, 0:32], [64:128, 32:64, 32:64]>}
 // CHECK-NEXT: lm.rope {{.*}} heads = 4
 // CHECK-NEXT: lm.rope {{.*}} heads = 2
 // CHECK-NEXT: lm.kv_append
 // CHECK-NEXT: lm.yield
-// CHECK: lm.kernel "attention" split(shares) {{.*}} attributes {ranges = #lm.ranges<[0:32], [32:64]>}
+// CHECK: lm.kernel "attention" split(shares) {{.*}} attributes {ranges = #lm.ranges<[0:64], [64:128]>}
 // CHECK-NEXT: lm.online_attention
 // CHECK-NEXT: lm.quantize
 // CHECK: lm.kernel "attn_output" split(shares) {{.*}} -> (tensor<2x?x64xf32>)
@@ -48,6 +52,12 @@
 // CHECK: lm.kernel "output_norm" split(rows)
 // CHECK: lm.kernel "token_embd" split(shares)
 
+// Two heads of 16 share a group of 32 activations, which is rounded behind both.
+// HEADS: lm.kernel "attention" split(shares) {{.*}} -> (tensor<?x128xf32>)
+// HEADS-NEXT: lm.online_attention {{.*}} heads = 8
+// HEADS-NEXT: lm.yield
+// HEADS: lm.kernel "quantize" split(rows)
+
 // One op a kernel; rope is row by row then.
 // PLAIN-LABEL: func.func @layer_0
 // PLAIN: lm.kernel "rms_norm" split(rows)
@@ -55,6 +65,6 @@
 // PLAIN: lm.kernel "qkv_proj" split(shares)
 // PLAIN: lm.kernel "rope" split(rows)
 // PLAIN: lm.kernel "rope" split(rows)
-// PLAIN: lm.kernel "kv_append" split(shares) {{.*}} attributes {ranges = #lm.ranges<[0:16, 0:16], [16:32, 16:32]>}
+// PLAIN: lm.kernel "kv_append" split(shares) {{.*}} attributes {ranges = #lm.ranges<[0:32, 0:32], [32:64, 32:64]>}
 // PLAIN: lm.kernel "attention" split(shares)
 // PLAIN: lm.kernel "quantize" split(rows)
