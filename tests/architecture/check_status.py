@@ -42,7 +42,7 @@ class Facts:
         self.refusals = read(f"tests/dialects/{dialect}_invalid.mlir")
         self.reference = read("dialects/reference/*.cpp")
         self.by_hand = read("tests/dialects/interpret_*.mlir")
-        self.host = read("codegen/host/*.cpp")
+        self.host = read("codegen/host/*.cpp") + read("codegen/kernels/*.cpp")
         self.artifact = read("codegen/artifact/*.cpp")
 
     def section(self, op):
