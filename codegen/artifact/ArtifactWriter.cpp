@@ -57,6 +57,13 @@ static llvm::Error writeSegments(const ArtifactInputs &inputs,
     if (llvm::Error error = writer.add(schema::SegmentKind::HostCode,
                                        "code." + image.target, image.bytes))
       return error;
+  for (const ptx::PtxImage &image : inputs.ptxImages) {
+    const auto *text = reinterpret_cast<const uint8_t *>(image.text.data());
+    if (llvm::Error error =
+            writer.add(schema::SegmentKind::Ptx, "ptx." + image.target,
+                       std::span<const uint8_t>(text, image.text.size())))
+      return error;
+  }
   if (inputs.tokenizer)
     if (llvm::Error error = writer.add(schema::SegmentKind::Tokenizer,
                                        "tokenizer", *inputs.tokenizer))
@@ -130,7 +137,7 @@ quern::writeArtifact(const std::string &path, const ArtifactInputs &inputs,
     return std::move(error);
   llvm::Expected<std::vector<uint8_t>> manifest =
       buildManifest({inputs.module, *program, *bodies, *weights, inputs.images,
-                     segments.records, inputs.producer, sourceHash.get()});
+                     inputs.ptxImages, segments.records, inputs.producer, sourceHash.get()});
   if (!manifest)
     return manifest.takeError();
   llvm::Expected<Digest> digest = writeManifest(*file, *manifest);

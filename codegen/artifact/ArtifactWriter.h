@@ -12,6 +12,7 @@
 #include "codegen/artifact/Hash.h"
 #include "codegen/artifact/WeightLayout.h"
 #include "codegen/host/HostCodegen.h"
+#include "codegen/ptx/PtxCodegen.h"
 
 #include <functional>
 #include <optional>
@@ -24,8 +25,10 @@ namespace quern {
 struct ArtifactInputs {
   /// A module with one planned rt.program.
   mlir::ModuleOp module;
-  /// One image per target, the plainest target first.
+  /// One image per host target, the plainest target first.
   llvm::ArrayRef<host::CodeImage> images;
+  /// One image per GPU target, the oldest target first.
+  llvm::ArrayRef<ptx::PtxImage> ptxImages;
   /// The tokenizer segment, if the model has one.
   std::optional<std::vector<uint8_t>> tokenizer;
   /// The model file: its bytes are hashed, its weights found by name.

@@ -84,6 +84,8 @@ private:
   fb::Offset<fb::Vector<fb::Offset<schema::Target>>> targets();
   llvm::Error collectBuffers();
   llvm::Expected<fb::Offset<schema::Kernel>> kernel(const KernelRef &kernel);
+  llvm::Expected<Offsets<schema::GpuKernelCode>>
+  gpuKernelCodes(const std::string &kernel);
   llvm::Expected<fb::Offset<schema::Body>> body(size_t index);
   llvm::Expected<fb::Offset<schema::Instruction>>
   dispatch(rt::DispatchOp op, const ProgramBody &body);
@@ -183,6 +185,14 @@ ManifestTranslator::targets() {
                                            featureList,
                                            segmentOf("code." + image.target)));
   }
+  for (const ptx::PtxImage &image : in.ptxImages) {
+    const GpuFacts gpu = findTarget(image.target)->gpu;
+    records.push_back(schema::CreateTarget(
+        fbb, fbb.CreateString(image.target),
+        fbb.CreateVector(Offsets<fb::String>()),
+        segmentOf("ptx." + image.target), schema::TargetKind::Gpu, gpu.sm,
+        gpu.exact, gpu.ptxVersion));
+  }
   return fbb.CreateVector(records);
 }
 
@@ -211,6 +221,36 @@ llvm::Error ManifestTranslator::collectBuffers() {
   return llvm::Error::success();
 }
 
+llvm::Expected<Offsets<schema::GpuKernelCode>>
+ManifestTranslator::gpuKernelCodes(const std::string &kernel) {
+  static_assert(static_cast<int>(ptx::GridCount::AttentionTiles) ==
+                static_cast<int>(schema::GridCount::AttentionTiles));
+  Offsets<schema::GpuKernelCode> codes;
+  // GPU targets follow the host's.
+  auto target = static_cast<uint32_t>(in.images.size());
+  for (const ptx::PtxImage &image : in.ptxImages) {
+    const size_t before = codes.size();
+    for (const ptx::PtxKernel &code : image.kernels) {
+      if (code.kernel != kernel)
+        continue;
+      std::vector<schema::GridFactor> grid;
+      for (const ptx::GridFactor &factor : code.launch.grid)
+        grid.emplace_back(factor.per,
+                          static_cast<schema::GridCount>(factor.count));
+      auto gridList = fbb.CreateVectorOfStructs(grid);
+      codes.push_back(schema::CreateGpuKernelCode(
+          fbb, target, static_cast<schema::Role>(code.role),
+          fbb.CreateString(code.entry), code.launch.blockThreads,
+          code.launch.sharedBytes, gridList));
+    }
+    if (codes.size() != before + kRoleCount)
+      return compileError(ExitCode::Failure, "no PTX of kernel @" + kernel +
+                                                 " for " + image.target);
+    ++target;
+  }
+  return codes;
+}
+
 llvm::Expected<fb::Offset<schema::Kernel>>
 ManifestTranslator::kernel(const KernelRef &kernel) {
   rt::KernelOp op = kernel.op;
@@ -232,8 +272,13 @@ ManifestTranslator::kernel(const KernelRef &kernel) {
                          static_cast<schema::Role>(role));
     }
   auto codeList = fbb.CreateVectorOfStructs(codes);
+  llvm::Expected<Offsets<schema::GpuKernelCode>> gpuCodes =
+      gpuKernelCodes(name);
+  if (!gpuCodes)
+    return gpuCodes.takeError();
   return schema::CreateKernel(fbb, fbb.CreateString(name), codeList,
-                              argumentCount(op), kernel.ranges.value_or(0));
+                              argumentCount(op), kernel.ranges.value_or(0),
+                              fbb.CreateVector(*gpuCodes));
 }
 
 //===----------------------------------------------------------------------===//

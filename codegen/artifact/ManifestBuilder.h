@@ -10,6 +10,7 @@
 #include "codegen/artifact/Hash.h"
 #include "codegen/artifact/WeightLayout.h"
 #include "codegen/host/HostCodegen.h"
+#include "codegen/ptx/PtxCodegen.h"
 #include "runtime/schema/artifact_generated.h"
 
 #include <optional>
@@ -34,7 +35,8 @@ struct ManifestInputs {
   const ProgramBodies &bodies;
   const WeightLayout &weights;
   llvm::ArrayRef<host::CodeImage> images;
-  /// One HostCode segment per image, in the same order, among others.
+  llvm::ArrayRef<ptx::PtxImage> ptxImages;
+  /// One HostCode or Ptx segment per image, among others.
   llvm::ArrayRef<SegmentRecord> segments;
   /// Name and version of the compiler.
   std::string producer;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <csignal>
 #include <cstring>
 #include <fcntl.h>
 #include <unistd.h>
@@ -28,6 +29,25 @@ static void syncFolder(const std::string &folder) {
   ::close(fd);
 }
 
+namespace {
+/// Holds signals back for its lifetime. LLVM removes a temporary file on a
+/// signal only once it has registered the file, which is after making it.
+class SignalsHeld {
+public:
+  SignalsHeld() {
+    sigset_t all;
+    ::sigfillset(&all);
+    ::pthread_sigmask(SIG_SETMASK, &all, &before);
+  }
+  ~SignalsHeld() { ::pthread_sigmask(SIG_SETMASK, &before, nullptr); }
+  SignalsHeld(const SignalsHeld &) = delete;
+  SignalsHeld &operator=(const SignalsHeld &) = delete;
+
+private:
+  sigset_t before;
+};
+} // namespace
+
 llvm::Expected<OutputFile> OutputFile::create(const std::string &path) {
   fs::file_status status;
   // A rename would replace a device or a pipe by a file.
@@ -38,8 +58,10 @@ llvm::Expected<OutputFile> OutputFile::create(const std::string &path) {
                                  ? "a directory"
                                  : "no regular file") +
                             "; give the path of a file");
-  llvm::Expected<fs::TempFile> file =
-      fs::TempFile::create(path + ".%%%%%%%%.tmp");
+  llvm::Expected<fs::TempFile> file = [&] {
+    SignalsHeld held;
+    return fs::TempFile::create(path + ".%%%%%%%%.tmp");
+  }();
   if (!file) {
     std::error_code error = llvm::errorToErrorCode(file.takeError());
     return compileError(ExitCode::Failure,

@@ -135,9 +135,10 @@ static llvm::Error resolveTargets(const CommandLine &line,
                           "--target=" + name + ": " + error);
     found.push_back(target);
   }
-  for (const Target &target : targets())
-    if (llvm::is_contained(found, &target))
-      names.emplace_back(target.name);
+  for (std::span<const Target> kind : {targets(), gpuTargets()})
+    for (const Target &target : kind)
+      if (llvm::is_contained(found, &target))
+        names.emplace_back(target.name);
   return llvm::Error::success();
 }
 
