@@ -22,6 +22,10 @@ namespace quern {
 namespace {
 /// Rows of a packed row block: what a cut of a weight's rows is a multiple of.
 constexpr int64_t kRowBlock = 16;
+/// What a cut of the head is a multiple of: pieces of two row blocks have whole
+/// cache lines in every format, so they follow one another without padding and
+/// an embedding tied to the head can read them as one matrix.
+constexpr int64_t kHeadUnit = 2 * kRowBlock;
 /// Columns of a group: what a cut along k is a multiple of.
 constexpr int64_t kGroup = 32;
 constexpr int64_t kMaxShares = 64;
@@ -181,7 +185,8 @@ void BodyCuts::analyse(func::FuncOp body) {
     ops.push_back(op);
     for (Value result : op->getResults())
       if (isa<RankedTensorType>(result.getType()) && !cutOf.contains(result))
-        cutOf[result] = newCut({.extent = columnsOf(result)});
+        cutOf[result] =
+            newCut({.extent = columnsOf(result), .unit = kHeadUnit});
   });
 }
 

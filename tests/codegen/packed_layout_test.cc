@@ -118,6 +118,13 @@ TEST_P(PackedLayoutTest, PacksInTheFormatsOwnSize) {
   EXPECT_EQ(packed.matrixBytes(33, 768), 3 * packed.rowBlockBytes(768));
 }
 
+// What lets a head be cut in pieces that follow one another (passes/tiling/SplitShares).
+TEST_P(PackedLayoutTest, TwoRowBlocksAreWholeCacheLines) {
+  const PackedFormat& format = packedFormat(GetParam());
+  for (int64_t units : {1, 2, 3, 7})
+    EXPECT_EQ(2 * format.rowBlockBytes(units * format.superblockColumns()) % 64, 0) << units;
+}
+
 INSTANTIATE_TEST_SUITE_P(Formats, PackedLayoutTest, testing::ValuesIn(WeightFormats()),
                          [](const auto& param) {
                            return std::string(blockFormatInfo(param.param).name);

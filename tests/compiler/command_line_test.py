@@ -108,6 +108,18 @@ class Artifacts(CommandLineTest):
                 model = self.model(*arguments)
                 self.assertCompiles(self.compile(model, "-o", self.path("m.quern"), *flags))
 
+    def test_a_tied_table_is_stored_once(self):
+        # A row block of 16 rows is no multiple of 64 bytes here.
+        model = self.model("--type", "q4_0", "--hidden", 96, "--vocab", 303, "--layers", 1)
+        bytes_of = {}
+        for shares in (1, 2, 3, 5):
+            out = self.path("m.quern")
+            result = self.quern("compile", model, "-o", out, TARGET, f"--shares={shares}", "--json")
+            self.assertCompiles(result)
+            bytes_of[shares] = json.loads(result.stdout)["artifact"]["weight_bytes"]
+        table = 303 * 96 * 18 // 32
+        self.assertLess(max(bytes_of.values()) - min(bytes_of.values()), table // 4, bytes_of)
+
     def test_code_does_not_grow_with_depth(self):
         sizes = []
         for layers in (2, 12):

@@ -88,10 +88,10 @@ func.func @other_reader(%x: !x, %h: tensor<?x96xf32>) -> (!x, !x) {
   return %y, %s : !x, !x
 }
 
-// Everything else is cut at 16 rows of the weight: 5 row blocks here, the last
-// of which is not full. A bias keeps a product from being summed per share.
+// Everything else is cut at 32 rows of the weight, so that every piece but the
+// last has whole cache lines: 3 units here, the last of which is not full. A bias keeps a product from being summed per share.
 // CHECK-LABEL: func.func @outputs
-// CHECK: lm.quant_matmul {{.*}}ranges = #lm.ranges<[0:48], [48:75]>
+// CHECK: lm.quant_matmul {{.*}}ranges = #lm.ranges<[0:64], [64:75]>
 // CHECK: lm.quant_matmul {{.*}} bias {{.*}}ranges = #lm.ranges<[0:32], [32:64]>{{.*}} -> tensor<?x64xf32>
 func.func @outputs(%x: !x) -> (tensor<?x75xf32>, !x) {
   %w0 = lm.weight "w0" : tensor<75x64xf32>
