@@ -121,15 +121,31 @@ class Artifacts(CommandLineTest):
         self.assertLess(max(bytes_of.values()) - min(bytes_of.values()), table // 4, bytes_of)
 
     def test_code_does_not_grow_with_depth(self):
-        sizes = []
-        for layers in (2, 12):
-            model = self.model("--layers", layers)
-            result = self.quern(
-                "compile", model, "-o", self.path("m.quern"), TARGET, "--json"
-            )
-            self.assertCompiles(result)
-            sizes.append(json.loads(result.stdout)["targets"][0]["code_bytes"])
-        self.assertEqual(sizes[0], sizes[1])
+        """Code and kernels are those of the distinct layers, however often each occurs."""
+        alternating = {  # Every other layer has other types, inside fused projections too.
+            "attn_v": "q8_0", "ffn_up": "q5_0", "ffn_down": "f16",
+        }
+        for name, types, bodies in (("uniform", {}, 1), ("alternating", alternating, 2)):
+            seen = set()
+            for layers in (2, 8, 30):
+                with self.subTest(model=name, layers=layers):
+                    sets = [
+                        f"--set=blk.{layer}.{tensor}.weight={kind}"
+                        for layer in range(1, layers, 2)
+                        for tensor, kind in types.items()
+                    ]
+                    model = self.model("--layers", layers, *sets)
+                    ir = self.folder / "ir"
+                    result = self.quern(
+                        "compile", model, "-o", self.path("m.quern"), TARGET, "--json",
+                        f"--dump-ir-to={ir}",
+                    )
+                    self.assertCompiles(result)
+                    program = (ir / "08-memory.mlir").read_text()
+                    self.assertEqual(program.count("rt.block @"), bodies)
+                    code = json.loads(result.stdout)["targets"][0]["code_bytes"]
+                    seen.add((code, program.count("rt.kernel @"), program.count("rt.dispatch @")))
+            self.assertEqual(len(seen), 1, f"{name}: (code bytes, kernels, dispatches) {seen}")
 
     def test_import_edit_compile(self):
         model = self.model()
