@@ -3,10 +3,12 @@
 
 #include "quern.h"
 #include "runtime/api/describe.h"
+#include "runtime/device/gpu_target.h"
 #include "runtime/device/host/code_image.h"
 #include "runtime/device/host/cpu_features.h"
 #include "runtime/device/host/host_memory.h"
 #include "runtime/device/host/target.h"
+#include "runtime/device/open_gpu.h"
 
 namespace quern::api {
 namespace {
@@ -56,7 +58,7 @@ void CheckWeights(const Artifact& artifact, Checklist& list) {
 
 /// Whether the artifact runs on this machine; not part of the verdict on the file.
 Json Here(const Artifact& artifact) {
-  const auto targets = artifact.Targets();
+  const auto targets = artifact.HostTargets();
   const Result<size_t> target = SelectTarget(targets, {}, CpuFeatures::Host(), false);
   if (!target.ok()) return {{"runs", false}, {"detail", target.status().message()}};
   return {{"runs", true}, {"target", targets[*target].name}};
@@ -68,6 +70,21 @@ Status CheckExecutableMemory() {
   QUERN_ASSIGN_OR_RETURN(const CodeImage image, CodeImage::Create(kReturn));
   image.Entry(0)(nullptr, nullptr, nullptr);
   return {};
+}
+
+/// The CUDA devices, or why there are none.
+void DescribeGpus(Json& report) {
+  const Result<std::vector<GpuInfo>> gpus = ListGpus();
+  report["gpus"] = Json::array();
+  for (const GpuInfo& gpu : gpus.ok() ? *gpus : std::vector<GpuInfo>()) {
+    report["gpus"].push_back({{"name", gpu.name},
+                              {"description", gpu.description},
+                              {"compute_capability", DottedVersion(gpu.limits.sm)},
+                              {"memory_bytes", gpu.limits.memory_bytes},
+                              {"driver_version", DriverVersionText(gpu.limits.driver_version)},
+                              {"ptx_version", DottedVersion(gpu.limits.ptx_version)}});
+  }
+  report["gpu_detail"] = gpus.status().message();
 }
 
 }  // namespace
@@ -103,6 +120,7 @@ std::string DescribeMachine() {
   report["features"] = CpuFeatures::Host().Names();
   report["memory_bytes"] = MemoryLimit();
   report["amx_emulator"] = AmxEmulatorDeclared();
+  DescribeGpus(report);
   report["checks"] = list.items();
   return Dump(report);
 }

@@ -46,16 +46,28 @@ Json Segments(const schema::Manifest& manifest) {
 }
 
 Json Targets(const Artifact& artifact) {
+  const auto code_bytes = [&artifact](size_t index) {
+    const schema::Target& target =
+        *artifact.manifest().targets()->Get(static_cast<uint32_t>(index));
+    return artifact.SegmentBytes(target.code_segment()).size();
+  };
   Json list = Json::array();
-  const auto requirements = artifact.Targets();
-  for (size_t i = 0; i < requirements.size(); ++i) {
-    const schema::Target& target = *artifact.manifest().targets()->Get(static_cast<uint32_t>(i));
-    const auto missing = MissingFeatures(requirements[i], CpuFeatures::Host());
-    list.push_back({{"name", requirements[i].name},
-                    {"features", requirements[i].features},
-                    {"code_bytes", artifact.SegmentBytes(target.code_segment()).size()},
+  for (const TargetRequirement& target : artifact.HostTargets()) {
+    const auto missing = MissingFeatures(target, CpuFeatures::Host());
+    list.push_back({{"name", target.name},
+                    {"kind", "host"},
+                    {"features", target.features},
+                    {"code_bytes", code_bytes(target.index)},
                     {"supported", missing.empty()},
                     {"missing", missing}});
+  }
+  // Whether a GPU target runs is a device's matter: `quern doctor` lists those.
+  for (const GpuTargetRequirement& target : artifact.GpuTargets()) {
+    list.push_back({{"name", target.name},
+                    {"kind", "gpu"},
+                    {"compute_capability", DottedVersion(target.sm)},
+                    {"ptx_version", DottedVersion(target.ptx_version)},
+                    {"code_bytes", code_bytes(target.index)}});
   }
   return list;
 }
@@ -69,6 +81,14 @@ Json Kernels(const schema::Manifest& manifest) {
                        {"role", code->role() == schema::Role::Decode ? "decode" : "prefill"},
                        {"offset", code->offset()},
                        {"scratch_bytes", code->scratch_bytes()}});
+    }
+    for (uint32_t i = 0; kernel->gpu_codes() && i < kernel->gpu_codes()->size(); ++i) {
+      const schema::GpuKernelCode& code = *kernel->gpu_codes()->Get(i);
+      codes.push_back({{"target", Text(manifest.targets()->Get(code.target())->name())},
+                       {"role", code.role() == schema::Role::Decode ? "decode" : "prefill"},
+                       {"entry", Text(code.entry())},
+                       {"block_threads", code.block_threads()},
+                       {"shared_bytes", code.shared_bytes()}});
     }
     list.push_back({{"name", Text(kernel->name())},
                     {"arguments", kernel->argument_count()},
@@ -223,6 +243,7 @@ std::string DescribeModel(const Model& model) {
 std::string DescribeSession(const Session& session) {
   const Executor& executor = session.executor();
   Json json;
+  json["device"] = session.device();
   json["target"] = session.target();
   json["threads"] = executor.threads();
   json["shares"] = executor.program().shares;

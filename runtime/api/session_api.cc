@@ -27,6 +27,11 @@ quern::Result<quern::SessionOptions> SessionOptionsFrom(const quern_session_opti
   options.threads = static_cast<int>(given.threads);
   options.pin_threads = given.pin_threads != 0;
   options.isa = given.isa ? given.isa : "";
+  options.device = given.device ? given.device : "";
+  if (given.progress) {
+    options.progress = [call = given.progress, user = given.progress_user](
+                           uint64_t done, uint64_t total) { call(user, done, total); };
+  }
   QUERN_ASSIGN_OR_RETURN(options.context, Signed("context", given.context));
   QUERN_ASSIGN_OR_RETURN(options.kv_tokens, Signed("kv_tokens", given.kv_tokens));
   options.max_rows = given.max_rows;

@@ -1,14 +1,12 @@
-// Runs a program in ragged steps, over threads.
+// Runs a program in ragged steps. HostExecutor does it on the CPU, GpuExecutor on a GPU.
 #pragma once
 
 #include <array>
 #include <cstdint>
-#include <memory>
+#include <functional>
 #include <vector>
 
 #include "runtime/base/status.h"
-#include "runtime/device/host/host_memory.h"
-#include "runtime/device/host/thread_pool.h"
 #include "runtime/executor/kv_cache.h"
 #include "runtime/executor/program.h"
 #include "runtime/executor/step_inputs.h"
@@ -16,16 +14,18 @@
 namespace quern {
 
 struct ExecutorOptions {
-  /// No more than the program's shares are used.
+  /// Of the CPU. No more than the program's shares are used.
   int threads = 1;
   bool pin_threads = false;
   /// Most rows of a step: the capacity of the arena.
   int64_t max_rows = 512;
   /// Pages of keys and values.
   int64_t kv_pages = 1;
+  /// Told, as weights are copied to a device, how many bytes are there and how many there will be.
+  std::function<void(uint64_t done, uint64_t total)> progress = {};
 };
 
-/// Time in the calling thread since profiling was enabled.
+/// Time since profiling was enabled: as the calling thread saw it, or of the kernels on a GPU.
 struct Profile {
   struct Entry {
     uint64_t calls = 0;
@@ -39,47 +39,66 @@ struct Profile {
   Entry steps;
 };
 
-/// Owns threads, working memory and pages. Thread t of T owns shares [t * S / T, (t + 1) * S / T);
-/// results depend on S only. Steps are one at a time.
+/// Owns working memory and pages. Steps are one at a time.
 class Executor {
  public:
-  /// Errors: kOutOfMemory with the bytes wanted when they exceed the machine's; kUsage.
-  static Result<std::unique_ptr<Executor>> Create(Program program, const ExecutorOptions& options);
+  virtual ~Executor() = default;
+  Executor(const Executor&) = delete;
+  Executor& operator=(const Executor&) = delete;
 
-  /// Bytes that Create asks for; saturates.
-  static uint64_t BytesNeeded(const Program& program, const ExecutorOptions& options);
-
-  /// Runs one step. Errors: kUsage, before anything was touched.
+  /// Runs one step. Errors: kUsage, before anything was touched; those of a GpuDevice.
   Status Step(const StepInput& input);
 
   KvCache& kv() { return kv_; }
   const KvCache& kv() const { return kv_; }
   const Program& program() const { return program_; }
-  int threads() const { return pool_->size(); }
   int64_t max_rows() const { return options_.max_rows; }
-  uint64_t bytes() const { return BytesNeeded(program_, options_); }
+  /// Threads of the CPU that work.
+  virtual int threads() const = 0;
+  /// Bytes of working memory, pages and what else was allocated.
+  virtual uint64_t bytes() const = 0;
 
   /// Starts measuring from zero, or stops.
   void SetProfiling(bool enabled);
   const Profile& profile() const { return profile_; }
 
- private:
-  class StepThread;
+ protected:
   Executor(Program program, const ExecutorOptions& options)
       : program_(std::move(program)), options_(options) {}
-  Status Allocate();
+
+  /// The step whose inputs were checked and lie in inputs_.
+  virtual Status Run(const StepInput& input) = 0;
+
+  /// Errors: kUsage, for options out of range.
+  static Status CheckOptions(const ExecutorOptions& options);
 
   Program program_;
   ExecutorOptions options_;
-  std::unique_ptr<ThreadPool> pool_;
   KvCache kv_;
-  std::array<HostMemory, 2> arenas_;  // by schema::RowClass
-  HostMemory thread_memory_;          // per thread: private buffers, then scratch
-  uint64_t thread_stride_ = 0;
-  uint64_t private_bytes_ = 0;
   StepInputs inputs_;
   bool profiling_ = false;
   Profile profile_;
+};
+
+/// A monotonic clock, nanoseconds.
+uint64_t NowNanoseconds();
+
+/// Adds the time of its scope to an entry, when there is one.
+class ProfileTimer {
+ public:
+  explicit ProfileTimer(Profile::Entry* entry)
+      : entry_(entry), start_(entry ? NowNanoseconds() : 0) {}
+  ProfileTimer(const ProfileTimer&) = delete;
+  ProfileTimer& operator=(const ProfileTimer&) = delete;
+  ~ProfileTimer() {
+    if (!entry_) return;
+    ++entry_->calls;
+    entry_->nanoseconds += NowNanoseconds() - start_;
+  }
+
+ private:
+  Profile::Entry* entry_;
+  uint64_t start_;
 };
 
 }  // namespace quern

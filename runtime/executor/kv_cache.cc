@@ -5,7 +5,54 @@
 #include <string>
 #include <utility>
 
+#include "runtime/device/host/host_memory.h"
+
 namespace quern {
+namespace {
+
+/// Pools in the host's memory.
+class HostKvMemory final : public KvMemory {
+ public:
+  static Result<std::unique_ptr<KvMemory>> Create(std::span<const schema::KvLayer> layers,
+                                                  int64_t pages) {
+    auto memory = std::make_unique<HostKvMemory>();
+    for (const schema::KvLayer& layer : layers) {
+      const uint64_t bytes = KvCache::BytesNeeded({&layer, 1}, pages);
+      QUERN_ASSIGN_OR_RETURN(HostMemory pool, HostMemory::Allocate(bytes, "keys and values"));
+      memory->pools_.push_back(std::move(pool));
+      memory->page_bytes_.push_back(layer.page_bytes());
+    }
+    return std::unique_ptr<KvMemory>(std::move(memory));
+  }
+
+  std::byte* pool(size_t layer) const override { return pools_[layer].data(); }
+  bool starts_zeroed() const override { return true; }
+  void Clear(int32_t page) override {
+    for (size_t layer = 0; layer < pools_.size(); ++layer) {
+      std::memset(At(layer, page), 0, page_bytes_[layer]);
+    }
+  }
+  void Copy(int32_t to, int32_t from) override {
+    for (size_t layer = 0; layer < pools_.size(); ++layer) {
+      std::memcpy(At(layer, to), At(layer, from), page_bytes_[layer]);
+    }
+  }
+
+ private:
+  std::byte* At(size_t layer, int32_t page) const {
+    return pools_[layer].data() + static_cast<uint64_t>(page) * page_bytes_[layer];
+  }
+
+  std::vector<HostMemory> pools_;     // by layer
+  std::vector<uint64_t> page_bytes_;  // by layer
+};
+
+Status CheckPages(int64_t pages) {
+  if (pages > 0 && pages <= INT32_MAX) return {};
+  return UsageError("a KV pool of " + std::to_string(pages) + " pages, wanted 1 to 2^31 - 1");
+}
+
+}  // namespace
 
 uint64_t KvCache::BytesNeeded(std::span<const schema::KvLayer> layers, int64_t pages) {
   uint64_t page_bytes = 0, bytes = 0;
@@ -15,23 +62,27 @@ uint64_t KvCache::BytesNeeded(std::span<const schema::KvLayer> layers, int64_t p
 }
 
 Result<KvCache> KvCache::Create(std::span<const schema::KvLayer> layers, int64_t pages) {
-  if (pages <= 0 || pages > INT32_MAX) {
-    return UsageError("a KV pool of " + std::to_string(pages) + " pages, wanted 1 to 2^31 - 1");
-  }
+  QUERN_RETURN_IF_ERROR(CheckPages(pages));
+  QUERN_ASSIGN_OR_RETURN(std::unique_ptr<KvMemory> memory, HostKvMemory::Create(layers, pages));
+  return Create(layers, pages, std::move(memory));
+}
+
+Result<KvCache> KvCache::Create(std::span<const schema::KvLayer> layers, int64_t pages,
+                                std::unique_ptr<KvMemory> memory) {
+  QUERN_RETURN_IF_ERROR(CheckPages(pages));
   KvCache cache;
   cache.page_tokens_ = layers.empty() ? 32 : layers.front().page_tokens();
   for (const schema::KvLayer& layer : layers) {
-    const uint64_t bytes = BytesNeeded({&layer, 1}, pages);
-    QUERN_ASSIGN_OR_RETURN(HostMemory pool, HostMemory::Allocate(bytes, "keys and values"));
-    cache.pools_.push_back(std::move(pool));
     cache.page_bytes_.push_back(static_cast<int64_t>(layer.page_bytes()));
   }
   const auto count = static_cast<size_t>(pages);
   cache.owners_.resize(count);
   cache.roles_.resize(count);
-  cache.dirty_.resize(count);
-  for (int64_t page = pages; page > 0; --page)
+  cache.dirty_.assign(count, !memory->starts_zeroed());
+  for (int64_t page = pages; page > 0; --page) {
     cache.free_.push_back(static_cast<int32_t>(page - 1));
+  }
+  cache.memory_ = std::move(memory);
   return cache;
 }
 
@@ -43,12 +94,7 @@ int32_t KvCache::Take() {
   roles_[index] = 0;
   // Kernels read whole pages and mask what lies beyond a row's slot: a NaN left there would survive
   // the masking, so a used page is cleared.
-  if (dirty_[index]) {
-    for (size_t layer = 0; layer < pools_.size(); ++layer) {
-      std::memset(pool(layer) + page * page_bytes(layer), 0,
-                  static_cast<size_t>(page_bytes(layer)));
-    }
-  }
+  if (dirty_[index]) memory_->Clear(page);
   dirty_[index] = true;
   return page;
 }
@@ -60,10 +106,7 @@ void KvCache::Release(int32_t page) {
 int32_t KvCache::TakeCopy(int32_t page) {
   const int32_t copy = Take();
   roles_[static_cast<size_t>(copy)] = roles_[static_cast<size_t>(page)];
-  for (size_t layer = 0; layer < pools_.size(); ++layer) {
-    std::memcpy(pool(layer) + copy * page_bytes(layer), pool(layer) + page * page_bytes(layer),
-                static_cast<size_t>(page_bytes(layer)));
-  }
+  memory_->Copy(copy, page);
   return copy;
 }
 

@@ -1,12 +1,13 @@
 // Keys and values: a pool of pages, and the pages of one sequence.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
 #include "runtime/base/status.h"
-#include "runtime/device/host/host_memory.h"
 #include "runtime/schema/artifact_generated.h"
 
 namespace quern {
@@ -14,13 +15,31 @@ namespace quern {
 /// Which numerics wrote (part of) a page: bit `1 << role` for each schema::Role.
 using RoleMask = uint8_t;
 
+/// Where pages lie: one pool a layer, on the host or on a device.
+class KvMemory {
+ public:
+  virtual ~KvMemory() = default;
+  /// The pool of `layer`, in the address space of what executes kernels.
+  virtual std::byte* pool(size_t layer) const = 0;
+  /// Whether pages that were never cleared are zero.
+  virtual bool starts_zeroed() const = 0;
+  /// Sets page `page` of every layer to zero.
+  virtual void Clear(int32_t page) = 0;
+  /// Copies page `from` of every layer to page `to`.
+  virtual void Copy(int32_t to, int32_t from) = 0;
+};
+
 /// The pages of a session. Page p exists in every layer's pool, at p * page_bytes of that layer.
 /// What is inside a page is the kernels' matter. Pages are counted: a page with several owners is
 /// read-only.
 class KvCache {
  public:
-  /// `layers` are the manifest's. Error: kOutOfMemory.
+  /// `layers` are the manifest's. Pages lie in the host's memory. Errors: kOutOfMemory; kUsage when
+  /// `pages` is out of range.
   static Result<KvCache> Create(std::span<const schema::KvLayer> layers, int64_t pages);
+  /// The same with pages in `memory`, which has `pages` of each layer.
+  static Result<KvCache> Create(std::span<const schema::KvLayer> layers, int64_t pages,
+                                std::unique_ptr<KvMemory> memory);
 
   /// Bytes of all layers' pages; saturates.
   static uint64_t BytesNeeded(std::span<const schema::KvLayer> layers, int64_t pages);
@@ -30,7 +49,7 @@ class KvCache {
   int64_t pages() const { return static_cast<int64_t>(owners_.size()); }
   int64_t free_pages() const { return static_cast<int64_t>(free_.size()); }
   /// The pool of `layer`, and the bytes from page to page.
-  std::byte* pool(size_t layer) const { return pools_[layer].data(); }
+  std::byte* pool(size_t layer) const { return memory_->pool(layer); }
   int64_t page_bytes(size_t layer) const { return page_bytes_[layer]; }
 
   int32_t owners(int32_t page) const { return owners_[static_cast<size_t>(page)]; }
@@ -50,11 +69,11 @@ class KvCache {
   }
 
   int64_t page_tokens_ = 0;
-  std::vector<HostMemory> pools_;    // by layer
+  std::unique_ptr<KvMemory> memory_;
   std::vector<int64_t> page_bytes_;  // by layer
   std::vector<int32_t> owners_;      // by page
   std::vector<RoleMask> roles_;      // by page
-  std::vector<bool> dirty_;          // by page: was in use before
+  std::vector<bool> dirty_;          // by page: was in use before, or never cleared
   std::vector<int32_t> free_;        // a stack, the lowest page on top at first
 };
 

@@ -1,18 +1,14 @@
 #include "runtime/executor/program.h"
 
-#include <algorithm>
-
 namespace quern {
 namespace {
 
-Instruction BuildInstruction(const schema::Instruction& source, const KernelTable& kernels,
-                             const schema::Manifest& manifest) {
+Instruction BuildInstruction(const schema::Instruction& source, const schema::Manifest& manifest) {
   Instruction instruction;
   instruction.op = source.op();
   instruction.when = source.when();
   if (source.op() == schema::Op::Join) return instruction;
   instruction.kernel = source.kernel();
-  instruction.entries = kernels.kernels[source.kernel()].entries;
   instruction.split = source.split();
   instruction.row_class = source.row_class();
   instruction.segments = manifest.kernels()->Get(source.kernel())->range_count();
@@ -25,32 +21,14 @@ Instruction BuildInstruction(const schema::Instruction& source, const KernelTabl
   return instruction;
 }
 
-BodyCall BuildCall(const schema::BodyCall& source, std::span<const uint8_t> weights) {
-  BodyCall call;
-  call.body = source.body();
-  for (uint64_t offset : *source.weight_offsets()) call.weights.push_back(weights.data() + offset);
-  return call;
+BodyCall BuildCall(const schema::BodyCall& source) {
+  const auto& offsets = *source.weight_offsets();
+  return {source.body(), {offsets.begin(), offsets.end()}};
 }
 
 }  // namespace
 
-KernelTable KernelTable::FromImage(const schema::Manifest& manifest, size_t target,
-                                   const CodeImage& image) {
-  KernelTable table;
-  for (const schema::Kernel* kernel : *manifest.kernels()) {
-    Kernel entry;
-    for (const schema::KernelCode* code : *kernel->codes()) {
-      if (code->target() != target) continue;
-      entry.entries[static_cast<size_t>(code->role())] = image.Entry(code->offset());
-      table.scratch_bytes = std::max(table.scratch_bytes, code->scratch_bytes());
-    }
-    table.kernels.push_back(entry);
-  }
-  return table;
-}
-
-Program Program::Build(const schema::Manifest& manifest, const KernelTable& kernels,
-                       std::span<const uint8_t> weights) {
+Program Program::Build(const schema::Manifest& manifest) {
   Program program;
   program.shares = manifest.shares();
   program.vocab = manifest.model()->vocab();
@@ -64,18 +42,17 @@ Program Program::Build(const schema::Manifest& manifest, const KernelTable& kern
   for (const schema::Body* body : *manifest.bodies()) {
     std::vector<Instruction>& instructions = program.bodies.emplace_back();
     for (const schema::Instruction* source : *body->instructions()) {
-      instructions.push_back(BuildInstruction(*source, kernels, manifest));
+      instructions.push_back(BuildInstruction(*source, manifest));
     }
   }
-  program.prologue = BuildCall(*manifest.prologue(), weights);
+  program.prologue = BuildCall(*manifest.prologue());
   for (const schema::BodyCall* layer : *manifest.layers()) {
-    program.layers.push_back(BuildCall(*layer, weights));
+    program.layers.push_back(BuildCall(*layer));
   }
-  program.epilogue = BuildCall(*manifest.epilogue(), weights);
+  program.epilogue = BuildCall(*manifest.epilogue());
   for (const schema::KvLayer* layer : *manifest.kv()) program.kv.push_back(*layer);
   program.arena_bytes_per_row = {manifest.token_bytes_per_row(), manifest.logit_bytes_per_row()};
   program.private_bytes_per_row = manifest.private_bytes_per_row();
-  program.scratch_bytes = kernels.scratch_bytes;
   return program;
 }
 

@@ -1,6 +1,7 @@
 #include "runtime/executor/step_inputs.h"
 
 #include <algorithm>
+#include <bit>
 #include <string>
 
 #include "runtime/schema/kernel_abi.h"
@@ -78,6 +79,8 @@ void StepInputs::FillPageTable() {
   for (const auto& pages : input_.page_tables) {
     stride_ = std::max(stride_, static_cast<int64_t>(pages.size()));
   }
+  // A power of two: launches that were recorded for one step then fit many longer ones.
+  stride_ = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(stride_)));
   page_table_.assign(input_.page_tables.size() * static_cast<size_t>(stride_), 0);
   auto row = page_table_.begin();
   for (const auto& pages : input_.page_tables) {
@@ -102,24 +105,24 @@ void StepInputs::FillTiles() {
   }
 }
 
-const int32_t* StepInputs::data(schema::StepInput which) const {
+std::span<const int32_t> StepInputs::array(schema::StepInput which) const {
   switch (which) {
     case schema::StepInput::Tokens:
-      return input_.tokens.data();
+      return input_.tokens;
     case schema::StepInput::Positions:
-      return input_.positions.data();
+      return input_.positions;
     case schema::StepInput::Slots:
-      return input_.slots.data();
+      return input_.slots;
     case schema::StepInput::RowSequences:
-      return input_.sequences.data();
+      return input_.sequences;
     case schema::StepInput::PageTable:
-      return page_table_.data();
+      return page_table_;
     case schema::StepInput::AttentionTiles:
-      return tiles_.data();
+      return tiles_;
     case schema::StepInput::LogitRows:
-      return input_.logit_rows.data();
+      return input_.logit_rows;
   }
-  return nullptr;
+  return {};
 }
 
 int64_t StepInputs::attention_tiles() const {

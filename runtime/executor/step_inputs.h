@@ -43,7 +43,7 @@ class StepInputs {
   Status Fill(const StepInput& input, const StepLimits& limits);
 
   /// The array of `which`.
-  const int32_t* data(schema::StepInput which) const;
+  std::span<const int32_t> array(schema::StepInput which) const;
 
   int64_t rows() const { return static_cast<int64_t>(input_.tokens.size()); }
   int64_t logit_rows() const { return static_cast<int64_t>(input_.logit_rows.size()); }

@@ -111,8 +111,9 @@ QUERN_EXPORT size_t quern_model_context(const quern_model* model);
 QUERN_EXPORT quern_status_code quern_verify(const char* path, int32_t full, char** json,
                                             quern_error* error);
 
-/** This machine, as JSON: version, cpu, cpus, features, memory_bytes, and checks as quern_verify's.
- *  Which targets of an artifact run here stands in quern_model_json. */
+/** This machine, as JSON: version, cpu, cpus, features, memory_bytes, gpus (and gpu_detail: why
+ *  there are none), and checks as quern_verify's. Which targets of an artifact run here stands in
+ * quern_model_json. */
 QUERN_EXPORT quern_status_code quern_doctor(char** json, quern_error* error);
 
 /* ---- Text ---------------------------------------------------------------------------------------
@@ -156,6 +157,8 @@ QUERN_EXPORT quern_status_code quern_chat_render(const quern_model* model,
 
 typedef struct quern_session quern_session;
 
+typedef void (*quern_progress_callback)(void* user, uint64_t done, uint64_t total);
+
 typedef struct quern_session_options {
   size_t size;
   /** Threads, the caller's included. 0: as many as this process may use. More than the artifact has
@@ -163,7 +166,7 @@ typedef struct quern_session_options {
   uint32_t threads;
   /** Not 0: bind threads to CPUs. */
   int32_t pin_threads;
-  /** A target of the artifact, such as "avx2". NULL: the best one this machine can run. */
+  /** A target of the artifact, such as "avx2". NULL: the best one that the device can run. */
   const char* isa;
   /** Most tokens of one sequence. 0: what the model allows. */
   uint64_t context;
@@ -171,18 +174,28 @@ typedef struct quern_session_options {
   uint64_t kv_tokens;
   /** Most rows of one step. Longer prompts are cut; results do not depend on it. 0: 512. */
   uint32_t max_rows;
+  /** What executes the model: "cpu", "cuda" or "cuda:N" (a GPU through NVIDIA's driver),
+   *  "ptx-emulator" or "ptx-emulator:sm_80" (a GPU's code on the CPU, slowly). NULL: "cpu". */
+  const char* device;
+  /** Told, as weights are copied to a GPU, how many bytes are there and how many there will be.
+   * NULL: nobody is told. */
+  quern_progress_callback progress;
+  void* progress_user;
 } quern_session_options;
-#define QUERN_SESSION_OPTIONS_INIT {sizeof(quern_session_options), 0, 0, NULL, 0, 0, 0}
+#define QUERN_SESSION_OPTIONS_INIT \
+  {sizeof(quern_session_options), 0, 0, NULL, 0, 0, 0, NULL, NULL, NULL}
 
-/** `options` may be NULL. Errors: INCOMPATIBLE (no target of the artifact runs here, with what is
- *  missing), OUT_OF_MEMORY (with the bytes needed), USAGE. */
+/** `options` may be NULL. Errors: INCOMPATIBLE (no target of the artifact runs on the device, with
+ *  what is missing; no driver, or one that is too old), OUT_OF_MEMORY (with the bytes needed),
+ * USAGE.
+ */
 QUERN_EXPORT quern_status_code quern_session_create(quern_model* model,
                                                     const quern_session_options* options,
                                                     quern_session** session, quern_error* error);
 QUERN_EXPORT void quern_session_free(quern_session* session);
 
-/** What was chosen, as a JSON object: target, threads, context, max_rows, pages, bytes. Owned by
- * the session. */
+/** What was chosen, as a JSON object: device, target, threads, context, max_rows, pages, bytes.
+ *  Owned by the session. */
 QUERN_EXPORT const char* quern_session_json(const quern_session* session);
 
 /** Makes the call in progress end soon with QUERN_CANCELLED; with none in progress, the next one.
@@ -192,7 +205,7 @@ QUERN_EXPORT void quern_session_cancel(quern_session* session);
 /** Not 0: measure the time of every kernel from now on, from zero. */
 QUERN_EXPORT void quern_session_set_profiling(quern_session* session, int32_t enabled);
 /** {"steps", "seconds", "join_seconds", "kernels": [{"name", "role", "calls", "seconds"}]}, as the
- *  calling thread saw it; all since profiling was enabled. */
+ *  calling thread saw it, or of the kernels alone on a GPU; all since profiling was enabled. */
 QUERN_EXPORT quern_status_code quern_session_profile(quern_session* session, char** json,
                                                      quern_error* error);
 

@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "runtime/device/host/cpu_features.h"
-#include "runtime/device/host/target.h"
 
 namespace quern {
 namespace {
@@ -20,40 +19,30 @@ Status CheckOption(const char* name, int64_t value, int64_t limit) {
 
 Result<std::unique_ptr<Session>> Session::Create(std::shared_ptr<const Model> model,
                                                  const SessionOptions& options) {
-  const Artifact& artifact = model->artifact();
-  const std::vector<TargetRequirement> targets = artifact.Targets();
-  QUERN_ASSIGN_OR_RETURN(
-      const size_t target,
-      SelectTarget(targets, options.isa, CpuFeatures::Host(), AmxEmulatorDeclared()));
-  const schema::Target& chosen = *artifact.manifest().targets()->Get(static_cast<uint32_t>(target));
-  QUERN_ASSIGN_OR_RETURN(CodeImage code,
-                         CodeImage::Create(artifact.SegmentBytes(chosen.code_segment())));
-  const KernelTable kernels = KernelTable::FromImage(artifact.manifest(), target, code);
-  QUERN_ASSIGN_OR_RETURN(std::unique_ptr<Session> session,
-                         CreateWithKernels(std::move(model), options, kernels));
-  session->code_ = std::move(code);
-  session->target_ = targets[target].name;
-  return session;
+  return CreateWith(std::move(model), options,
+                    [&options](const Artifact& artifact, const ExecutorOptions& executor) {
+                      return OpenExecutor(artifact, options.device, options.isa, executor);
+                    });
 }
 
-Result<std::unique_ptr<Session>> Session::CreateWithKernels(std::shared_ptr<const Model> model,
-                                                            const SessionOptions& options,
-                                                            const KernelTable& kernels) {
+Result<std::unique_ptr<Session>> Session::CreateWith(std::shared_ptr<const Model> model,
+                                                     const SessionOptions& options,
+                                                     const ExecutorFactory& make) {
   constexpr int64_t kMaxKvTokens = int64_t{1} << 36;
   QUERN_RETURN_IF_ERROR(CheckOption("threads", options.threads, 4096));
   QUERN_RETURN_IF_ERROR(CheckOption("context", options.context, model->context()));
   QUERN_RETURN_IF_ERROR(CheckOption("kv_tokens", options.kv_tokens, kMaxKvTokens));
   std::unique_ptr<Session> session(new Session());
   session->context_ = options.context ? options.context : model->context();
-  Program program = Program::Build(model->manifest(), kernels, model->artifact().weights());
-  const int64_t page_tokens = program.kv.front().page_tokens();
+  const int64_t page_tokens = model->manifest().kv()->Get(0)->page_tokens();
   const int64_t kv_tokens = options.kv_tokens ? options.kv_tokens : session->context_;
   ExecutorOptions executor;
   executor.threads = options.threads ? options.threads : UsableCpus();
   executor.pin_threads = options.pin_threads;
   executor.max_rows = options.max_rows ? options.max_rows : SessionOptions::kDefaultRows;
   executor.kv_pages = (kv_tokens + page_tokens - 1) / page_tokens;
-  QUERN_ASSIGN_OR_RETURN(session->executor_, Executor::Create(std::move(program), executor));
+  executor.progress = options.progress;
+  QUERN_ASSIGN_OR_RETURN(session->opened_, make(model->artifact(), executor));
   session->model_ = std::move(model);
   return session;
 }
@@ -119,7 +108,7 @@ Status Session::Step(std::span<const Run> runs, schema::Role role, Want want, fl
   input.page_tables = page_tables_;
   input.logit_rows = logit_rows_;
   input.logits = logits;
-  QUERN_RETURN_IF_ERROR(executor_->Step(input));
+  QUERN_RETURN_IF_ERROR(executor().Step(input));
   for (const Run& run : runs) run.sequence->Append(run.tokens);
   return {};
 }

@@ -3,14 +3,14 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "runtime/base/status.h"
-#include "runtime/device/host/code_image.h"
-#include "runtime/executor/executor.h"
+#include "runtime/executor/open_executor.h"
 #include "runtime/llm/model.h"
 #include "runtime/llm/sampler.h"
 
@@ -23,7 +23,9 @@ struct SessionOptions {
   /// As many as the process may use CPUs.
   int threads = 0;
   bool pin_threads = false;
-  /// A target's name; empty: the best that this machine can run.
+  /// "cpu" (also when empty), "cuda", "cuda:N", "ptx-emulator", "ptx-emulator:sm_80".
+  std::string device = {};
+  /// A target's name; empty: the best that the device can run.
   std::string isa = {};
   /// Most tokens of one sequence: the model's.
   int64_t context = 0;
@@ -31,6 +33,8 @@ struct SessionOptions {
   int64_t kv_tokens = 0;
   /// Most rows of a step: kDefaultRows.
   int64_t max_rows = 0;
+  /// See ExecutorOptions.
+  std::function<void(uint64_t done, uint64_t total)> progress = {};
 
   static constexpr int64_t kDefaultRows = 512;
 };
@@ -42,10 +46,12 @@ class Session {
   /// Errors: kIncompatible (no target runs here), kUsage, kOutOfMemory.
   static Result<std::unique_ptr<Session>> Create(std::shared_ptr<const Model> model,
                                                  const SessionOptions& options = {});
-  /// The same with the given kernels instead of a target's code.
-  static Result<std::unique_ptr<Session>> CreateWithKernels(std::shared_ptr<const Model> model,
-                                                            const SessionOptions& options,
-                                                            const KernelTable& kernels);
+  /// The same with an executor that `make` gives, for `options` but device and isa.
+  using ExecutorFactory =
+      std::function<Result<OpenedExecutor>(const Artifact&, const ExecutorOptions&)>;
+  static Result<std::unique_ptr<Session>> CreateWith(std::shared_ptr<const Model> model,
+                                                     const SessionOptions& options,
+                                                     const ExecutorFactory& make);
 
   std::unique_ptr<Sequence> NewSequence();
 
@@ -60,12 +66,13 @@ class Session {
   Status TakeCancel();
 
   const Model& model() const { return *model_; }
-  Executor& executor() { return *executor_; }
-  const Executor& executor() const { return *executor_; }
+  Executor& executor() { return *opened_.executor; }
+  const Executor& executor() const { return *opened_.executor; }
   int64_t context() const { return context_; }
-  int64_t max_rows() const { return executor_->max_rows(); }
-  /// Name of the chosen target; empty when kernels were given.
-  const std::string& target() const { return target_; }
+  int64_t max_rows() const { return executor().max_rows(); }
+  /// Names of the chosen target and device.
+  const std::string& target() const { return opened_.target; }
+  const std::string& device() const { return opened_.device; }
 
  private:
   friend class Sequence;
@@ -85,9 +92,7 @@ class Session {
   Status Step(std::span<const Run> runs, schema::Role role, Want want, float* logits);
 
   std::shared_ptr<const Model> model_;
-  CodeImage code_;
-  std::unique_ptr<Executor> executor_;
-  std::string target_;
+  OpenedExecutor opened_;
   int64_t context_ = 0;
   std::atomic<bool> cancelled_{false};
   // Rows of the step at hand; kept to reuse their memory.

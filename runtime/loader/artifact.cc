@@ -40,6 +40,7 @@ Result<std::unique_ptr<const Artifact>> Artifact::FromBytes(FileBytes file,
   QUERN_RETURN_IF_ERROR(artifact->ReadHeader());
   QUERN_RETURN_IF_ERROR(CheckManifest(*artifact->manifest_, artifact->file_.bytes()));
   QUERN_RETURN_IF_ERROR(artifact->CheckHashes(options.check_weights));
+  QUERN_RETURN_IF_ERROR(CheckPtxSegments(*artifact->manifest_, artifact->file_.bytes()));
   return std::unique_ptr<const Artifact>(std::move(artifact));
 }
 
@@ -136,14 +137,27 @@ Status Artifact::CheckHashes(bool weights) const {
   return {};
 }
 
-std::vector<TargetRequirement> Artifact::Targets() const {
+std::vector<TargetRequirement> Artifact::HostTargets() const {
   std::vector<TargetRequirement> targets;
-  for (const schema::Target* target : *manifest_->targets()) {
-    TargetRequirement requirement{target->name()->str(), {}};
-    for (const flatbuffers::String* feature : *target->features()) {
+  for (uint32_t i = 0; i < manifest_->targets()->size(); ++i) {
+    const schema::Target& target = *manifest_->targets()->Get(i);
+    if (target.kind() != schema::TargetKind::Host) continue;
+    TargetRequirement requirement{target.name()->str(), {}, i};
+    for (const flatbuffers::String* feature : *target.features()) {
       requirement.features.push_back(feature->str());
     }
     targets.push_back(std::move(requirement));
+  }
+  return targets;
+}
+
+std::vector<GpuTargetRequirement> Artifact::GpuTargets() const {
+  std::vector<GpuTargetRequirement> targets;
+  for (uint32_t i = 0; i < manifest_->targets()->size(); ++i) {
+    const schema::Target& target = *manifest_->targets()->Get(i);
+    if (target.kind() != schema::TargetKind::Gpu) continue;
+    targets.push_back(
+        {target.name()->str(), target.gpu_sm(), target.gpu_exact(), target.ptx_version(), i});
   }
   return targets;
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "runtime/base/status.h"
+#include "runtime/device/gpu_target.h"
 #include "runtime/device/host/target.h"
 #include "runtime/loader/file_bytes.h"
 #include "runtime/schema/artifact_generated.h"
@@ -54,8 +55,9 @@ class Artifact {
   /// Compares segment `index` with its hash. Error: kMalformed.
   Status CheckHash(size_t index) const;
 
-  /// The targets, in the manifest's order.
-  std::vector<TargetRequirement> Targets() const;
+  /// The targets of each kind, in the manifest's order.
+  std::vector<TargetRequirement> HostTargets() const;
+  std::vector<GpuTargetRequirement> GpuTargets() const;
 
  private:
   explicit Artifact(FileBytes file) : file_(std::move(file)) {}

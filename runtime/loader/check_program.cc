@@ -94,6 +94,7 @@ class BodyCheck {
                             kernel.name()->str() + " takes");
     }
     QUERN_RETURN_IF_ERROR(CheckRanges(d, kernel));
+    QUERN_RETURN_IF_ERROR(CheckGpuGrids(check_, d, item_));
     for (size_t i = 0; i < args; ++i) {
       QUERN_RETURN_IF_ERROR(CheckArg(d, *d.args()->Get(i), item_ + "." + Item("args", i)));
     }

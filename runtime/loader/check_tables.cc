@@ -94,36 +94,45 @@ Status CheckTargets(const ManifestCheck& check) {
   }
   for (size_t i = 0; i < targets.size(); ++i) {
     const schema::Target& t = *targets.Get(i);
+    const std::string name = Item("targets", i);
+    if (!IsKnown(t.kind())) {
+      return check.Bad(name + ".kind", &t, static_cast<uint64_t>(t.kind()), "0 or 1");
+    }
+    const bool gpu = t.kind() == schema::TargetKind::Gpu;
+    const schema::SegmentKind wanted =
+        gpu ? schema::SegmentKind::Ptx : schema::SegmentKind::HostCode;
     const uint32_t code = t.code_segment();
     if (code >= check.manifest.segments()->size() ||
-        check.manifest.segments()->Get(code)->kind() != schema::SegmentKind::HostCode) {
-      return check.Bad(Item("targets", i) + ".code_segment", &t, code,
-                       "the index of a HostCode segment");
+        check.manifest.segments()->Get(code)->kind() != wanted) {
+      return check.Bad(
+          name + ".code_segment", &t, code,
+          std::string("the index of a ") + schema::EnumNameSegmentKind(wanted) + " segment");
     }
+    if (gpu) QUERN_RETURN_IF_ERROR(CheckGpuTarget(check, t, name));
     for (size_t j = 0; j < i; ++j) {
       if (targets.Get(j)->name()->string_view() == t.name()->string_view()) {
-        return check.Bad(Item("targets", i) + ".name", &t, t.name()->str(), "a name of its own");
+        return check.Bad(name + ".name", &t, t.name()->str(), "a name of its own");
       }
     }
   }
   return {};
 }
 
-/// A kernel has exactly one code for each target and role.
+/// A kernel has exactly one code for each host target and role.
 Status CheckCodes(const ManifestCheck& check, const schema::Kernel& kernel,
                   const std::string& name) {
   const auto& codes = *kernel.codes();
-  const size_t wanted = size_t{2} * check.manifest.targets()->size();
+  const size_t wanted = 2 * check.CountTargets(schema::TargetKind::Host);
   if (codes.size() != wanted) {
     return check.Bad(name + ".codes", &codes, std::to_string(codes.size()) + " entries",
-                     std::to_string(wanted) + ", one a target and role");
+                     std::to_string(wanted) + ", one a host target and role");
   }
-  std::vector<bool> seen(wanted, false);
+  std::vector<bool> seen(size_t{2} * check.manifest.targets()->size(), false);
   for (size_t i = 0; i < codes.size(); ++i) {
     const schema::KernelCode& code = *codes.Get(i);
     const std::string item = name + "." + Item("codes", i);
-    if (code.target() >= check.manifest.targets()->size()) {
-      return check.Bad(item + ".target", &code, code.target(), "the index of a target");
+    if (!check.IsTarget(code.target(), schema::TargetKind::Host)) {
+      return check.Bad(item + ".target", &code, code.target(), "the index of a host target");
     }
     if (!IsKnown(code.role())) {
       return check.Bad(item + ".role", &code, static_cast<uint64_t>(code.role()), "0 or 1");
@@ -159,6 +168,7 @@ Status CheckKernels(const ManifestCheck& check) {
                        "at most " + std::to_string(kMaxRangeSegments));
     }
     QUERN_RETURN_IF_ERROR(CheckCodes(check, kernel, name));
+    QUERN_RETURN_IF_ERROR(CheckGpuCodes(check, kernel, name));
   }
   return {};
 }

@@ -52,6 +52,16 @@ uint64_t ManifestCheck::WeightBytes() const {
   return 0;
 }
 
+size_t ManifestCheck::CountTargets(schema::TargetKind kind) const {
+  size_t count = 0;
+  for (const schema::Target* target : *manifest.targets()) count += target->kind() == kind;
+  return count;
+}
+
+bool ManifestCheck::IsTarget(uint32_t index, schema::TargetKind kind) const {
+  return index < manifest.targets()->size() && manifest.targets()->Get(index)->kind() == kind;
+}
+
 std::string Item(const std::string& name, size_t index) {
   return name + "[" + std::to_string(index) + "]";
 }

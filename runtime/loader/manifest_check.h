@@ -15,6 +15,10 @@ namespace quern {
 /// and wanted; kIncompatible for another manifest version.
 Status CheckManifest(const schema::Manifest& manifest, std::span<const uint8_t> file);
 
+/// Compares the PTX segments with what the manifest says of them: version, target, entries.
+/// Precondition: CheckManifest passed, and so did the segments' hashes. Error: kMalformed.
+Status CheckPtxSegments(const schema::Manifest& manifest, std::span<const uint8_t> file);
+
 // ---- Inside the checker: check_tables.cc, check_program.cc
 // ---------------------------------------
 
@@ -33,10 +37,21 @@ struct ManifestCheck {
   }
 
   uint64_t WeightBytes() const;
+  size_t CountTargets(schema::TargetKind kind) const;
+  /// Whether `index` is that of a target of `kind`.
+  bool IsTarget(uint32_t index, schema::TargetKind kind) const;
 };
 
 /// Model, segments, targets, kernels, buffers, KV.
 Status CheckTables(const ManifestCheck& check);
+/// What only GPU targets have; `name` is the target's or kernel's, for messages.
+Status CheckGpuTarget(const ManifestCheck& check, const schema::Target& target,
+                      const std::string& name);
+Status CheckGpuCodes(const ManifestCheck& check, const schema::Kernel& kernel,
+                     const std::string& name);
+/// The grids of a dispatch, as far as they depend on its ranges. Precondition: ranges were checked.
+Status CheckGpuGrids(const ManifestCheck& check, const schema::Instruction& dispatch,
+                     const std::string& name);
 /// Bodies and their calls. Precondition: CheckTables passed.
 Status CheckProgram(const ManifestCheck& check);
 

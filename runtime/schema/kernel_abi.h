@@ -50,4 +50,13 @@ inline constexpr uint64_t kBufferAlignment = 64;
 /// Entry points of a code image.
 inline constexpr uint64_t kKernelAlignment = 64;
 
+// ---- GPUs: what no device exceeds (a device's own limits are checked before it runs)
+// --------------
+
+inline constexpr uint32_t kMaxBlockThreads = 1024;
+/// Dynamic shared memory of a block: 227 KiB, on compute capability 9.0 and 10.0.
+inline constexpr uint32_t kMaxBlockSharedBytes = 227 * 1024;
+/// Blocks of a grid in x, y, z.
+inline constexpr uint64_t kMaxGridBlocks[3] = {2147483647, 65535, 65535};
+
 }  // namespace quern

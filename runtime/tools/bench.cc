@@ -173,7 +173,7 @@ int RunBench(const BenchFlags& flags) {
   if (flags.prompt == 0 && flags.generate == 0) {
     throw CommandError(QUERN_USAGE, "-p 0 and -n 0 leave nothing to measure");
   }
-  Engine engine(flags.model, FitContext(flags));
+  Engine engine(flags.model, FitContext(flags), !flags.output.quiet);
   if (flags.profile) quern_session_set_profiling(engine.session(), 1);
   Bench bench(flags, engine);
   Json report;
@@ -184,6 +184,7 @@ int RunBench(const BenchFlags& flags) {
     report = {{"model", model.at("model").at("name")},
               {"artifact", flags.model},
               {"artifact_hash", model.value("hash", "")},
+              {"device", engine.facts().device},
               {"isa", engine.facts().target},
               {"threads", engine.facts().threads},
               {"machine", DescribeMachine()},

@@ -169,7 +169,7 @@ int Chat(const ChatFlags& flags) {
   if (flags.system) {
     messages.insert(messages.begin(), Json{{"role", "system"}, {"content", *flags.system}});
   }
-  Engine engine(flags.model, flags.session);
+  Engine engine(flags.model, flags.session, !flags.output.quiet);
   if (!flags.prompt && !flags.messages_file) {
     if (flags.output.json) {
       throw CommandError(QUERN_USAGE, "--json needs -p TEXT or --messages FILE");

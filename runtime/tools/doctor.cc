@@ -70,6 +70,15 @@ void Print(const Json& report) {
                                                  : "lacks " + Words(target.at("missing"))));
   }
   if (report.at("amx_emulator").get<bool>()) line("amx", "emulated (QUERN_AMX_EMULATOR)");
+  for (const Json& gpu : report.at("gpus")) {
+    line("gpu", gpu.at("name").get<std::string>() + ": " +
+                    gpu.at("description").get<std::string>() + ", compute capability " +
+                    gpu.at("compute_capability").get<std::string>() + ", " +
+                    FormatBytes(gpu.at("memory_bytes")) + ", driver for CUDA " +
+                    gpu.at("driver_version").get<std::string>() + " (PTX " +
+                    gpu.at("ptx_version").get<std::string>() + ")");
+  }
+  if (report.at("gpus").empty()) line("gpu", "none: " + report.at("gpu_detail").get<std::string>());
   const std::string compiler = report.at("compiler").is_null() ? "" : report.at("compiler");
   line("compiler", compiler.empty() ? "none: 'quern compile' and 'quern import' need quern-compile "
                                       "beside quern or in ../libexec/quern"

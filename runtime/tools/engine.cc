@@ -3,19 +3,36 @@
 #include <algorithm>
 #include <exception>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "runtime/tools/output.h"
 
 namespace quern::tools {
 namespace {
 
-SessionHandle CreateSession(quern_model* model, const SessionFlags& flags) {
+/// Draws how far the weights are on their way to a GPU.
+struct UploadBar {
+  std::optional<ProgressBar> bar;
+  bool enabled;
+};
+
+void ShowUpload(void* user, uint64_t done, uint64_t total) {
+  auto& upload = *static_cast<UploadBar*>(user);
+  if (!upload.bar) upload.bar.emplace("weights", total, upload.enabled);
+  upload.bar->Update(done);
+}
+
+SessionHandle CreateSession(quern_model* model, const SessionFlags& flags, bool progress) {
+  UploadBar upload = {std::nullopt, progress};
   quern_session_options options = QUERN_SESSION_OPTIONS_INIT;
   options.threads = flags.threads;
+  options.device = flags.device.empty() ? nullptr : flags.device.c_str();
   options.isa = flags.isa.empty() ? nullptr : flags.isa.c_str();
   options.context = flags.context;
   options.max_rows = flags.chunk;
   options.pin_threads = flags.pin_threads;
+  options.progress = ShowUpload;
+  options.progress_user = &upload;
   const BlockSignals block;  // the session's threads leave signals to the main thread
   quern_session* session = nullptr;
   quern_error error = {};
@@ -32,7 +49,8 @@ SequenceHandle CreateSequence(quern_session* session) {
 
 SessionFacts ReadFacts(const quern_session* session) {
   const auto json = nlohmann::json::parse(quern_session_json(session));
-  return {json.at("target"), json.at("threads"), json.at("context"), json.at("max_rows")};
+  return {json.at("target"), json.at("threads"), json.at("context"), json.at("max_rows"),
+          json.at("device")};
 }
 
 const char* FinishName(quern_finish finish) {
@@ -74,9 +92,9 @@ int32_t Receive(void* user, const char* text, size_t length, int32_t token) {
 
 }  // namespace
 
-Engine::Engine(const std::string& path, const SessionFlags& flags)
+Engine::Engine(const std::string& path, const SessionFlags& flags, bool progress)
     : model_(LoadModel(path, flags.check_weights)),
-      session_(CreateSession(model_.get(), flags)),
+      session_(CreateSession(model_.get(), flags, progress)),
       cancel_(session_.get()),
       sequence_(CreateSequence(session_.get())),
       facts_(ReadFacts(session_.get())) {}

@@ -20,6 +20,7 @@ struct SessionFacts {
   uint64_t threads = 0;
   uint64_t context = 0;  ///< Most tokens of a sequence.
   uint64_t max_rows = 0;
+  std::string device;
 };
 
 /// How a prompt is fed.
@@ -44,8 +45,9 @@ struct Answer {
 /// A loaded model with one session and one sequence. Ctrl-C and SIGTERM cancel the session.
 class Engine {
  public:
-  /// Errors: those of quern_model_load and quern_session_create.
-  Engine(const std::string& path, const SessionFlags& flags);
+  /// `progress`: draw a bar while weights are copied to a GPU. Errors: those of quern_model_load
+  /// and quern_session_create.
+  Engine(const std::string& path, const SessionFlags& flags, bool progress);
 
   const quern_model* model() const { return model_.get(); }
   quern_session* session() const { return session_.get(); }

@@ -36,6 +36,9 @@ void AddSessionFlags(CLI::App& app, SessionFlags& flags) {
                  "prompt tokens of one step (default: 512; results do not depend on it)")
       ->check(CLI::Range(uint32_t{1}, uint32_t{1} << 20).description(""))
       ->type_name("N");
+  app.add_option("--device", flags.device,
+                 "cpu (default), cuda:N, or ptx-emulator[:sm_90a]: a GPU's code on the CPU")
+      ->type_name("DEVICE");
   app.add_option("--force-isa", flags.isa, "target to run, such as avx2 (default: the best one)")
       ->type_name("TARGET");
   app.add_flag("--pin-threads", flags.pin_threads, "bind threads to CPUs");

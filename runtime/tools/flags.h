@@ -29,6 +29,7 @@ void AddOutputFlags(CLI::App& app, OutputFlags& flags);
 /// How a session is made; zero means the default of quern.h.
 struct SessionFlags {
   uint32_t threads = 0;
+  std::string device;
   std::string isa;
   uint64_t context = 0;
   uint32_t chunk = 0;  ///< Most rows of one prefill step.

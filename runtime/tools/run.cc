@@ -60,7 +60,7 @@ int Run(const RunFlags& flags) {
   const std::string text = PromptText(flags);
   std::vector<int32_t> tokens;
   if (flags.tokens) tokens = ParseTokens("--tokens", *flags.tokens);
-  Engine engine(flags.model, flags.session);
+  Engine engine(flags.model, flags.session, !flags.output.quiet);
   if (!flags.tokens) tokens = engine.Tokenize(text, flags.control ? QUERN_TOKENIZE_CONTROL : 0);
   if (tokens.empty()) throw CommandError(QUERN_USAGE, "the prompt is empty; give some text");
   const double prompt_seconds = FeedPrompt(engine, flags, tokens);

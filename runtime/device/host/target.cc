@@ -51,6 +51,11 @@ std::vector<std::string> MissingFeatures(const TargetRequirement& target,
 Result<size_t> SelectTarget(std::span<const TargetRequirement> targets, std::string_view forced,
                             const CpuFeatures& features, bool allow_emulated_amx) {
   if (!forced.empty()) return SelectForced(targets, forced, features, allow_emulated_amx);
+  if (targets.empty()) {
+    return Incompatible(
+        "the artifact has code for GPUs only; choose a device with --device, or "
+        "compile the model with --target=host");
+  }
   std::string lacks;
   for (size_t i = targets.size(); i > 0; --i) {
     const std::vector<std::string> missing = MissingFeatures(targets[i - 1], features);

@@ -16,14 +16,16 @@ namespace quern {
 struct TargetRequirement {
   std::string name;
   std::vector<std::string> features;
+  /// Index in the manifest's list of targets.
+  size_t index = 0;
 };
 
 /// The features of `target` that `features` lacks.
 std::vector<std::string> MissingFeatures(const TargetRequirement& target,
                                          const CpuFeatures& features);
 
-/// Index of the target to run: the one named `forced`, or with an empty `forced` the last one that
-/// `features` suffice for (targets are ordered from the plainest to the best).
+/// Index in `targets` of the one to run: the one named `forced`, or with an empty `forced` the last
+/// one that `features` suffice for (targets are ordered from the plainest to the best).
 ///
 /// `allow_emulated_amx`: a forced target may lack AMX features, since something in the process
 /// answers their instructions.

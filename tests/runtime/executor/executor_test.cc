@@ -1,6 +1,4 @@
 // How the executor calls kernels: seen through kernels that write down their calls.
-#include "runtime/executor/executor.h"
-
 #include <gtest/gtest.h>
 
 #include <map>
@@ -8,6 +6,7 @@
 #include <set>
 #include <thread>
 
+#include "runtime/executor/host_executor.h"
 #include "runtime/schema/file_header.h"
 #include "tests/runtime/support/fake_model.h"
 
@@ -62,11 +61,10 @@ class ExecutorCalls : public ::testing::Test {
     g_manifest = &model_.manifest;
     flatbuffers::FlatBufferBuilder builder;
     schema::FinishManifestBuffer(builder, schema::Manifest::Pack(builder, &model_.manifest));
-    const KernelTable table = RecordingTable(std::make_integer_sequence<int, testing::kKernels>());
-    Program program =
-        Program::Build(*schema::GetManifest(builder.GetBufferPointer()), table, model_.weights);
-    auto executor = Executor::Create(std::move(program),
-                                     {.threads = threads, .max_rows = max_rows, .kv_pages = 8});
+    Program program = Program::Build(*schema::GetManifest(builder.GetBufferPointer()));
+    auto executor = HostExecutor::Create(
+        std::move(program), RecordingTable(std::make_integer_sequence<int, testing::kKernels>()),
+        model_.weights, {.threads = threads, .max_rows = max_rows, .kv_pages = 8});
     ASSERT_TRUE(executor.ok()) << executor.status().message();
     executor_ = std::move(executor).value();
   }

@@ -27,7 +27,7 @@ struct Fake {
   }
 
   std::unique_ptr<Session> NewSession(const SessionOptions& options = {}) const {
-    auto session = Session::CreateWithKernels(model, options, testing::FakeKernelTable());
+    auto session = Session::CreateWith(model, options, testing::OpenFakeExecutor);
     EXPECT_TRUE(session.ok()) << session.status().message();
     return std::move(session).value();
   }
@@ -208,15 +208,14 @@ TEST(Session, RefusesWhatDoesNotFit) {
   EXPECT_EQ(session->Decode(strange, std::span(tokens).first(1)).code(), StatusCode::kUsage);
   EXPECT_EQ(sequence->length(), 39);
 
-  EXPECT_EQ(Session::CreateWithKernels(fake.model, {.context = 257}, testing::FakeKernelTable())
-                .status()
-                .code(),
-            StatusCode::kUsage);
-  EXPECT_EQ(Session::CreateWithKernels(fake.model, {.kv_tokens = int64_t{1} << 36},
-                                       testing::FakeKernelTable())
-                .status()
-                .code(),
-            StatusCode::kOutOfMemory);
+  EXPECT_EQ(
+      Session::CreateWith(fake.model, {.context = 257}, testing::OpenFakeExecutor).status().code(),
+      StatusCode::kUsage);
+  EXPECT_EQ(
+      Session::CreateWith(fake.model, {.kv_tokens = int64_t{1} << 36}, testing::OpenFakeExecutor)
+          .status()
+          .code(),
+      StatusCode::kOutOfMemory);
 }
 
 TEST(Session, RunsOutOfPagesAndRecovers) {

@@ -41,7 +41,7 @@ TEST(StepInputs, CutsTilesAtSequencesAndAt16Rows) {
   ASSERT_TRUE(status.ok()) << status.message();
   const int32_t expected[][4] = {{0, 16, 0, 0}, {16, 16, 0, 0}, {32, 5, 0, 0}, {37, 3, 1, 0}};
   ASSERT_EQ(inputs.attention_tiles(), 4);
-  const int32_t* tiles = inputs.data(schema::StepInput::AttentionTiles);
+  const auto tiles = inputs.array(schema::StepInput::AttentionTiles);
   for (int i = 0; i < 16; ++i) EXPECT_EQ(tiles[i], expected[i / 4][i % 4]) << i;
 }
 
@@ -57,9 +57,10 @@ TEST(StepInputs, PadsPageTablesToTheLongest) {
   TwoSequences step(1, 1);
   StepInputs inputs;
   ASSERT_TRUE(inputs.Fill(step.input, kLimits).ok());
-  ASSERT_EQ(inputs.page_table_stride(), 3);
-  const int32_t* table = inputs.data(schema::StepInput::PageTable);
-  EXPECT_EQ(std::vector<int32_t>(table, table + 6), (std::vector<int32_t>{4, 2, 9, 5, 0, 0}));
+  ASSERT_EQ(inputs.page_table_stride(), 4);  // and to a power of two
+  const auto table = inputs.array(schema::StepInput::PageTable);
+  EXPECT_EQ(std::vector<int32_t>(table.begin(), table.end()),
+            (std::vector<int32_t>{4, 2, 9, 0, 5, 0, 0, 0}));
 }
 
 TEST(StepInputs, RefusesWhatKernelsMustNotSee) {

@@ -49,7 +49,7 @@ TEST(Artifact, LoadsASoundFile) {
   EXPECT_EQ((*artifact)->manifest().model()->name()->str(), "Fake");
   EXPECT_TRUE(std::ranges::equal((*artifact)->weights(), model.weights));
   EXPECT_TRUE(std::ranges::equal((*artifact)->tokenizer(), model.tokenizer));
-  const auto targets = (*artifact)->Targets();
+  const auto targets = (*artifact)->HostTargets();
   ASSERT_EQ(targets.size(), 2u);
   EXPECT_EQ(targets[1].features, std::vector<std::string>{"avx4096"});
 }

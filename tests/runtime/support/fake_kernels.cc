@@ -153,4 +153,11 @@ KernelTable FakeKernelTable() {
   return table;
 }
 
+Result<OpenedExecutor> OpenFakeExecutor(const Artifact& artifact, const ExecutorOptions& options) {
+  QUERN_ASSIGN_OR_RETURN(std::unique_ptr<Executor> executor,
+                         HostExecutor::Create(Program::Build(artifact.manifest()),
+                                              FakeKernelTable(), artifact.weights(), options));
+  return OpenedExecutor{std::move(executor), "fake", "cpu"};
+}
+
 }  // namespace quern::testing

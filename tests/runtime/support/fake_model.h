@@ -17,7 +17,8 @@
 #include <string>
 #include <vector>
 
-#include "runtime/executor/program.h"
+#include "runtime/executor/host_executor.h"
+#include "runtime/executor/open_executor.h"
 #include "runtime/schema/artifact_generated.h"
 
 namespace quern::testing {
@@ -51,8 +52,9 @@ FakeModel MakeFakeModel(uint32_t shares = 3);
 std::vector<uint8_t> Assemble(const FakeModel& model,
                               const std::function<void(schema::ManifestT&)>& mutate = {});
 
-/// The kernels in C++.
+/// The kernels in C++, and an executor that has them instead of a target's code.
 KernelTable FakeKernelTable();
+Result<OpenedExecutor> OpenFakeExecutor(const Artifact& artifact, const ExecutorOptions& options);
 
 /// A tokenizer segment: bytes 0..255, <|end|> 256 (ends an answer), <|user|> 257, and "ab" 258.
 std::vector<uint8_t> FakeTokenizer();

@@ -1,0 +1,230 @@
+// What a manifest says of GPUs: targets, kernels, grids, and whether the PTX agrees.
+#include <algorithm>
+#include <optional>
+#include <set>
+#include <string_view>
+#include <vector>
+
+#include "runtime/loader/manifest_check.h"
+#include "runtime/schema/gpu_grid.h"
+#include "runtime/schema/kernel_abi.h"
+
+namespace quern {
+namespace {
+
+constexpr char kDimensions[] = "xyz";
+
+bool IsIdentifier(std::string_view name) {
+  constexpr std::string_view kLetters =
+      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_$0123456789";
+  return !name.empty() && name.size() <= 1024 && !(name[0] >= '0' && name[0] <= '9') &&
+         name.find_first_not_of(kLetters) == std::string_view::npos;
+}
+
+Status CheckGrid(const ManifestCheck& check, const schema::Kernel& kernel,
+                 const schema::GpuKernelCode& code, const std::string& item) {
+  if (!code.grid()) return {};
+  if (code.grid()->size() > 3) {
+    return check.Bad(item + ".grid", &code, std::to_string(code.grid()->size()) + " factors",
+                     "at most 3");
+  }
+  for (uint32_t i = 0; i < code.grid()->size(); ++i) {
+    const schema::GridFactor& factor = *code.grid()->Get(i);
+    const std::string name = item + "." + Item("grid", i);
+    if (factor.per() == 0) return check.Bad(name + ".per", &factor, "0", "at least 1");
+    if (!IsKnown(factor.count())) {
+      return check.Bad(name + ".count", &factor, static_cast<uint64_t>(factor.count()), "0 to 4");
+    }
+    const bool columns = factor.count() == schema::GridCount::Columns ||
+                         factor.count() == schema::GridCount::Columns0;
+    if (columns && kernel.range_count() == 0) {
+      return check.Bad(name + ".count", &factor, schema::EnumNameGridCount(factor.count()),
+                       "no columns in a kernel without range segments");
+    }
+  }
+  return {};
+}
+
+Status CheckLaunch(const ManifestCheck& check, const schema::GpuKernelCode& code,
+                   const std::string& item) {
+  if (!IsIdentifier(code.entry()->string_view())) {
+    return check.Bad(item + ".entry", &code, "'" + code.entry()->str().substr(0, 64) + "'",
+                     "a PTX identifier");
+  }
+  if (code.block_threads() == 0 || code.block_threads() > kMaxBlockThreads) {
+    return check.Bad(item + ".block_threads", &code, code.block_threads(),
+                     "1 to " + std::to_string(kMaxBlockThreads));
+  }
+  if (code.shared_bytes() > kMaxBlockSharedBytes) {
+    return check.Bad(item + ".shared_bytes", &code, code.shared_bytes(),
+                     "at most " + std::to_string(kMaxBlockSharedBytes));
+  }
+  return {};
+}
+
+/// What the text of a PTX module says of itself.
+struct PtxFacts {
+  /// 10 * major + minor.
+  std::optional<uint32_t> version;
+  std::string_view target;
+  std::set<std::string_view> entries;
+};
+
+/// Splits PTX into words, leaving out comments and punctuation; words keep their leading dot.
+class PtxWords {
+ public:
+  explicit PtxWords(std::string_view text) : text_(text) {}
+
+  /// The next word; empty at the end.
+  std::string_view Next() {
+    constexpr std::string_view kSeparators = " \t\r\n\v\f,;(){}[]<>+-*=!&|^~?:\"@";
+    while (true) {
+      const size_t begin = text_.find_first_not_of(kSeparators);
+      if (begin == std::string_view::npos) return {};
+      text_.remove_prefix(begin);
+      if (text_.starts_with("//")) {
+        Skip(text_.find('\n'), 1);
+      } else if (text_.starts_with("/*")) {
+        Skip(text_.find("*/", 2), 2);
+      } else if (text_[0] == '/') {
+        text_.remove_prefix(1);
+      } else {
+        const size_t end = std::min(text_.find_first_of(kSeparators), text_.find('/'));
+        const std::string_view word = text_.substr(0, end);
+        text_.remove_prefix(word.size());
+        return word;
+      }
+    }
+  }
+
+ private:
+  void Skip(size_t position, size_t length) {
+    text_.remove_prefix(position == std::string_view::npos ? text_.size() : position + length);
+  }
+
+  std::string_view text_;
+};
+
+PtxFacts ReadPtx(std::string_view text) {
+  PtxFacts facts;
+  PtxWords words(text);
+  for (std::string_view word = words.Next(); !word.empty(); word = words.Next()) {
+    if (word == ".version") {
+      const std::string_view number = words.Next();  // "8.3"
+      if (number.size() == 3 && number[1] == '.') {
+        facts.version = static_cast<uint32_t>(10 * (number[0] - '0') + (number[2] - '0'));
+      }
+    } else if (word == ".target") {
+      facts.target = words.Next();
+    } else if (word == ".entry") {
+      facts.entries.insert(words.Next());
+    }
+  }
+  return facts;
+}
+
+/// A version of PTX as its text writes it.
+std::string Version(uint32_t version) {
+  return std::to_string(version / 10) + "." + std::to_string(version % 10);
+}
+
+}  // namespace
+
+Status CheckGpuTarget(const ManifestCheck& check, const schema::Target& t,
+                      const std::string& name) {
+  if (t.gpu_sm() < 50 || t.gpu_sm() > 999) {
+    return check.Bad(name + ".gpu_sm", &t, t.gpu_sm(), "50 to 999");
+  }
+  const std::string plain = "sm_" + std::to_string(t.gpu_sm());
+  if (t.name()->str() != plain + (t.gpu_exact() ? "a" : "")) {
+    return check.Bad(name + ".name", &t, "'" + t.name()->str().substr(0, 64) + "'",
+                     "'" + plain + (t.gpu_exact() ? "a" : "") + "' as gpu_sm and gpu_exact say");
+  }
+  if (t.ptx_version() < 60 || t.ptx_version() > 999) {
+    return check.Bad(name + ".ptx_version", &t, t.ptx_version(), "60 to 999");
+  }
+  return {};
+}
+
+Status CheckGpuCodes(const ManifestCheck& check, const schema::Kernel& kernel,
+                     const std::string& name) {
+  const size_t wanted = 2 * check.CountTargets(schema::TargetKind::Gpu);
+  const size_t count = kernel.gpu_codes() ? kernel.gpu_codes()->size() : 0;
+  if (count != wanted) {
+    return check.Bad(name + ".gpu_codes", &kernel, std::to_string(count) + " entries",
+                     std::to_string(wanted) + ", one a GPU target and role");
+  }
+  std::vector<bool> seen(size_t{2} * check.manifest.targets()->size(), false);
+  for (uint32_t i = 0; i < count; ++i) {
+    const schema::GpuKernelCode& code = *kernel.gpu_codes()->Get(i);
+    const std::string item = name + "." + Item("gpu_codes", i);
+    if (!check.IsTarget(code.target(), schema::TargetKind::Gpu)) {
+      return check.Bad(item + ".target", &code, code.target(), "the index of a GPU target");
+    }
+    if (!IsKnown(code.role())) {
+      return check.Bad(item + ".role", &code, static_cast<uint64_t>(code.role()), "0 or 1");
+    }
+    const size_t index = 2 * code.target() + static_cast<size_t>(code.role());
+    if (seen[index]) return check.Bad(item, &code, "a second one", "one a target and role");
+    seen[index] = true;
+    QUERN_RETURN_IF_ERROR(CheckLaunch(check, code, item));
+    QUERN_RETURN_IF_ERROR(CheckGrid(check, kernel, code, item));
+  }
+  return {};
+}
+
+Status CheckGpuGrids(const ManifestCheck& check, const schema::Instruction& d,
+                     const std::string& name) {
+  const schema::Kernel& kernel = *check.manifest.kernels()->Get(d.kernel());
+  if (!kernel.gpu_codes()) return {};
+  const size_t share_ranges = d.split() == schema::Split::Rows ? 0 : 2 * kernel.range_count();
+  for (const schema::GpuKernelCode* code : *kernel.gpu_codes()) {
+    for (uint32_t i = 0; code->grid() && i < code->grid()->size(); ++i) {
+      for (size_t share = 0; share < check.manifest.shares(); ++share) {
+        GridCounts
+            counts;  // rows and tiles are the session's to choose and the executor's to check
+        if (share_ranges > 0)
+          counts.ranges = {d.ranges()->data() + share * share_ranges, share_ranges};
+        const uint64_t blocks = GridBlocks(*code->grid()->Get(i), counts);
+        if (blocks <= kMaxGridBlocks[i]) continue;
+        return check.Bad(name + ".kernel", &d,
+                         kernel.name()->str() + " with " + std::to_string(blocks) + " blocks in " +
+                             kDimensions[i],
+                         "at most " + std::to_string(kMaxGridBlocks[i]));
+      }
+    }
+  }
+  return {};
+}
+
+Status CheckPtxSegments(const schema::Manifest& manifest, std::span<const uint8_t> file) {
+  const ManifestCheck check{manifest, file};
+  for (uint32_t i = 0; i < manifest.targets()->size(); ++i) {
+    const schema::Target& target = *manifest.targets()->Get(i);
+    if (target.kind() != schema::TargetKind::Gpu) continue;
+    const schema::Segment& segment = *manifest.segments()->Get(target.code_segment());
+    const auto bytes = file.subspan(segment.offset(), segment.size());
+    const PtxFacts facts = ReadPtx({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+    const std::string name = Item("targets", i);
+    if (facts.version != target.ptx_version()) {
+      return check.Bad(
+          name + ".ptx_version", &target, Version(target.ptx_version()),
+          facts.version ? Version(*facts.version) + " as its PTX says" : "PTX with a version");
+    }
+    if (facts.target != target.name()->string_view()) {
+      return check.Bad(name + ".name", &target, target.name()->str(),
+                       "'" + std::string(facts.target.substr(0, 64)) + "' as its PTX says");
+    }
+    for (const schema::Kernel* kernel : *manifest.kernels()) {
+      for (const schema::GpuKernelCode* code : *kernel->gpu_codes()) {
+        if (code->target() != i || facts.entries.contains(code->entry()->string_view())) continue;
+        return check.Bad("kernels (" + kernel->name()->str() + ").gpu_codes.entry", code,
+                         "'" + code->entry()->str() + "'",
+                         "an entry of the PTX segment " + segment.name()->str());
+      }
+    }
+  }
+  return {};
+}
+
+}  // namespace quern
