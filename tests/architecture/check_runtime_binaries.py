@@ -39,10 +39,10 @@ def check(path: str):
 
 def main() -> int:
     broken = [line for path in sys.argv[1:] for line in check(path)]
-    total = sum(stripped_bytes(path) for path in sys.argv[1:])
-    if total > MAX_STRIPPED_BYTES:
-        broken.append(f"stripped size {total} bytes, at most {MAX_STRIPPED_BYTES}")
-    print("\n".join(broken) if broken else f"no compiler inside; {total} bytes stripped")
+    sizes = {path: stripped_bytes(path) for path in sys.argv[1:]}
+    broken += [f"{path}: {size} bytes stripped, at most {MAX_STRIPPED_BYTES}"
+               for path, size in sizes.items() if size > MAX_STRIPPED_BYTES]
+    print("\n".join(broken) if broken else f"no compiler inside; bytes stripped: {sizes}")
     return 1 if broken else 0
 
 
