@@ -57,7 +57,7 @@ static llvm::Error writeSegments(const ArtifactInputs &inputs,
     if (llvm::Error error = writer.add(schema::SegmentKind::HostCode,
                                        "code." + image.target, image.bytes))
       return error;
-  for (const ptx::PtxImage &image : inputs.ptxImages) {
+  for (const nvptx::PtxImage &image : inputs.ptxImages) {
     const auto *text = reinterpret_cast<const uint8_t *>(image.text.data());
     if (llvm::Error error =
             writer.add(schema::SegmentKind::Ptx, "ptx." + image.target,

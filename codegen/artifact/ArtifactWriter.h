@@ -28,7 +28,7 @@ struct ArtifactInputs {
   /// One image per host target, the plainest target first.
   llvm::ArrayRef<host::CodeImage> images;
   /// One image per GPU target, the oldest target first.
-  llvm::ArrayRef<ptx::PtxImage> ptxImages;
+  llvm::ArrayRef<nvptx::PtxImage> ptxImages;
   /// The tokenizer segment, if the model has one.
   std::optional<std::vector<uint8_t>> tokenizer;
   /// The model file: its bytes are hashed, its weights found by name.

@@ -185,7 +185,7 @@ ManifestTranslator::targets() {
                                            featureList,
                                            segmentOf("code." + image.target)));
   }
-  for (const ptx::PtxImage &image : in.ptxImages) {
+  for (const nvptx::PtxImage &image : in.ptxImages) {
     const GpuFacts gpu = findTarget(image.target)->gpu;
     records.push_back(schema::CreateTarget(
         fbb, fbb.CreateString(image.target),
@@ -223,18 +223,18 @@ llvm::Error ManifestTranslator::collectBuffers() {
 
 llvm::Expected<Offsets<schema::GpuKernelCode>>
 ManifestTranslator::gpuKernelCodes(const std::string &kernel) {
-  static_assert(static_cast<int>(ptx::GridCount::AttentionTiles) ==
+  static_assert(static_cast<int>(nvptx::GridCount::AttentionTiles) ==
                 static_cast<int>(schema::GridCount::AttentionTiles));
   Offsets<schema::GpuKernelCode> codes;
   // GPU targets follow the host's.
   auto target = static_cast<uint32_t>(in.images.size());
-  for (const ptx::PtxImage &image : in.ptxImages) {
+  for (const nvptx::PtxImage &image : in.ptxImages) {
     const size_t before = codes.size();
-    for (const ptx::PtxKernel &code : image.kernels) {
+    for (const nvptx::PtxKernel &code : image.kernels) {
       if (code.kernel != kernel)
         continue;
       std::vector<schema::GridFactor> grid;
-      for (const ptx::GridFactor &factor : code.launch.grid)
+      for (const nvptx::GridFactor &factor : code.launch.grid)
         grid.emplace_back(factor.per,
                           static_cast<schema::GridCount>(factor.count));
       auto gridList = fbb.CreateVectorOfStructs(grid);

@@ -35,7 +35,7 @@ struct ManifestInputs {
   const ProgramBodies &bodies;
   const WeightLayout &weights;
   llvm::ArrayRef<host::CodeImage> images;
-  llvm::ArrayRef<ptx::PtxImage> ptxImages;
+  llvm::ArrayRef<nvptx::PtxImage> ptxImages;
   /// One HostCode or Ptx segment per image, among others.
   llvm::ArrayRef<SegmentRecord> segments;
   /// Name and version of the compiler.

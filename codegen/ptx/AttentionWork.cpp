@@ -5,7 +5,7 @@
 
 using namespace mlir;
 
-namespace quern::ptx {
+namespace quern::nvptx {
 
 AttentionWork::AttentionWork(Kernel &k, const AttentionPlan &plan)
     : layout(cast<lm::KvCacheType>(plan.kv.getType())) {
@@ -89,4 +89,4 @@ void storeAttended(Kernel &k, const AttentionPlan &plan, int64_t headDim, Value 
   }
 }
 
-} // namespace quern::ptx
+} // namespace quern::nvptx

@@ -12,7 +12,7 @@
 #include "codegen/kernels/AttentionPlan.h"
 #include "codegen/ptx/Kernel.h"
 
-namespace quern::ptx {
+namespace quern::nvptx {
 
 struct AttentionWork {
   /// Heads of a unit at most.
@@ -46,6 +46,6 @@ mlir::LogicalResult checkAttention(Kernel &k, const AttentionPlan &plan);
 void storeAttended(Kernel &k, const AttentionPlan &plan, int64_t headDim, mlir::Value row,
                    mlir::Value head, int64_t column, mlir::Value value);
 
-} // namespace quern::ptx
+} // namespace quern::nvptx
 
 #endif // QUERN_CODEGEN_PTX_ATTENTIONWORK_H

@@ -6,7 +6,7 @@
 
 using namespace mlir;
 
-namespace quern::ptx {
+namespace quern::nvptx {
 
 static constexpr int64_t kAllLanes = -1;
 
@@ -159,4 +159,4 @@ void Emitter::waitCopies(int pending) {
   intrinsic("llvm.nvvm.cp.async.wait.group", {}, {constant(i32(), pending)});
 }
 
-} // namespace quern::ptx
+} // namespace quern::nvptx

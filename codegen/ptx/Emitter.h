@@ -13,7 +13,7 @@
 #include "codegen/kernels/IrEmitter.h"
 #include "codegen/target/Target.h"
 
-namespace quern::ptx {
+namespace quern::nvptx {
 
 /// Lanes of a warp.
 inline constexpr int64_t kWarp = 32;
@@ -80,6 +80,6 @@ public:
   void waitCopies(int pending);
 };
 
-} // namespace quern::ptx
+} // namespace quern::nvptx
 
 #endif // QUERN_CODEGEN_PTX_EMITTER_H

@@ -5,7 +5,7 @@
 
 using namespace mlir;
 
-namespace quern::ptx {
+namespace quern::nvptx {
 
 unsigned pointerCount(rt::KernelOp op) {
   unsigned count = 0;
@@ -128,4 +128,4 @@ ArrayRef<KernelGenerator> kernelGenerators() {
   return generators;
 }
 
-} // namespace quern::ptx
+} // namespace quern::nvptx

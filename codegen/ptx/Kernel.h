@@ -12,7 +12,7 @@
 #include "codegen/ptx/Emitter.h"
 #include "codegen/ptx/PtxCodegen.h"
 
-namespace quern::ptx {
+namespace quern::nvptx {
 
 /// Pointers that an argument of type !lm.kv_cache expands to.
 struct KvArgs {
@@ -112,6 +112,6 @@ mlir::LogicalResult generateLookup(Kernel &);
 bool matchesRowwise(Kernel &);
 mlir::LogicalResult generateRowwise(Kernel &);
 
-} // namespace quern::ptx
+} // namespace quern::nvptx
 
 #endif // QUERN_CODEGEN_PTX_KERNEL_H

@@ -9,7 +9,7 @@
 
 using namespace mlir;
 
-namespace quern::ptx {
+namespace quern::nvptx {
 namespace {
 
 constexpr int64_t kThreads = 128;
@@ -98,4 +98,4 @@ LogicalResult generateLookup(Kernel &k) {
   return success();
 }
 
-} // namespace quern::ptx
+} // namespace quern::nvptx

@@ -33,7 +33,7 @@
 
 using namespace mlir;
 
-namespace quern::ptx {
+namespace quern::nvptx {
 
 void registerPtxCodegenDialects(DialectRegistry &registry) {
   registry.insert<arith::ArithDialect, cf::ControlFlowDialect, math::MathDialect,
@@ -149,4 +149,4 @@ FailureOr<std::string> PtxEmitter::emit(ModuleOp module, const std::string &dump
   return std::string(text);
 }
 
-} // namespace quern::ptx
+} // namespace quern::nvptx

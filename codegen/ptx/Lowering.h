@@ -8,7 +8,7 @@
 #include <memory>
 #include <string>
 
-namespace quern::ptx {
+namespace quern::nvptx {
 
 /// Makes PTX of modules that hold one kernel function each. One instance serves a
 /// whole compile; LLVM's target machine is made once.
@@ -27,6 +27,6 @@ private:
   std::unique_ptr<State> state;
 };
 
-} // namespace quern::ptx
+} // namespace quern::nvptx
 
 #endif // QUERN_CODEGEN_PTX_LOWERING_H

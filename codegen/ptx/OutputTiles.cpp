@@ -5,7 +5,7 @@
 
 using namespace mlir;
 
-namespace quern::ptx {
+namespace quern::nvptx {
 
 GridFactor OutputTiles::gridFactor(int64_t blocks) {
   int64_t columns = blocks * kPackedRows;
@@ -109,4 +109,4 @@ LogicalResult checkMatmul(Kernel &k, const MatmulPlan &plan) {
   return success();
 }
 
-} // namespace quern::ptx
+} // namespace quern::nvptx

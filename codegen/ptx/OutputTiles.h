@@ -11,7 +11,7 @@
 #include "codegen/kernels/MatmulPlan.h"
 #include "codegen/ptx/Kernel.h"
 
-namespace quern::ptx {
+namespace quern::nvptx {
 
 /// A place in one projection. All Values but pointers are i64.
 struct OutputTile {
@@ -54,6 +54,6 @@ private:
 /// Checks what every matmul generator takes for granted.
 mlir::LogicalResult checkMatmul(Kernel &k, const MatmulPlan &plan);
 
-} // namespace quern::ptx
+} // namespace quern::nvptx
 
 #endif // QUERN_CODEGEN_PTX_OUTPUTTILES_H

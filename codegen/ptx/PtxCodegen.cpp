@@ -11,7 +11,7 @@
 
 using namespace mlir;
 
-namespace quern::ptx {
+namespace quern::nvptx {
 namespace {
 
 class ImageBuilder {
@@ -171,4 +171,4 @@ FailureOr<PtxImage> generatePtx(ModuleOp module, const Target &target, const Ptx
   return builder.take();
 }
 
-} // namespace quern::ptx
+} // namespace quern::nvptx

@@ -18,7 +18,7 @@
 #include <string>
 #include <vector>
 
-namespace quern::ptx {
+namespace quern::nvptx {
 
 /// What a factor of a grid counts. The numbers are those of the manifest's enum.
 enum class GridCount : uint8_t {
@@ -78,6 +78,6 @@ mlir::FailureOr<PtxImage> generatePtx(mlir::ModuleOp module, const Target &targe
 /// Registers the upstream dialects and translations that the generators use.
 void registerPtxCodegenDialects(mlir::DialectRegistry &registry);
 
-} // namespace quern::ptx
+} // namespace quern::nvptx
 
 #endif // QUERN_CODEGEN_PTX_PTXCODEGEN_H

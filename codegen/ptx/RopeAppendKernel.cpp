@@ -12,7 +12,7 @@
 
 using namespace mlir;
 
-namespace quern::ptx {
+namespace quern::nvptx {
 namespace {
 
 constexpr int64_t kThreads = 128;
@@ -243,4 +243,4 @@ LogicalResult generateRopeAppend(Kernel &k) {
   return success();
 }
 
-} // namespace quern::ptx
+} // namespace quern::nvptx

@@ -13,7 +13,7 @@
 
 using namespace mlir;
 
-namespace quern::ptx {
+namespace quern::nvptx {
 namespace {
 
 constexpr int64_t kWarps = 8;
@@ -232,10 +232,13 @@ LogicalResult RowwiseEmitter::emit() {
   k.launch.blockThreads = kWarps * kWarp;
   k.launch.grid = {{GridCount::Rows, 1}};
   row = e.add(k.rangeBegin(0), e.block(0));
-  for (Operation &op : k.body().without_terminator())
-    if (failed(emitOp(op)))
-      return k.emitError() << "no row-wise code for " << op.getName();
-  return success();
+  LogicalResult status = success();
+  e.ifThen(e.less(row, k.rangeEnd(0)), [&] {
+    for (Operation &op : k.body().without_terminator())
+      if (failed(emitOp(op)))
+        status = k.emitError() << "no row-wise code for " << op.getName();
+  });
+  return status;
 }
 
 } // namespace
@@ -244,4 +247,4 @@ bool matchesRowwise(Kernel &k) { return !k.splitShares(); }
 
 LogicalResult generateRowwise(Kernel &k) { return RowwiseEmitter(k).emit(); }
 
-} // namespace quern::ptx
+} // namespace quern::nvptx

@@ -1,5 +1,5 @@
 #include "codegen/ptx/Kernel.h"
-namespace quern::ptx {
+namespace quern::nvptx {
 bool matchesTensorMatmul(Kernel &) { return false; }
 mlir::LogicalResult generateTensorMatmul(Kernel &) { return mlir::failure(); }
-} // namespace quern::ptx
+} // namespace quern::nvptx

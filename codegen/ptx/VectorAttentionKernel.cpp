@@ -14,7 +14,7 @@
 
 using namespace mlir;
 
-namespace quern::ptx {
+namespace quern::nvptx {
 namespace {
 
 /// The running maximum before the first key: finite, so that a page without any
@@ -241,4 +241,4 @@ LogicalResult generateVectorAttention(Kernel &k) {
   return success();
 }
 
-} // namespace quern::ptx
+} // namespace quern::nvptx

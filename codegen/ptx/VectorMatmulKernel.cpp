@@ -20,7 +20,7 @@
 
 using namespace mlir;
 
-namespace quern::ptx {
+namespace quern::nvptx {
 namespace {
 
 /// Rows that a lane sums at most.
@@ -300,4 +300,4 @@ LogicalResult generateVectorMatmul(Kernel &k) {
   return success();
 }
 
-} // namespace quern::ptx
+} // namespace quern::nvptx

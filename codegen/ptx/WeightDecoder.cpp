@@ -3,7 +3,7 @@
 
 using namespace mlir;
 
-namespace quern::ptx {
+namespace quern::nvptx {
 
 WeightDecoder::Group WeightDecoder::group(Value base, Value index, Value row) {
   if (!format.hasSuperblock())
@@ -108,4 +108,4 @@ Value WeightDecoder::floatValue(const Group &group, Value column) {
   return format.elementBytes == 4 ? value : e.extend(value, e.f32());
 }
 
-} // namespace quern::ptx
+} // namespace quern::nvptx

@@ -13,7 +13,7 @@
 #include "codegen/host/PackedLayout.h"
 #include "codegen/ptx/Emitter.h"
 
-namespace quern::ptx {
+namespace quern::nvptx {
 
 class WeightDecoder {
 public:
@@ -60,6 +60,6 @@ private:
   Value byte(Value pointer, Value row, bool isSigned);
 };
 
-} // namespace quern::ptx
+} // namespace quern::nvptx
 
 #endif // QUERN_CODEGEN_PTX_WEIGHTDECODER_H

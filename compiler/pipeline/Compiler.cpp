@@ -2,6 +2,7 @@
 
 #include "codegen/artifact/OutputFile.h"
 #include "codegen/host/HostCodegen.h"
+#include "codegen/ptx/PtxCodegen.h"
 #include "codegen/target/Target.h"
 #include "compiler/pipeline/Diagnostics.h"
 #include "compiler/pipeline/Explain.h"
@@ -79,6 +80,7 @@ static DialectRegistry allDialects() {
   DialectRegistry registry;
   registry.insert<lm::LmDialect, rt::RtDialect, func::FuncDialect>();
   host::registerHostCodegenDialects(registry);
+  nvptx::registerPtxCodegenDialects(registry);
   return registry;
 }
 
@@ -104,6 +106,8 @@ private:
   llvm::Error runPasses(Phase phase);
   llvm::Error dump(Phase phase);
   llvm::Error generateCode();
+  LogicalResult generateHostImage(const Target &target);
+  LogicalResult generatePtxImage(const Target &target);
   llvm::Error writeArtifactFile();
   llvm::Error printModule();
   void inferTargets();
@@ -123,6 +127,7 @@ private:
   std::optional<ModelFile> model;
   OwningOpRef<ModuleOp> module;
   std::vector<host::CodeImage> images;
+  std::vector<nvptx::PtxImage> ptxImages;
   CompileSummary summary;
 };
 } // namespace
@@ -191,9 +196,11 @@ void Compilation::inferTargets() {
       for (NamedAttribute entry : tiles)
         seen[entry.getName().getValue().split('/').first] = true;
   });
-  for (const Target &target : targets())
-    if (seen.contains(llvm::StringRef(target.name.data(), target.name.size())))
-      used.targets.emplace_back(target.name);
+  for (std::span<const Target> kind : {targets(), gpuTargets()})
+    for (const Target &target : kind)
+      if (seen.contains(
+              llvm::StringRef(target.name.data(), target.name.size())))
+        used.targets.emplace_back(target.name);
   if (used.targets.empty())
     if (const Target *host = hostTarget())
       used.targets.emplace_back(host->name);
@@ -241,13 +248,7 @@ llvm::Error Compilation::dump(Phase phase) {
   return writeFile(options.dumpIrTo + "/" + dumpFileName(phase), text);
 }
 
-llvm::Error Compilation::generateCode() {
-  if (!options.dumpKernelsTo.empty())
-    if (std::error_code error =
-            llvm::sys::fs::create_directories(options.dumpKernelsTo))
-      return compileError(ExitCode::Failure, "cannot create " +
-                                                 options.dumpKernelsTo + ": " +
-                                                 error.message());
+LogicalResult Compilation::generateHostImage(const Target &target) {
   host::CodegenOptions codegen;
   codegen.dumpKernelsTo = options.dumpKernelsTo;
   codegen.explain = [this](const std::string &line) { explain(line); };
@@ -255,19 +256,45 @@ llvm::Error Compilation::generateCode() {
           (*module)->getAttrOfType<DictionaryAttr>(lm::LmDialect::kModelAttr))
     if (auto tokens = attr.getAs<IntegerAttr>("context"))
       codegen.context = tokens.getInt();
+  FailureOr<host::CodeImage> image =
+      host::generateHostCode(*module, target, codegen);
+  if (failed(image))
+    return failure();
+  summary.targets.push_back({image->target, image->bytes.size()});
+  images.push_back(std::move(*image));
+  return success();
+}
+
+LogicalResult Compilation::generatePtxImage(const Target &target) {
+  nvptx::PtxOptions codegen;
+  codegen.dumpKernelsTo = options.dumpKernelsTo;
+  codegen.explain = [this](const std::string &line) { explain(line); };
+  FailureOr<nvptx::PtxImage> image = nvptx::generatePtx(*module, target, codegen);
+  if (failed(image))
+    return failure();
+  summary.targets.push_back({image->target, image->text.size()});
+  ptxImages.push_back(std::move(*image));
+  return success();
+}
+
+llvm::Error Compilation::generateCode() {
+  if (!options.dumpKernelsTo.empty())
+    if (std::error_code error =
+            llvm::sys::fs::create_directories(options.dumpKernelsTo))
+      return compileError(ExitCode::Failure, "cannot create " +
+                                                 options.dumpKernelsTo + ": " +
+                                                 error.message());
   if (used.targets.empty())
     return compileError(ExitCode::Unsupported,
                         "this machine lacks AVX2, so --target=host means "
                         "nothing; name the target to compile for");
   for (const std::string &name : used.targets) {
-    FailureOr<host::CodeImage> image =
-        host::generateHostCode(*module, *findTarget(name), codegen);
-    if (failed(image))
+    const Target &target = *findTarget(name);
+    if (failed(target.isGpu() ? generatePtxImage(target)
+                              : generateHostImage(target)))
       return diagnostics.take(ExitCode::Unsupported,
                               "no code could be generated for " + name,
                               remedy(Phase::Codegen));
-    summary.targets.push_back({name, image->bytes.size()});
-    images.push_back(std::move(*image));
   }
   return llvm::Error::success();
 }
@@ -276,6 +303,7 @@ llvm::Error Compilation::writeArtifactFile() {
   ArtifactInputs inputs;
   inputs.module = *module;
   inputs.images = images;
+  inputs.ptxImages = ptxImages;
   inputs.source = model->bytes();
   inputs.producer = "quern " QUERN_VERSION;
   llvm::Expected<std::optional<std::vector<uint8_t>>> tokenizer =

@@ -24,6 +24,11 @@
 namespace quern::test {
 namespace {
 
+std::map<const uint8_t*, size_t>& TrackedMemory() {
+  static auto* ranges = new std::map<const uint8_t*, size_t>;
+  return *ranges;
+}
+
 constexpr size_t kGuardBytes = 4096;
 constexpr uint8_t kGuardByte = 0xa5;
 
@@ -79,11 +84,32 @@ const std::optional<host::CodeImage>& Generate(const std::string& text, std::str
 
 }  // namespace
 
+void TrackMemory(const void* data, size_t bytes) {
+  TrackedMemory()[static_cast<const uint8_t*>(data)] = bytes;
+}
+void UntrackMemory(const void* data) { TrackedMemory().erase(static_cast<const uint8_t*>(data)); }
+
+TrackedRange FindTrackedMemory(const void* pointer) {
+  const auto* byte = static_cast<const uint8_t*>(pointer);
+  auto after = TrackedMemory().upper_bound(byte);
+  if (after == TrackedMemory().begin()) return {};
+  auto [data, bytes] = *--after;
+  if (byte > data + bytes) return {};
+  return {const_cast<uint8_t*>(data), bytes};
+}
+
 std::vector<Machine> RunnableMachines() {
   std::vector<Machine> machines;
   for (const Target& target : targets())
     if (CanRun(target))
       for (Role role : {Role::Decode, Role::Prefill}) machines.push_back({target.name, role});
+  return machines;
+}
+
+std::vector<Machine> EmulatedMachines() {
+  std::vector<Machine> machines;
+  for (std::string_view target : {"sm_80", "sm_90a"})
+    for (Role role : {Role::Decode, Role::Prefill}) machines.push_back({target, role});
   return machines;
 }
 
@@ -96,6 +122,11 @@ std::string MachineName(const Machine& machine) {
 
 std::unique_ptr<CompiledKernel> CompiledKernel::Compile(const std::string& text,
                                                         const Machine& machine, int64_t context) {
+  if (const Target& target = *findTarget(machine.target); target.isGpu()) {
+    std::unique_ptr<CompiledKernel> kernel(new CompiledKernel);
+    kernel->emulated_ = EmulatedKernel::Compile(text, target, machine.role);
+    return kernel->emulated_ ? std::move(kernel) : nullptr;
+  }
   const std::optional<host::CodeImage>& image = Generate(text, machine.target, context);
   if (!image) {
     ADD_FAILURE() << "kernel does not parse or cannot be generated:\n" << text;
@@ -125,6 +156,7 @@ CompiledKernel::~CompiledKernel() {
 
 void CompiledKernel::Run(std::vector<const void*> args, std::vector<int64_t> dims,
                          std::vector<int64_t> ranges) const {
+  if (emulated_) return emulated_->Run(args, dims, ranges);
   Buffer scratch(scratch_bytes_);
   std::memset(scratch.data(), 0xff, scratch.size());  // NaN: nothing may rely on its contents
   args.push_back(scratch.data());
@@ -139,10 +171,14 @@ Buffer::Buffer(size_t bytes)
       bytes_(bytes) {
   std::memset(data_, 0, bytes_);
   std::memset(data_ + bytes_, kGuardByte, kGuardBytes);
+  TrackMemory(data_, bytes_);
 }
 Buffer::Buffer(Buffer&& other) noexcept
     : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
-Buffer::~Buffer() { std::free(data_); }
+Buffer::~Buffer() {
+  UntrackMemory(data_);
+  std::free(data_);
+}
 
 bool Buffer::IsIntact() const {
   for (size_t i = 0; i < kGuardBytes; ++i)
@@ -223,6 +259,11 @@ Buffer Weight::Pack(int64_t n_begin, int64_t n_end, int64_t k_begin, int64_t k_e
 int64_t NumericRowBytes(int64_t columns) { return host::activationRowBytes(columns); }
 int64_t ScaleOffset(int64_t columns) { return host::activationScaleOffset(columns); }
 int64_t SumOffset(int64_t columns) { return host::activationSumOffset(columns); }
+
+int64_t HalfRowPlace(int64_t column) {
+  const int64_t k = column % 32;
+  return column - k + 16 * (k / 4 % 2) + 8 * (k % 2) + 2 * (k / 8) + k / 2 % 2;
+}
 
 bool HasBf16Rows(const Machine& machine) {
   return findTarget(machine.target)->numericsFor(machine.role) == Numerics::Bf16;

@@ -1,6 +1,6 @@
 // Kernels from text to results inside one test process: an `rt.kernel` is generated for a target
 // and role, made executable and called by the kernel ABI. The amx target runs on machines without
-// AMX too, through tests/support/amx_emulator.
+// AMX too, through tests/support/amx_emulator; GPU targets run on the PTX emulator (ptx_harness.h).
 #pragma once
 
 #include <cstdint>
@@ -12,6 +12,8 @@
 
 #include "codegen/target/Target.h"
 #include "dialects/lm/BlockFormat.h"
+#include "tests/codegen/ptx_harness.h"
+#include "tests/codegen/tracked_memory.h"
 
 namespace quern::test {
 
@@ -23,6 +25,8 @@ struct Machine {
 
 /// Every target whose code this machine can run, in both roles.
 std::vector<Machine> RunnableMachines();
+/// The GPU targets that tests emulate, in both roles.
+std::vector<Machine> EmulatedMachines();
 /// "amx_prefill", a test's name.
 std::string MachineName(const Machine& machine);
 
@@ -40,6 +44,7 @@ class CompiledKernel {
 
  private:
   CompiledKernel() = default;
+  std::unique_ptr<EmulatedKernel> emulated_;  ///< Of GPU targets; nothing below then.
   void* code_ = nullptr;
   size_t code_bytes_ = 0;
   uint64_t entry_ = 0;
@@ -91,6 +96,8 @@ int64_t ScaleOffset(int64_t columns);
 int64_t SumOffset(int64_t columns);
 /// Whether a machine's numeric rows are bf16, not int8.
 bool HasBf16Rows(const Machine& machine);
+/// The place of column `column` in an f16 numeric row (docs/architecture.md, section 8).
+int64_t HalfRowPlace(int64_t column);
 
 /// Rows (rows, columns) of floats as bf16 numeric rows.
 Buffer Bf16Rows(const float* values, int64_t rows, int64_t columns);

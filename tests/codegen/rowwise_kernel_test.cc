@@ -14,17 +14,20 @@ namespace {
 
 class RowwiseKernel : public testing::TestWithParam<Machine> {
  protected:
-  bool IsInteger() const {
-    return findTarget(GetParam().target)->numericsFor(GetParam().role) == Numerics::Int8;
+  Numerics numerics() const {
+    return findTarget(GetParam().target)->numericsFor(GetParam().role);
   }
+  bool IsInteger() const { return numerics() == Numerics::Int8; }
   std::unique_ptr<CompiledKernel> Compile(const std::string& text) {
     return CompiledKernel::Compile(text, GetParam());
   }
 };
 
 /// The number at `column` of a numeric row.
-double NumericAt(const uint8_t* row, int64_t columns, int64_t column, bool is_integer) {
-  if (!is_integer) {
+double NumericAt(const uint8_t* row, int64_t columns, int64_t column, Numerics numerics) {
+  if (numerics == Numerics::F16)
+    return f16ToF32(reinterpret_cast<const uint16_t*>(row)[HalfRowPlace(column)]);
+  if (numerics == Numerics::Bf16) {
     const uint32_t bits = static_cast<uint32_t>(reinterpret_cast<const uint16_t*>(row)[column]) << 16;
     float value;
     std::memcpy(&value, &bits, 4);
@@ -70,13 +73,13 @@ TEST_P(RowwiseKernel, AddRmsNormQuantizeSumsSharesInOrder) {
       double step = std::fabs(want) / 256;  // half a bf16 step
       if (IsInteger())
         step = 0.501 * reinterpret_cast<const float*>(row + host::activationScaleOffset(columns))[k / 32];
-      ASSERT_NEAR(NumericAt(row, columns, k, IsInteger()), want, step + 1e-6);
+      ASSERT_NEAR(NumericAt(row, columns, k, numerics()), want, step + 1e-6);
     }
   }
 }
 
 TEST_P(RowwiseKernel, ZeroAndTinyRowsQuantizeToZero) {
-  if (!IsInteger()) GTEST_SKIP() << "bf16 rows have no scale";
+  if (!IsInteger()) GTEST_SKIP() << "float rows have no scale";
   auto kernel = Compile(R"(
     rt.kernel @k(%x: tensor<?x32xf32>) -> (tensor<?x32x!lm.block<a8>>)
         attributes {split = #lm<kernel_split rows>} {
@@ -89,7 +92,7 @@ TEST_P(RowwiseKernel, ZeroAndTinyRowsQuantizeToZero) {
   kernel->Run({x.data(), numeric.data()}, {2}, {0, 2});
   for (int64_t m = 0; m < 2; ++m)
     for (int64_t k = 0; k < 32; ++k)
-      ASSERT_NEAR(NumericAt(numeric.data() + m * host::activationRowBytes(32), 32, k, true), 0, 1e-38);
+      ASSERT_NEAR(NumericAt(numeric.data() + m * host::activationRowBytes(32), 32, k, Numerics::Int8), 0, 1e-38);
 }
 
 TEST_P(RowwiseKernel, SiluMulAndSwigluAgree) {
@@ -234,6 +237,8 @@ TEST_P(RowwiseKernel, RopeTurnsPairsAndAppendsToPages) {
 }
 
 INSTANTIATE_TEST_SUITE_P(, RowwiseKernel, testing::ValuesIn(RunnableMachines()),
+                         [](const auto& info) { return MachineName(info.param); });
+INSTANTIATE_TEST_SUITE_P(Ptx, RowwiseKernel, testing::ValuesIn(EmulatedMachines()),
                          [](const auto& info) { return MachineName(info.param); });
 
 }  // namespace

@@ -1,0 +1,147 @@
+#include "tests/codegen/ptx_harness.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <map>
+#include <tuple>
+
+#include "codegen/ptx/PtxCodegen.h"
+#include "dialects/lm/Lm.h"
+#include "dialects/rt/Rt.h"
+#include "mlir/IR/MLIRContext.h"
+#include "mlir/Parser/Parser.h"
+#include "runtime/device/ptx_emulator/emulator.h"
+#include "runtime/schema/kernel_abi.h"
+#include "tests/codegen/tracked_memory.h"
+
+namespace quern::test {
+namespace {
+
+mlir::MLIRContext& Context() {
+  static mlir::MLIRContext* context = [] {
+    mlir::DialectRegistry registry;
+    registry.insert<lm::LmDialect, rt::RtDialect>();
+    nvptx::registerPtxCodegenDialects(registry);
+    auto* made = new mlir::MLIRContext(registry, mlir::MLIRContext::Threading::DISABLED);
+    made->loadAllAvailableDialects();
+    return made;
+  }();
+  return *context;
+}
+
+struct Compiled {
+  nvptx::PtxImage image;
+  std::shared_ptr<ptx::Module> module;
+};
+
+// The kernels of `text` for a target; kept, since tests of both roles want them.
+const Compiled& Generate(const std::string& text, const Target& target) {
+  static std::map<std::pair<std::string, std::string_view>, Compiled> made;
+  auto [place, is_new] = made.try_emplace({text, target.name});
+  Compiled& compiled = place->second;
+  if (!is_new) return compiled;
+  auto parsed = mlir::parseSourceString<mlir::ModuleOp>(text, mlir::ParserConfig(&Context()));
+  if (!parsed) return compiled;
+  nvptx::PtxOptions options;
+  if (const char* directory = std::getenv("QUERN_DUMP_KERNELS")) options.dumpKernelsTo = directory;
+  auto image = nvptx::generatePtx(*parsed, target, options);
+  if (mlir::failed(image)) return compiled;
+  compiled.image = std::move(*image);
+  Result<ptx::Module> module = ptx::ParseModule(compiled.image.text);
+  if (!module.ok()) {
+    ADD_FAILURE() << module.status().message();
+    return compiled;
+  }
+  compiled.module = std::make_shared<ptx::Module>(*std::move(module));
+  return compiled;
+}
+
+int64_t CountOf(nvptx::GridCount count, const std::vector<int64_t>& dims,
+                const std::vector<int64_t>& ranges) {
+  int64_t columns = 0;
+  for (size_t i = 0; i + 1 < ranges.size(); i += 2) columns += ranges[i + 1] - ranges[i];
+  switch (count) {
+    case nvptx::GridCount::One:
+      return 1;
+    case nvptx::GridCount::Rows:
+      return dims[kDimRows];
+    case nvptx::GridCount::Columns:
+      return columns;
+    case nvptx::GridCount::Columns0:
+      return ranges[1] - ranges[0];
+    case nvptx::GridCount::AttentionTiles:
+      return dims[kDimAttentionTiles];
+  }
+  return 0;
+}
+
+}  // namespace
+
+struct EmulatedKernel::State {
+  nvptx::PtxKernel kernel;
+  std::shared_ptr<ptx::Module> module;
+};
+
+std::unique_ptr<EmulatedKernel> EmulatedKernel::Compile(const std::string& text,
+                                                        const Target& target, Role role) {
+  const Compiled& compiled = Generate(text, target);
+  std::unique_ptr<EmulatedKernel> result(new EmulatedKernel);
+  for (const nvptx::PtxKernel& kernel : compiled.image.kernels)
+    if (compiled.module && kernel.role == role)
+      result->state_.reset(new State{kernel, compiled.module});
+  if (result->state_) return result;
+  ADD_FAILURE() << "kernel does not parse or cannot be generated:\n" << text;
+  return nullptr;
+}
+
+EmulatedKernel::~EmulatedKernel() = default;
+
+void EmulatedKernel::Run(const std::vector<const void*>& args, const std::vector<int64_t>& dims,
+                         const std::vector<int64_t>& ranges) const {
+  ptx::Memory memory;
+  std::map<uint8_t*, std::pair<size_t, uint64_t>> copies;  // host -> bytes, device
+  std::vector<uint64_t> parameters;
+  for (const void* arg : args) {
+    const TrackedRange range = FindTrackedMemory(arg);
+    ASSERT_TRUE(range.data) << "argument " << parameters.size() << " points at unknown memory";
+    auto [place, is_new] = copies.try_emplace(range.data, range.bytes, 0);
+    if (is_new) {
+      Result<uint64_t> address = memory.Allocate(std::max<size_t>(range.bytes, 1));
+      ASSERT_TRUE(address.ok()) << address.status().message();
+      place->second.second = *address;
+      ASSERT_TRUE(memory.CopyToDevice(*address, range.data, range.bytes).ok());
+    }
+    parameters.push_back(place->second.second + (static_cast<const uint8_t*>(arg) - range.data));
+  }
+  std::vector<int64_t> all_dims = dims;
+  all_dims.resize(kDimCount);
+  for (int64_t dim : all_dims) parameters.push_back(dim);
+  for (int64_t edge : ranges) parameters.push_back(edge);
+
+  const nvptx::Launch& launch = state_->kernel.launch;
+  ptx::LaunchOptions options;
+  options.block = {launch.blockThreads, 1, 1};
+  options.shared_bytes = launch.sharedBytes;
+  options.check_races = true;
+  options.seed = parameters.size();  // any order of warps will do
+  for (size_t i = 0; i < launch.grid.size(); ++i) {
+    const int64_t count = CountOf(launch.grid[i].count, all_dims, ranges);
+    options.grid[i] = launch.grid[i].count == nvptx::GridCount::One
+                          ? launch.grid[i].per
+                          : (count + launch.grid[i].per - 1) / launch.grid[i].per;
+    if (options.grid[i] == 0) return;
+  }
+  const auto* bytes = reinterpret_cast<const uint8_t*>(parameters.data());
+  Result<ptx::LaunchReport> report = ptx::Launch(*state_->module, state_->kernel.entry,
+                                                 {bytes, parameters.size() * 8}, memory, options);
+  ASSERT_TRUE(report.ok()) << report.status().message();
+  for (const ptx::Finding& finding : report->races) ADD_FAILURE() << finding.message;
+  for (const ptx::Finding& finding : report->lints) ADD_FAILURE() << finding.message;
+  for (const auto& [host, copy] : copies)
+    ASSERT_TRUE(memory.CopyToHost(host, copy.second, copy.first).ok());
+}
+
+}  // namespace quern::test
