@@ -137,7 +137,9 @@ class Warp {
   uint32_t Line() const { return current_ ? current_->line : 0; }
   LaneMask live = 0;     ///< Lanes that have not ended.
   LaneMask blocked = 0;  ///< Lanes at a barrier.
+  LaneMask carry = 0;    ///< Of add.cc and the like.
   bool yielded = false;  ///< The last Run ended in Yield.
+  bool retry = false;    ///< Yielded, and the instruction must be executed again.
   /// What a blocked or yielded warp waits for.
   struct Wait { uint32_t line = 0; const char* what = ""; uint64_t detail = 0; } wait;
 
@@ -147,7 +149,8 @@ class Warp {
   std::vector<PendingBulk> bulks;
   std::array<uint32_t, kLanes> bulk_groups = {};
   std::deque<PendingWgmma> wgmmas;
-  uint32_t wgmma_groups = 0;
+  uint32_t wgmma_groups = 0;                ///< Committed so far.
+  std::vector<uint32_t> wgmma_times;        ///< When, per group; for RaceCheck.
   bool wgmma_fenced = false;                ///< A wgmma.fence was executed.
   std::vector<uint32_t> wgmma_dirty;        ///< Per register slot: line of a write since the fence.
   uint64_t cluster_phase_arrived = 0;       ///< barrier.cluster phases this warp arrived at.

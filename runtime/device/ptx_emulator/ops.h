@@ -50,6 +50,7 @@ struct Row {
 
 // The tables.
 std::span<const Row> IntegerRows();
+std::span<const Row> CarryRows();
 std::span<const Row> FloatRows();
 std::span<const Row> HalfRows();
 std::span<const Row> CompareRows();

@@ -155,6 +155,10 @@ Rows MakeRows() {
       "(.u32|.s32|.u64|.s64|.f32|.f64|.f16|.bf16|.f16x2|.bf16x2|.b16|.b32|.b64)";
   Rows rows;
   rows.push_back({"atom" + head + operations + tail, "=m a m x?", RunAtomic, BindAtom});
+  // The scope in front of the order is an older spelling.
+  const std::string old_head = "(.global|.shared)(.cta|.gpu|.sys)(.relaxed|.acquire|.release|.acq_rel)";
+  rows.push_back({"atom" + old_head + operations + tail, "=m a m x?", RunAtomic, BindAtom});
+  rows.push_back({"red" + old_head + operations + tail, "a m x?", RunAtomic, BindRed});
   rows.push_back({"red" + head + operations + tail, "a m x?", RunAtomic, BindRed});
   return rows;
 }

@@ -76,33 +76,42 @@ void RunLoad(Warp& warp, const Inst& inst, LaneMask mask) {
   if (inst.data[kOrder] == kAcquire) __atomic_thread_fence(__ATOMIC_ACQUIRE);
 }
 
+/// Notes a weak store to shared memory, with whether it changes anything.
+void NoteStore(Warp& warp, uint64_t address, const uint8_t* to, const uint8_t* bytes, uint32_t count) {
+  RaceCheck* races = warp.cta().races.get();
+  const uint64_t offset = (address & ~kWindowMask) - kSharedBase;
+  if (!races || offset >= warp.cta().shared.size()) return;  // Another CTA's.
+  races->Write(warp.id(), static_cast<uint32_t>(offset), count, RaceCheck::Proxy::kGeneric,
+               std::memcmp(to, bytes, count) == 0);
+}
+
 void RunStore(Warp& warp, const Inst& inst, LaneMask mask) {
   const Operand& a = inst.operands[1];
   const bool vector = a.kind == Operand::Kind::kVector;
-  const Operand* elements =
-      vector ? warp.cta().context().code->elements.data() + a.first : &a;
+  const Operand* elements = vector ? warp.cta().context().code->elements.data() + a.first : &a;
   const uint32_t count = vector ? a.count : 1;
-  const int32_t bytes = inst.data[kBytes];
-  const auto total = static_cast<uint32_t>(bytes) * count;
+  const auto bytes = static_cast<uint32_t>(inst.data[kBytes]);
   const auto space = static_cast<Space>(inst.data[kSpace]);
-  const auto kind = inst.data[kOrder] == kWeak ? AccessKind::kWrite : AccessKind::kAtomic;
-  if (inst.data[kOrder] == kRelease) __atomic_thread_fence(__ATOMIC_RELEASE);
-  RaceCheck* races = space == Space::kShared ? warp.cta().races.get() : nullptr;
+  const bool weak = inst.data[kOrder] == kWeak;
+  if (!weak) __atomic_thread_fence(__ATOMIC_RELEASE);
   ForLanes(mask, [&](uint32_t lane) {
     const uint64_t address = warp.Address(inst.operands[0], lane);
-    const auto offset = static_cast<uint32_t>(address - kSharedBase);
-    const bool again = races && kind == AccessKind::kWrite && address >= kSharedBase &&
-                       address < warp.cta().shared_end() && races->WrittenNow(warp.id(), offset);
-    uint8_t* to = warp.Access(space, address, total, total, lane, kind);
+    uint8_t* to = warp.Access(space, address, bytes * count, bytes * count, lane, AccessKind::kAtomic);
     if (!to) return;
+    uint8_t values[32];
     for (uint32_t i = 0; i < count; ++i) {
       const uint64_t value = warp.Value(elements[i], lane);
-      uint8_t* place = to + i * static_cast<uint32_t>(bytes);
-      if (again && std::memcmp(place, &value, static_cast<size_t>(bytes)) != 0)
-        races->ReportLanes(warp.id(), offset);
-      StoreElement(place, bytes, value);
+      std::memcpy(values + i * bytes, &value, bytes);
     }
-    if (inst.data[kOrder] == kRelease) Synchronize(warp, space, address, false, true);
+    uint64_t relative = address;
+    const Space where = space == Space::kGeneric ? Warp::SpaceOfGeneric(relative) : space;
+    if (weak && where == Space::kShared) NoteStore(warp, address, to, values, bytes * count);
+    for (uint32_t i = 0; i < count; ++i) {
+      uint64_t value = 0;
+      std::memcpy(&value, values + i * bytes, bytes);
+      StoreElement(to + i * bytes, static_cast<int32_t>(bytes), value);
+    }
+    if (!weak) Synchronize(warp, space, address, false, true);
   });
 }
 

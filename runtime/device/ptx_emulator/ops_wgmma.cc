@@ -1,5 +1,6 @@
 // wgmma: matrix products of a warpgroup, from shared memory or registers. PTX ISA 9.7.15.5. Each
 // warp of the group computes its own 16 rows, when it waits for them.
+#include <algorithm>
 #include <cstring>
 
 #include "runtime/device/ptx_emulator/elements.h"
@@ -135,16 +136,35 @@ void RunFence(Warp& warp, const Inst&, LaneMask mask) {
 }
 
 void RunCommit(Warp& warp, const Inst&, LaneMask mask) {
-  if (warp.NeedAll(mask, "wgmma.commit_group")) ++warp.wgmma_groups;
+  if (!warp.NeedAll(mask, "wgmma.commit_group")) return;
+  ++warp.wgmma_groups;
+  warp.wgmma_times.push_back(warp.cta().races ? warp.cta().races->now() : 0);
+  ++warp.cluster().events;
+}
+
+/// The four warps of a warpgroup compute together: when one has waited for a group, the group's
+/// reads by the others are over too. False: one of them has not issued it yet.
+bool WarpgroupDone(Warp& warp, uint32_t groups) {
+  const auto& warps = warp.cta().warps;
+  const size_t first = warp.id() / 4 * 4;
+  for (size_t i = first; i < std::min(first + 4, warps.size()); ++i)
+    if (warps[i]->wgmma_groups < groups) return false;
+  if (RaceCheck* races = warp.cta().races.get(); races && groups > 0)
+    for (size_t i = first; i < std::min(first + 4, warps.size()); ++i)
+      races->Order(warp.id(), static_cast<uint32_t>(i), warps[i]->wgmma_times[groups - 1]);
+  return true;
 }
 
 void RunWait(Warp& warp, const Inst& inst, LaneMask mask) {
   if (!warp.NeedAll(mask, "wgmma.wait_group")) return;
   const auto allowed = static_cast<uint32_t>(inst.operands[0].value);
-  while (!warp.wgmmas.empty()) {
-    const PendingWgmma& first = warp.wgmmas.front();
-    if (first.group == warp.wgmma_groups || warp.wgmma_groups - first.group <= allowed) break;
-    Perform(warp, first);
+  const uint32_t done = warp.wgmma_groups - std::min(warp.wgmma_groups, allowed);
+  if (!WarpgroupDone(warp, done)) {
+    warp.retry = true;
+    return warp.Yield("the other warps of the warpgroup to issue wgmma group", done);
+  }
+  while (!warp.wgmmas.empty() && warp.wgmmas.front().group < done) {
+    Perform(warp, warp.wgmmas.front());
     warp.wgmmas.pop_front();
   }
 }

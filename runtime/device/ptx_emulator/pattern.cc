@@ -63,7 +63,7 @@ bool MatchPattern(std::string_view pattern, const std::vector<std::string>& modi
 
 std::vector<const Row*> AllRows() {
   std::vector<const Row*> all;
-  for (auto rows : {IntegerRows(), FloatRows(), HalfRows(), CompareRows(), ConvertRows(), MoveRows(),
+  for (auto rows : {IntegerRows(), CarryRows(), FloatRows(), HalfRows(), CompareRows(), ConvertRows(), MoveRows(),
                     MemoryRows(), AtomicRows(), WarpRows(), BarrierRows(), MbarrierRows(), AsyncCopyRows(),
                     TensorCopyRows(), MatrixRows(), WgmmaRows(), Tcgen05Rows()})
     for (const Row& row : rows) all.push_back(&row);

@@ -55,11 +55,13 @@ void RaceCheck::Read(uint32_t warp, uint32_t offset, uint32_t bytes, Proxy proxy
   });
 }
 
-void RaceCheck::Write(uint32_t warp, uint32_t offset, uint32_t bytes, Proxy proxy) {
+void RaceCheck::Write(uint32_t warp, uint32_t offset, uint32_t bytes, Proxy proxy, bool same) {
   ForCells(offset, bytes, [&](Cell& cell, uint8_t mask, uint32_t at) {
     const Access& write = cell.write;
-    if (write.time && (write.mask & mask)) {
-      if (!Ordered(write, warp)) Conflict(write, "write", warp, "a write", at);
+    const bool together = write.time == now_ && write.warp == warp;  // Lanes of one instruction.
+    if (write.time && (write.mask & mask) && !same) {
+      if (together) Report("race", line_, line_, LanesText(warp, at));
+      else if (!Ordered(write, warp)) Conflict(write, "write", warp, "a write", at);
       else if (proxy == Proxy::kAsync) CheckProxy(write, warp, "a write", at);
     }
     for (Access& read : cell.reads) {
@@ -67,21 +69,14 @@ void RaceCheck::Write(uint32_t warp, uint32_t offset, uint32_t bytes, Proxy prox
       if (!Ordered(read, warp)) Conflict(read, "read", warp, "a write", at);
       read.time = 0;
     }
-    const bool together = write.time == now_ && write.warp == warp;
     cell.write = {now_, line_, static_cast<uint8_t>(warp),
                   static_cast<uint8_t>(together ? write.mask | mask : mask), proxy};
   });
 }
 
-bool RaceCheck::WrittenNow(uint32_t warp, uint32_t offset) const {
-  const Access& write = cells_[offset / 4].write;
-  return write.time == now_ && write.warp == warp && ((write.mask >> (offset % 4)) & 1);
-}
-
-void RaceCheck::ReportLanes(uint32_t warp, uint32_t offset) {
-  Report("race", line_, line_,
-         "shared memory at " + std::to_string(offset) + ": lanes of warp " + std::to_string(warp) +
-             " store different values to the same byte at line " + std::to_string(line_));
+std::string RaceCheck::LanesText(uint32_t warp, uint32_t offset) const {
+  return "shared memory at " + std::to_string(offset) + ": lanes of warp " + std::to_string(warp) +
+         " store different values to the same byte at line " + std::to_string(line_);
 }
 
 void RaceCheck::Release(uint32_t warp, VectorClock& into) const {

@@ -6,6 +6,7 @@
 // and the last few reads. Lanes of one warp count as ordered, except within one store.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <map>
@@ -32,21 +33,16 @@ class RaceCheck {
 
   /// Warp `warp` touches bytes [offset, offset + bytes) of shared memory now.
   void Read(uint32_t warp, uint32_t offset, uint32_t bytes, Proxy proxy);
-  void Write(uint32_t warp, uint32_t offset, uint32_t bytes, Proxy proxy);
-  /// A lane stores other bytes to where a lane of the same instruction stored.
-  bool WrittenNow(uint32_t warp, uint32_t offset) const;
-  void ReportLanes(uint32_t warp, uint32_t offset);
-  /// Accesses of an asynchronous operation that `warp` issued at `time`, `line`.
-  void At(uint32_t time, uint32_t line, auto body) {
-    const auto saved = std::pair(now_, line_);
-    past_ = true, now_ = time, line_ = line;
-    body();
-    past_ = false, std::tie(now_, line_) = saved;
-  }
+  /// `same`: the bytes do not change by it; two unordered writes of the same value are no race.
+  void Write(uint32_t warp, uint32_t offset, uint32_t bytes, Proxy proxy, bool same = false);
 
   /// Publishes what `warp` did and knows.
   void Release(uint32_t warp, VectorClock& into) const;
   void Acquire(uint32_t warp, const VectorClock& from);
+  /// Orders `warp` behind what `other` did up to `time`.
+  void Order(uint32_t warp, uint32_t other, uint32_t time) {
+    known_[warp][other] = std::max(known_[warp][other], time);
+  }
   /// fence.proxy.async.
   void ProxyFence(uint32_t warp) { proxy_fence_[warp] = now_; }
 
@@ -73,6 +69,7 @@ class RaceCheck {
   }
   void Conflict(const Access& before, const char* before_what, uint32_t warp, const char* what,
                 uint32_t offset);
+  std::string LanesText(uint32_t warp, uint32_t offset) const;
   void CheckProxy(const Access& write, uint32_t warp, const char* what, uint32_t offset);
   template <class Body>
   void ForCells(uint32_t offset, uint32_t bytes, Body body);
@@ -83,7 +80,6 @@ class RaceCheck {
   std::map<Key, Finding> findings_;
   uint32_t now_ = 1;
   uint32_t line_ = 0;
-  bool past_ = false;
 };
 
 }  // namespace quern::ptx

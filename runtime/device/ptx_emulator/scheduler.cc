@@ -52,7 +52,8 @@ bool Warp::StepLevel(Level level, uint64_t& budget) {
     if (!active) continue;
     Execute(inst, active);
     if (Faulted() || yielded || blocked) {
-      stack_.back() = {pc, level.reconverge, mask};
+      stack_.back() = {retry ? pc - 1 : pc, level.reconverge, mask};
+      retry = false;
       return false;
     }
   }
