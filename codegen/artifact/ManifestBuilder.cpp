@@ -208,13 +208,11 @@ llvm::Error ManifestTranslator::collectBuffers() {
                         copies > 1};
     if (op.getKind() == rt::BufferKind::Logits)
       continue;
-    if (op.getKind() != rt::BufferKind::Activation || !op.getBytesPerRow() ||
-        !op.getOffset())
+    if (!op.getOffset())
       return malformed("buffer @" + name +
-                       " is no activation with bytes per row and a planned "
-                       "offset, which is what an artifact can hold");
+                       " has no place in memory; run --rt-plan-memory first");
     buffers.push_back(schema::CreateBuffer(
-        fbb, fbb.CreateString(name), *op.getBytesPerRow(),
+        fbb, fbb.CreateString(name), op.getBytesPerRow(),
         rowClass(op.getRows()), copies, op.getPrivateCopy(), *op.getOffset(),
         op.getPrivateOffset().value_or(0)));
   }
@@ -298,8 +296,7 @@ ManifestTranslator::argument(rt::DispatchOp op, size_t position,
   const bool isOutput = position >= kernel.op.getNumInputs();
   auto access = isOutput ? schema::Access::Write : schema::Access::Read;
   auto make = [&](schema::ArgKind kind, uint32_t index) {
-    return schema::Arg(kind, access, static_cast<uint16_t>(arg.getSegment()),
-                       index, static_cast<uint32_t>(arg.getRangeStride()));
+    return schema::Arg(kind, access, index);
   };
   switch (arg.getKind()) {
   case rt::ArgKind::Buffer: {
@@ -355,7 +352,7 @@ ManifestTranslator::dispatch(rt::DispatchOp op, const ProgramBody &body) {
     if (arg->kind() == schema::ArgKind::Kv)
       for (schema::StepInput input : kKvStepInputs)
         args.push_back(schema::Arg(schema::ArgKind::Step, schema::Access::Read,
-                                   0, static_cast<uint32_t>(input), 0));
+                                   static_cast<uint32_t>(input)));
   }
   const bool shares = op.getSplit() == lm::KernelSplit::Shares;
   lm::RangesAttr ranges = op.getRanges().value_or(lm::RangesAttr());

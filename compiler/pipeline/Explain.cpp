@@ -155,8 +155,8 @@ static void explainMemory(ModuleOp module, const Line &line) {
   for (auto program : module.getOps<rt::ProgramOp>()) {
     uint64_t sum = 0;
     for (auto buffer : program.getBody().getOps<rt::BufferOp>())
-      if (buffer.getOffset() && buffer.getBytesPerRow())
-        sum += *buffer.getBytesPerRow() * buffer.getCopies();
+      if (buffer.getOffset())
+        sum += buffer.getBytesPerRow() * buffer.getCopies();
     if (auto arena = program.getArenaBytesPerRow())
       line("arena: " + std::to_string(*arena) +
            " bytes per row of capacity; without sharing " +

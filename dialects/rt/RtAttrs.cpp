@@ -21,19 +21,17 @@ void RtDialect::registerAttributes() {
       >();
 }
 
-ArgAttr ArgAttr::buffer(MLIRContext *context, StringRef name, int64_t segment,
-                        int64_t rangeStride) {
-  return get(context, ArgKind::Buffer, name, segment, rangeStride);
+ArgAttr ArgAttr::buffer(MLIRContext *context, StringRef name) {
+  return get(context, ArgKind::Buffer, name);
 }
-ArgAttr ArgAttr::weight(MLIRContext *context, StringRef name, int64_t segment,
-                        int64_t rangeStride) {
-  return get(context, ArgKind::Weight, name, segment, rangeStride);
+ArgAttr ArgAttr::weight(MLIRContext *context, StringRef name) {
+  return get(context, ArgKind::Weight, name);
 }
 ArgAttr ArgAttr::kv(MLIRContext *context) {
-  return get(context, ArgKind::Kv, "", 0, 0);
+  return get(context, ArgKind::Kv, "");
 }
 ArgAttr ArgAttr::step(MLIRContext *context, StepInput input) {
-  return get(context, ArgKind::Step, stringifyStepInput(input), 0, 0);
+  return get(context, ArgKind::Step, stringifyStepInput(input));
 }
 
 StepInput ArgAttr::getStepInput() const {
@@ -41,16 +39,11 @@ StepInput ArgAttr::getStepInput() const {
 }
 
 LogicalResult ArgAttr::verify(function_ref<InFlightDiagnostic()> emitError,
-                              ArgKind kind, StringRef name, int64_t segment,
-                              int64_t rangeStride) {
+                              ArgKind kind, StringRef name) {
   if (kind == ArgKind::Step && !symbolizeStepInput(name))
     return emitError() << "unknown step input '" << name << "'";
   if ((kind == ArgKind::Kv) != name.empty())
     return emitError() << "expected a name, or kv without one";
-  if (segment < 0 || rangeStride < 0)
-    return emitError() << "expected segment and range_stride of 0 or more";
-  if (rangeStride != 0 && kind != ArgKind::Buffer && kind != ArgKind::Weight)
-    return emitError() << "expected range_stride on a buffer or weight only";
   return success();
 }
 
@@ -78,7 +71,7 @@ static ParseResult parseArgName(AsmParser &parser, ArgKind kind,
   llvm_unreachable("all kinds are handled");
 }
 
-/// `buffer @x [segment 0 stride 4]` and the like: the attribute's body.
+/// `buffer @x` and the like: the attribute's body.
 static ArgAttr parseArg(AsmParser &parser) {
   SMLoc loc = parser.getCurrentLocation();
   StringRef word;
@@ -91,16 +84,10 @@ static ArgAttr parseArg(AsmParser &parser) {
     return {};
   }
   std::string name;
-  int64_t segment = 0, stride = 0;
   if (parseArgName(parser, *kind, name))
     return {};
-  if (succeeded(parser.parseOptionalKeyword("segment")))
-    if (parser.parseEqual() || parser.parseInteger(segment) ||
-        parser.parseKeyword("range_stride") || parser.parseEqual() ||
-        parser.parseInteger(stride))
-      return {};
   return parser.getChecked<ArgAttr>(loc, parser.getContext(), *kind,
-                                    StringRef(name), segment, stride);
+                                    StringRef(name));
 }
 
 static void printArg(AsmPrinter &printer, ArgAttr arg) {
@@ -114,9 +101,6 @@ static void printArg(AsmPrinter &printer, ArgAttr arg) {
   } else if (arg.getKind() == ArgKind::Step) {
     printer << ' ' << arg.getName();
   }
-  if (arg.isRanged())
-    printer << " segment = " << arg.getSegment()
-            << " range_stride = " << arg.getRangeStride();
 }
 
 Attribute ArgAttr::parse(AsmParser &parser, Type) {

@@ -21,30 +21,21 @@ def Rt_ArgAttr : AttrDef<Rt_Dialect, "Arg"> {
     - `#rt.arg<weight "blk.{layer}.attn_q.weight">`: a weight slot of the list;
     - `#rt.arg<kv>`: the layer's page pool;
     - `#rt.arg<step tokens>`: an input of the step.
-
-    A fixed-size buffer or a weight may be addressed by share: with `segment =
-    s, range_stride = b` the pointer is base + begin(s) * b.
   }];
   let parameters = (ins
     "::quern::rt::ArgKind":$kind,
-    StringRefParameter<"of the buffer, weight or step input; empty for kv">:$name,
-    DefaultValuedParameter<"int64_t", "0">:$segment,
-    DefaultValuedParameter<"int64_t", "0">:$rangeStride
+    StringRefParameter<"of the buffer, weight or step input; empty for kv">:$name
   );
   let hasCustomAssemblyFormat = 1;
   let genVerifyDecl = 1;
   let extraClassDeclaration = [{
-    static ArgAttr buffer(::mlir::MLIRContext *context, ::llvm::StringRef name,
-                          int64_t segment = 0, int64_t rangeStride = 0);
-    static ArgAttr weight(::mlir::MLIRContext *context, ::llvm::StringRef name,
-                          int64_t segment = 0, int64_t rangeStride = 0);
+    static ArgAttr buffer(::mlir::MLIRContext *context, ::llvm::StringRef name);
+    static ArgAttr weight(::mlir::MLIRContext *context, ::llvm::StringRef name);
     static ArgAttr kv(::mlir::MLIRContext *context);
     static ArgAttr step(::mlir::MLIRContext *context, StepInput input);
 
     /// The input that a step argument names.
     StepInput getStepInput() const;
-    /// Whether the pointer moves with the share.
-    bool isRanged() const { return getRangeStride() != 0; }
   }];
 }
 

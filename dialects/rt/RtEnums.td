@@ -12,8 +12,7 @@ class Rt_Enum<string name, string description, list<I32EnumAttrCase> cases>
 
 def Rt_BufferKind : Rt_Enum<"BufferKind", "where a buffer lives", [
   I32EnumAttrCase<"Activation", 0, "activation">, // in the arena
-  I32EnumAttrCase<"Scratch", 1, "scratch">,       // one per thread
-  I32EnumAttrCase<"Logits", 2, "logits">,         // the caller's memory
+  I32EnumAttrCase<"Logits", 1, "logits">,         // the caller's memory
 ]>;
 
 def Rt_RowSpace : Rt_Enum<"RowSpace", "what a row of a buffer or dispatch stands for", [

@@ -96,15 +96,8 @@ LogicalResult ProgramOp::verify() {
 
 LogicalResult BufferOp::verify() {
   // rt_buffer_c1
-  if (!getBytesPerRowAttr() == !getBytesAttr())
-    return emitOpError("expected either bytes_per_row or bytes");
-  // rt_buffer_c2
-  if (getBytesAttr() && getCopies() != 1)
-    return emitOpError("expected copies of rows only, but the size is fixed");
-  // rt_buffer_c3
   if (getKind() == BufferKind::Logits &&
-      (!getBytesPerRowAttr() || getCopies() != 1 ||
-       getRows() != RowSpace::Logits))
+      (getCopies() != 1 || getRows() != RowSpace::Logits))
     return emitOpError(
         "expected the caller's logits to be one copy of logit rows");
   return success();
@@ -146,13 +139,13 @@ static LogicalResult verifyBufferArg(DispatchOp op, ArgAttr arg, Type type) {
   if (!buffer)
     return op.emitOpError() << "names unknown buffer @" << arg.getName();
   std::optional<int64_t> bytes = bytesPerRow(type);
-  if (!bytes || !buffer.getBytesPerRow())
+  if (!bytes)
     return success();
   // rt_dispatch_c5
-  if (static_cast<int64_t>(*buffer.getBytesPerRow()) != *bytes)
+  if (static_cast<int64_t>(buffer.getBytesPerRow()) != *bytes)
     return op.emitOpError() << "expected buffer @" << arg.getName() << " of "
                             << *bytes << " bytes per row for " << type
-                            << ", but it has " << *buffer.getBytesPerRow();
+                            << ", but it has " << buffer.getBytesPerRow();
   // rt_dispatch_c6
   if (static_cast<int64_t>(buffer.getCopies()) != copiesOf(type))
     return op.emitOpError()
@@ -163,20 +156,16 @@ static LogicalResult verifyBufferArg(DispatchOp op, ArgAttr arg, Type type) {
 
 /// Checks one argument against the kernel's type.
 static LogicalResult verifyArg(DispatchOp op, ArgAttr arg, Type type) {
-  // rt_dispatch_c7
-  if (arg.isRanged() && (!op.getRangesAttr() ||
-                         arg.getSegment() >= op.getRangesAttr().getSegments()))
-    return op.emitOpError() << "has no ranges of segment " << arg.getSegment();
   switch (arg.getKind()) {
   case ArgKind::Buffer:
     return verifyBufferArg(op, arg, type);
   case ArgKind::Kv:
-    // rt_dispatch_c8
+    // rt_dispatch_c7
     if (!isa<lm::KvCacheType>(type))
       return op.emitOpError() << "expected a " << type << ", but got kv";
     return success();
   case ArgKind::Step:
-    // rt_dispatch_c9
+    // rt_dispatch_c8
     if (!getElementTypeOrSelf(type).isInteger(32))
       return op.emitOpError()
              << "expected a " << type << ", but got step " << arg.getName();
@@ -184,7 +173,7 @@ static LogicalResult verifyArg(DispatchOp op, ArgAttr arg, Type type) {
   case ArgKind::Weight:
     break;
   }
-  // rt_dispatch_c10
+  // rt_dispatch_c9
   for (WeightSlotOp slot : op->getBlock()->getOps<WeightSlotOp>())
     if (slot.getName() == arg.getName()) {
       if (slot.getType() == type)
@@ -221,7 +210,7 @@ LogicalResult DispatchOp::verifySymbolUses(SymbolTableCollection &symbolTable) {
               (*this)->getParentOfType<ProgramOp>().getShares()))
     return emitOpError() << "expected ranges of as many shares as the program";
   auto args = llvm::to_vector(getArgs().getAsRange<ArgAttr>());
-  // rt_dispatch_c11
+  // rt_dispatch_c10
   for (unsigned i = kernel.getNumInputs(); i < args.size(); ++i)
     if (args[i].getKind() != ArgKind::Buffer)
       return emitOpError() << "expected a buffer for result "

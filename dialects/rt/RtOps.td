@@ -71,27 +71,26 @@ def Rt_ProgramOp : Rt_Op<"program", [IsolatedFromAbove, SymbolTable, Symbol, NoT
 def Rt_BufferOp : Rt_Op<"buffer", [Symbol, HasParent<"ProgramOp">]> {
   let summary = "memory that kernels share";
   let description = [{
-    Either `bytes_per_row` for each row of `rows`, or `bytes` whatever the rows.
-    `copies` partial results follow one another, one per share. A `private`
-    buffer is written by row-split dispatches: it exists once per thread in
-    small steps. When memory is planned, `offset` is its place in the arena, in
-    bytes per row of capacity (or bytes), and `private_offset` that of a private
-    buffer in a thread's own memory, in bytes per row of a small step.
+    `bytes_per_row` for each row of `rows`; `copies` partial results follow one
+    another, one per share. A `private` buffer is written by row-split
+    dispatches: it exists once per thread in small steps. When memory is
+    planned, `offset` is its place in the arena, in bytes per row of capacity,
+    and `private_offset` that of a private buffer in a thread's own memory, in
+    bytes per row of a small step.
 
     ```mlir
     rt.buffer @partials activation bytes_per_row = 2304 copies = 2
     ```
   }];
   let arguments = (ins SymbolNameAttr:$sym_name, Rt_BufferKindAttr:$kind,
-                       OptionalAttr<ConfinedAttr<I64Attr, [IntPositive]>>:$bytes_per_row,
-                       OptionalAttr<ConfinedAttr<I64Attr, [IntPositive]>>:$bytes,
+                       ConfinedAttr<I64Attr, [IntPositive]>:$bytes_per_row,
                        DefaultValuedAttr<ConfinedAttr<I64Attr, [IntPositive]>, "1">:$copies,
                        DefaultValuedAttr<Rt_RowSpaceAttr, "::quern::rt::RowSpace::Tokens">:$rows,
                        UnitAttr:$private_copy,
                        OptionalAttr<ConfinedAttr<I64Attr, [IntNonNegative]>>:$offset,
                        OptionalAttr<ConfinedAttr<I64Attr, [IntNonNegative]>>:$private_offset);
   let assemblyFormat = [{
-    $sym_name `` $kind (`bytes_per_row` `=` $bytes_per_row^)? (`bytes` `=` $bytes^)?
+    $sym_name `` $kind `bytes_per_row` `=` $bytes_per_row
     (`copies` `=` $copies^)? (`rows` `=` `` $rows^)? (`private` $private_copy^)?
     (`offset` `=` $offset^)? (`private_offset` `=` $private_offset^)? attr-dict
   }];

@@ -127,8 +127,7 @@ rt::ArgAttr BodyConverter::newBuffer(StringRef name, Type type,
   OpBuilder buffers(&*llvm::find_if(
       lists, [](Operation &op) { return !isa<rt::BufferOp>(op); }));
   rt::BufferOp::create(buffers, program.getLoc(), unique, kind,
-                       buffers.getI64IntegerAttr(*rt::bytesPerRow(type)),
-                       /*bytes=*/IntegerAttr(), rt::copiesOf(type), rows,
+                       *rt::bytesPerRow(type), rt::copiesOf(type), rows,
                        isPrivate, /*offset=*/IntegerAttr(),
                        /*private_offset=*/IntegerAttr());
   return rt::ArgAttr::buffer(context(), unique);
@@ -302,8 +301,7 @@ rt::ProgramOp ConvertLmToRtPass::createProgram(Type carried, ArrayAttr layers) {
                                        /*private_bytes_per_row=*/IntegerAttr());
   builder.setInsertionPointToStart(&program.getBody().emplaceBlock());
   rt::BufferOp::create(builder, loc, kCarried, rt::BufferKind::Activation,
-                       builder.getI64IntegerAttr(*rt::bytesPerRow(carried)),
-                       /*bytes=*/IntegerAttr(), /*copies=*/1,
+                       *rt::bytesPerRow(carried), /*copies=*/1,
                        rt::RowSpace::Tokens, /*private_copy=*/true,
                        /*offset=*/IntegerAttr(),
                        /*private_offset=*/IntegerAttr());

@@ -138,8 +138,7 @@ Planner::buffersWhere(llvm::function_ref<bool(rt::BufferOp)> wanted) {
   SmallVector<rt::BufferOp> buffers;
   for (auto buffer : program.getBody().getOps<rt::BufferOp>())
     if (buffer.getKind() == rt::BufferKind::Activation &&
-        buffer.getBytesPerRow() && lives.contains(buffer.getSymNameAttr()) &&
-        wanted(buffer))
+        lives.contains(buffer.getSymNameAttr()) && wanted(buffer))
       buffers.push_back(buffer);
   return buffers;
 }
@@ -153,7 +152,7 @@ SmallVector<Placed> Planner::place(ArrayRef<rt::BufferOp> buffers,
     waiting.push_back(
         {buffer, lives.lookup(buffer.getSymNameAttr()), waiting.size(),
          static_cast<int64_t>(llvm::alignTo(
-             *buffer.getBytesPerRow() * buffer.getCopies(), kAlignment))});
+             buffer.getBytesPerRow() * buffer.getCopies(), kAlignment))});
   llvm::sort(waiting, [](const Placed &a, const Placed &b) {
     return std::tie(b.size, a.order) < std::tie(a.size, b.order);
   });

@@ -142,11 +142,7 @@ class GpuExecutor::Walk {
     launch.block_threads = kernel.block_threads;
     launch.shared_bytes = kernel.shared_bytes;
     for (const schema::Arg& arg : d.args) {
-      DeviceAddress address = Address(arg, call, share);
-      if (arg.range_stride() != 0) {
-        address += static_cast<uint64_t>(ranges[2 * arg.segment()]) * arg.range_stride();
-      }
-      launch.parameters.push_back(address);
+      launch.parameters.push_back(Address(arg, call, share));
     }
     for (int64_t dim : dims_) launch.parameters.push_back(static_cast<uint64_t>(dim));
     for (int64_t bound : ranges) launch.parameters.push_back(static_cast<uint64_t>(bound));

@@ -95,12 +95,7 @@ class HostExecutor::StepThread {
   void Call(const Instruction& d, const BodyCall& call, size_t share, const int64_t* ranges) {
     std::array<void*, kMaxKernelArgs + 1> args;
     for (size_t i = 0; i < d.args.size(); ++i) {
-      const schema::Arg& arg = d.args[i];
-      std::byte* address = Address(arg, call, share);
-      if (arg.range_stride() != 0) {
-        address += ranges[2 * arg.segment()] * static_cast<int64_t>(arg.range_stride());
-      }
-      args[i] = address;
+      args[i] = Address(d.args[i], call, share);
     }
     args[d.args.size()] = memory_ + e_.private_bytes_;
     e_.kernels_.kernels[d.kernel].entries[static_cast<size_t>(input_.role)](args.data(),

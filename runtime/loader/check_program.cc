@@ -161,7 +161,7 @@ class BodyCheck {
         }
         break;
     }
-    return CheckStride(d, arg, name);
+    return {};
   }
 
   Status CheckReadOnly(const Arg& arg, const std::string& name) const {
@@ -190,42 +190,6 @@ class BodyCheck {
                                             : "a per_thread buffer written by a split over rows");
     }
     return {};
-  }
-
-  /// A moved pointer stays inside what it points at.
-  Status CheckStride(const Instruction& d, const Arg& arg, const std::string& name) const {
-    if (arg.range_stride() == 0) return {};
-    const uint32_t segments = check_.manifest.kernels()->Get(d.kernel())->range_count();
-    if (d.split() != schema::Split::Shares || arg.segment() >= segments) {
-      return check_.Bad(name + ".segment", &arg, arg.segment(),
-                        "a range segment of a dispatch that is split over shares");
-    }
-    for (uint32_t share = 0; share < check_.manifest.shares(); ++share) {
-      const auto begin =
-          static_cast<uint64_t>(d.ranges()->Get(2 * (share * segments + arg.segment())));
-      const uint64_t limit = StrideLimit(arg, share);
-      if (SaturatingMul(begin, arg.range_stride()) > limit) {
-        return check_.Bad(name + ".range_stride", &arg, arg.range_stride(),
-                          "a stride that stays within " + std::to_string(limit) + " bytes");
-      }
-    }
-    return {};
-  }
-
-  uint64_t StrideLimit(const Arg& arg, uint32_t share) const {
-    switch (arg.kind()) {
-      case ArgKind::Activation:
-      case ArgKind::Partial:
-        return check_.manifest.buffers()->Get(arg.index())->bytes_per_row();
-      case ArgKind::Weight:
-        return body_.weights()->Get(arg.index())->sizes()->Get(share);
-      case ArgKind::Logits:
-        return uint64_t{4} * check_.manifest.model()->vocab();
-      case ArgKind::Kv:
-      case ArgKind::Step:
-        return 0;
-    }
-    return 0;
   }
 
   const ManifestCheck& check_;

@@ -43,33 +43,6 @@ rt.program @rt_program_c3 shares = 1 layers = [] {
 // -----
 
 rt.program @rt_buffer_c1 shares = 1 layers = [] {
-  // expected-error @+1 {{expected either bytes_per_row or bytes}}
-  rt.buffer @x activation
-  rt.prologue {}
-  rt.epilogue {}
-}
-
-// -----
-
-rt.program @rt_buffer_c1_both shares = 1 layers = [] {
-  // expected-error @+1 {{expected either bytes_per_row or bytes}}
-  rt.buffer @x activation bytes_per_row = 4 bytes = 4
-  rt.prologue {}
-  rt.epilogue {}
-}
-
-// -----
-
-rt.program @rt_buffer_c2 shares = 1 layers = [] {
-  // expected-error @+1 {{expected copies of rows only, but the size is fixed}}
-  rt.buffer @x activation bytes = 4 copies = 2
-  rt.prologue {}
-  rt.epilogue {}
-}
-
-// -----
-
-rt.program @rt_buffer_c3 shares = 1 layers = [] {
   // expected-error @+1 {{expected the caller's logits to be one copy of logit rows}}
   rt.buffer @x logits bytes_per_row = 4
   rt.prologue {}
@@ -204,24 +177,10 @@ rt.program @rt_dispatch_c6 shares = 2 layers = [] {
 
 // -----
 
-rt.kernel @copy(%x: tensor<?x8xf32>) -> tensor<?x8xf32> attributes {split = #lm<kernel_split shares>} {
-  lm.yield %x : tensor<?x8xf32>
-}
-rt.program @rt_dispatch_c7 shares = 1 layers = [] {
-  rt.buffer @x activation bytes = 32
-  rt.prologue {
-    // expected-error @+1 {{has no ranges of segment 1}}
-    rt.dispatch @copy(buffer @x segment = 1 range_stride = 4, buffer @x) split = shares ranges = <[0:8]>
-  }
-  rt.epilogue {}
-}
-
-// -----
-
 rt.kernel @copy(%x: tensor<?x8xf32>) -> tensor<?x8xf32> attributes {split = #lm<kernel_split rows>} {
   lm.yield %x : tensor<?x8xf32>
 }
-rt.program @rt_dispatch_c8 shares = 1 layers = [] {
+rt.program @rt_dispatch_c7 shares = 1 layers = [] {
   rt.buffer @x activation bytes_per_row = 32
   rt.prologue {
     // expected-error @+1 {{expected a 'tensor<?x8xf32>', but got kv}}
@@ -235,7 +194,7 @@ rt.program @rt_dispatch_c8 shares = 1 layers = [] {
 rt.kernel @copy(%x: tensor<?x8xf32>) -> tensor<?x8xf32> attributes {split = #lm<kernel_split rows>} {
   lm.yield %x : tensor<?x8xf32>
 }
-rt.program @rt_dispatch_c9 shares = 1 layers = [] {
+rt.program @rt_dispatch_c8 shares = 1 layers = [] {
   rt.buffer @x activation bytes_per_row = 32
   rt.prologue {
     // expected-error @+1 {{expected a 'tensor<?x8xf32>', but got step tokens}}
@@ -251,7 +210,7 @@ rt.kernel @norm(%x: tensor<?x8xf32>, %w: tensor<8xf32>) -> tensor<?x8xf32>
   %y = lm.rms_norm %x, %w eps = 1.0e-05 : (tensor<?x8xf32>, tensor<8xf32>) -> tensor<?x8xf32>
   lm.yield %y : tensor<?x8xf32>
 }
-rt.program @rt_dispatch_c10 shares = 1 layers = [] {
+rt.program @rt_dispatch_c9 shares = 1 layers = [] {
   rt.buffer @x activation bytes_per_row = 32
   rt.prologue {
     // expected-error @+1 {{names weight 'w', which has no slot in this list}}
@@ -267,7 +226,7 @@ rt.kernel @norm(%x: tensor<?x8xf32>, %w: tensor<8xf32>) -> tensor<?x8xf32>
   %y = lm.rms_norm %x, %w eps = 1.0e-05 : (tensor<?x8xf32>, tensor<8xf32>) -> tensor<?x8xf32>
   lm.yield %y : tensor<?x8xf32>
 }
-rt.program @rt_dispatch_c10_type shares = 1 layers = [] {
+rt.program @rt_dispatch_c9_type shares = 1 layers = [] {
   rt.buffer @x activation bytes_per_row = 32
   rt.prologue {}
   rt.epilogue {
@@ -282,7 +241,7 @@ rt.program @rt_dispatch_c10_type shares = 1 layers = [] {
 rt.kernel @copy(%x: tensor<?x8xf32>) -> tensor<?x8xf32> attributes {split = #lm<kernel_split rows>} {
   lm.yield %x : tensor<?x8xf32>
 }
-rt.program @rt_dispatch_c11 shares = 1 layers = [] {
+rt.program @rt_dispatch_c10 shares = 1 layers = [] {
   rt.buffer @x activation bytes_per_row = 32
   rt.prologue {
     // expected-error @+1 {{expected a buffer for result 0, but got step tokens}}
@@ -295,16 +254,6 @@ rt.program @rt_dispatch_c11 shares = 1 layers = [] {
 
 // expected-error @+1 {{unknown step input 'weather'}}
 func.func private @arg_c1() attributes {a = #rt.arg<step weather>}
-
-// -----
-
-// expected-error @+1 {{expected segment and range_stride of 0 or more}}
-func.func private @arg_c2() attributes {a = #rt.arg<buffer @x segment = -1 range_stride = 4>}
-
-// -----
-
-// expected-error @+1 {{expected range_stride on a buffer or weight only}}
-func.func private @arg_c3() attributes {a = #rt.arg<kv segment = 0 range_stride = 4>}
 
 // -----
 

@@ -37,8 +37,6 @@ rt.program @model shares = 2 layers = [@layer_0, @layer_0] arena_bytes_per_row =
   rt.buffer @wide activation bytes_per_row = 256
   // CHECK-NEXT: rt.buffer @partials activation bytes_per_row = 128 copies = 2
   rt.buffer @partials activation bytes_per_row = 128 copies = 2
-  // CHECK-NEXT: rt.buffer @table scratch bytes = 4096
-  rt.buffer @table scratch bytes = 4096
   // CHECK-NEXT: rt.buffer @out logits bytes_per_row = 1024 rows = logits
   rt.buffer @out logits bytes_per_row = 1024 rows = logits
   // CHECK-NEXT: rt.prologue {
@@ -56,8 +54,8 @@ rt.program @model shares = 2 layers = [@layer_0, @layer_0] arena_bytes_per_row =
     rt.join rows
     // CHECK-NEXT: rt.dispatch @append(kv, buffer @x, buffer @x, step slots) split = shares
     rt.dispatch @append(kv, buffer @x, buffer @x, step slots) split = shares
-    // CHECK-NEXT: rt.dispatch @down(buffer @wide, weight "blk.{layer}.down" segment = 0 range_stride = 4, buffer @partials) split = shares ranges = <[0:32], [32:64]>
-    rt.dispatch @down(buffer @wide, weight "blk.{layer}.down" segment = 0 range_stride = 4, buffer @partials)
+    // CHECK-NEXT: rt.dispatch @down(buffer @wide, weight "blk.{layer}.down", buffer @partials) split = shares ranges = <[0:32], [32:64]>
+    rt.dispatch @down(buffer @wide, weight "blk.{layer}.down", buffer @partials)
         split = shares ranges = <[0:32], [32:64]>
     // CHECK-NEXT: rt.join always
     rt.join always
@@ -67,8 +65,8 @@ rt.program @model shares = 2 layers = [@layer_0, @layer_0] arena_bytes_per_row =
   }
 }
 
-// CHECK: arguments = [#rt.arg<buffer @x segment = 1 range_stride = 64>, #rt.arg<weight "w">, #rt.arg<kv>, #rt.arg<step page_table>]
+// CHECK: arguments = [#rt.arg<buffer @x>, #rt.arg<weight "w">, #rt.arg<kv>, #rt.arg<step page_table>]
 func.func private @arguments() attributes {
-  arguments = [#rt.arg<buffer @x segment = 1 range_stride = 64>, #rt.arg<weight "w">, #rt.arg<kv>,
+  arguments = [#rt.arg<buffer @x>, #rt.arg<weight "w">, #rt.arg<kv>,
                #rt.arg<step page_table>]
 }

@@ -115,7 +115,7 @@ const Case kCases[] = {
      [](ManifestT& m) { LayerInstruction(m, 0).ranges[5] = int64_t{1} << 40; }},
     {"ArgKind", "bodies[1].instructions[0].args[0].kind",
      [](ManifestT& m) {
-       LayerInstruction(m, 0).args[0] = Arg(static_cast<ArgKind>(6), Access::Read, 0, 0, 0);
+       LayerInstruction(m, 0).args[0] = Arg(static_cast<ArgKind>(6), Access::Read, 0);
      }},
     {"ArgBuffer", "bodies[1].instructions[0].args[0].index",
      [](ManifestT& m) { LayerInstruction(m, 0).args[0].mutate_index(7); }},
@@ -131,12 +131,6 @@ const Case kCases[] = {
      [](ManifestT& m) { m.bodies[0]->instructions[0]->args[2].mutate_index(1); }},
     {"PartialOfWhole", "bodies[1].instructions[3].args[2].kind",
      [](ManifestT& m) { LayerInstruction(m, 3).args[2].mutate_index(1); }},
-    {"StrideOfRows", "bodies[0].instructions[0].args[1].segment",
-     [](ManifestT& m) { m.bodies[0]->instructions[0]->args[1].mutate_range_stride(4); }},
-    {"StrideTooFar", "bodies[2].instructions[2].args[2].range_stride",
-     [](ManifestT& m) { m.bodies[2]->instructions[2]->args[2].mutate_range_stride(1 << 30); }},
-    {"StrideSegment", "bodies[2].instructions[2].args[2].segment",
-     [](ManifestT& m) { m.bodies[2]->instructions[2]->args[2].mutate_segment(1); }},
     {"PrologueBody", "prologue.body", [](ManifestT& m) { m.prologue->body = 3; }},
     {"PrologueWithKv", "prologue",
      [](ManifestT& m) {

@@ -125,15 +125,16 @@ void Select(void* const* args, const int64_t*, const int64_t* rows) {
   }
 }
 
-/// y, head (rows of this share), bias (moved to this share) -> columns of the logits (moved too)
+/// y, head (rows of this share), bias -> columns of the logits
 void Head(void* const* args, const int64_t* dims, const int64_t* range) {
   const auto* y = As<const float>(args[0]);
   const auto* w = As<const float>(args[1]);
   const auto* bias = As<const float>(args[2]);
   auto* logits = As<float>(args[3]);
   for (int64_t r = 0; r < dims[kDimRows]; ++r) {
-    for (int64_t n = 0; n < range[1] - range[0]; ++n) {
-      logits[r * kVocab + n] = Dot(y + r * kHidden, w + n * kHidden, kHidden) + bias[n];
+    for (int64_t n = range[0]; n < range[1]; ++n) {
+      const float* row = w + (n - range[0]) * kHidden;
+      logits[r * kVocab + n] = Dot(y + r * kHidden, row, kHidden) + bias[n];
     }
   }
 }

@@ -152,13 +152,9 @@ class Maker {
     }
   }
 
-  static Arg Read(ArgKind kind, uint32_t index, uint32_t stride = 0) {
-    return Arg(kind, Access::Read, 0, index, stride);
-  }
+  static Arg Read(ArgKind kind, uint32_t index) { return Arg(kind, Access::Read, index); }
   static Arg Input(StepInput input) { return Read(ArgKind::Step, static_cast<uint32_t>(input)); }
-  static Arg Write(ArgKind kind, uint32_t index, uint32_t stride = 0) {
-    return Arg(kind, Access::Write, 0, index, stride);
-  }
+  static Arg Write(ArgKind kind, uint32_t index) { return Arg(kind, Access::Write, index); }
 
   static void Rows(schema::BodyT& body, FakeKernel kernel, std::vector<Arg> args,
                    RowClass rows = RowClass::Tokens) {
@@ -254,8 +250,8 @@ class Maker {
          RowClass::Logits);
     Join(head, schema::JoinWhen::Rows);
     Shares(head, kHead,
-           {Read(ArgKind::Activation, kY), Read(ArgKind::Weight, 0), Read(ArgKind::Weight, 1, 4),
-            Write(ArgKind::Logits, 0, 4)},
+           {Read(ArgKind::Activation, kY), Read(ArgKind::Weight, 0), Read(ArgKind::Weight, 1),
+            Write(ArgKind::Logits, 0)},
            kVocab, RowClass::Logits);
   }
 
@@ -267,7 +263,7 @@ class Maker {
            kHidden);
     Join(body, schema::JoinWhen::Always);
     Rows(body, kAdd,
-         {Arg(ArgKind::Activation, Access::ReadWrite, 0, kX, 0), Read(ArgKind::Activation, partial),
+         {Arg(ArgKind::Activation, Access::ReadWrite, kX), Read(ArgKind::Activation, partial),
           Read(ArgKind::Weight, 4)});
     Join(body, schema::JoinWhen::Rows);
   }
