@@ -27,6 +27,9 @@ static std::optional<MatmulPlan> swigluPlan(lm::SwigluOp op, MatmulPlan::Epilogu
   auto up = projectionOf(op.getUp());
   if (!gate || !up || gate->x != up->x || gate->splitK || up->splitK)
     return std::nullopt;
+  // No generator adds biases before the product.
+  if (gate->projections.front().bias || up->projections.front().bias)
+    return std::nullopt;
   gate->projections.push_back(up->projections.front());
   gate->epilogue = epilogue;
   return gate;

@@ -100,6 +100,10 @@ void KernelFormer::planGateUp(lm::SwigluOp swiglu) {
   if (!gate || !up || gate->x != up->x || gate->op == up->op ||
       gate->op->getAttr("ranges") != up->op->getAttr("ranges"))
     return;
+  if (gate->bias || up->bias) {
+    swiglu.emitRemark("not in one kernel with gate and up: they have biases");
+    return;
+  }
   SmallVector<Operation *> ops = {gate->op, up->op, swiglu};
   addQuantize(swiglu.getResult(), ops);
   addGroup("gate_up", lm::KernelSplit::Shares, ops);
