@@ -37,28 +37,40 @@ enum ExitCode {
   kMismatch = 7
 };
 
-cl::opt<std::string> file(cl::Positional, cl::desc("FILE.mlir"), cl::init("-"));
+/// `--help` shows these, and none of LLVM's own.
+cl::OptionCategory category("Options");
+
+cl::opt<std::string> file(cl::Positional, cl::desc("FILE.mlir"), cl::init("-"),
+                          cl::cat(category));
 cl::opt<std::string> functionName("function",
-                                  cl::desc("Run this function only"));
+                                  cl::desc("Run this function only"),
+                                  cl::cat(category));
 cl::list<int32_t> tokens("tokens", cl::CommaSeparated,
-                         cl::desc("Token ids of a model's sequence"));
+                         cl::desc("Token ids of a model's sequence"),
+                         cl::cat(category));
 cl::opt<int64_t> rowCount("rows", cl::init(5),
-                          cl::desc("Rows of a function's dynamic dimensions"));
+                          cl::desc("Rows of a function's dynamic dimensions"),
+                          cl::cat(category));
 cl::opt<uint64_t> seed("seed", cl::init(1),
-                       cl::desc("Seed of inputs and weights"));
-cl::opt<std::string> weightsFile(
-    "weights", cl::init("random"),
-    cl::desc("GGUF file of the weights, or random (from the seed)"));
+                       cl::desc("Seed of inputs and weights"),
+                       cl::cat(category));
+cl::opt<std::string>
+    weightsFile("weights", cl::init("random"),
+                cl::desc("GGUF file of the weights, or random (from the seed)"),
+                cl::cat(category));
 cl::opt<std::string>
     compareFile("compare",
-                cl::desc("Also run this module; exit 7 if results differ"));
+                cl::desc("Also run this module; exit 7 if results differ"),
+                cl::cat(category));
 cl::opt<double>
     tolerance("tolerance", cl::init(1e-5),
-              cl::desc("Largest difference, relative to the largest element"));
+              cl::desc("Largest difference, relative to the largest element"),
+              cl::cat(category));
 cl::opt<std::string>
-    logitsFile("logits",
-               cl::desc("Write the model's logits to this .npy file"));
-cl::opt<bool> printResults("print", cl::desc("Print the results"));
+    logitsFile("logits", cl::desc("Write the model's logits to this .npy file"),
+               cl::cat(category));
+cl::opt<bool> printResults("print", cl::desc("Print the results"),
+                           cl::cat(category));
 
 /// Elements of an input that is made up.
 constexpr int64_t kMaxInputElements = int64_t(1) << 30;
@@ -351,6 +363,7 @@ static ExitCode runFile(StringRef path, MLIRContext &context,
 
 int main(int argc, char **argv) {
   llvm::InitLLVM init(argc, argv);
+  cl::HideUnrelatedOptions(category);
   cl::ParseCommandLineOptions(
       argc, argv, "Runs lm and rt modules in the reference interpreter\n");
   if (rowCount <= 0 || rowCount > (1 << 20)) {
