@@ -348,28 +348,27 @@ std::vector<uint8_t> Assemble(const FakeModel& model,
                               const std::function<void(schema::ManifestT&)>& mutate) {
   schema::ManifestT manifest = model.manifest;
   std::vector<uint8_t> file(kSegmentAlignment);
-  const struct {
-    schema::SegmentKind kind;
-    const char* name;
-    const std::vector<uint8_t>& bytes;
-  } segments[] = {{schema::SegmentKind::Weights, "weights", model.weights},
-                  {schema::SegmentKind::HostCode, "code", model.code},
-                  {schema::SegmentKind::Tokenizer, "tokenizer", model.tokenizer}};
-  auto pad = [&file] {
-    file.resize((file.size() + kSegmentAlignment - 1) / kSegmentAlignment * kSegmentAlignment);
-  };
-  for (const auto& s : segments) {
-    if (s.bytes.empty()) continue;
+  auto add = [&](schema::SegmentKind kind, const std::string& name,
+                 std::span<const uint8_t> bytes) {
+    if (bytes.empty()) return;
     auto segment = std::make_unique<schema::SegmentT>();
-    segment->kind = s.kind;
-    segment->name = s.name;
+    segment->kind = kind;
+    segment->name = name;
     segment->offset = file.size();
-    segment->size = s.bytes.size();
-    const Digest digest = HashBytes(s.bytes);
+    segment->size = bytes.size();
+    const Digest digest = HashBytes(bytes);
     segment->hash = std::make_unique<schema::Hash256>(digest);
     manifest.segments.push_back(std::move(segment));
-    file.insert(file.end(), s.bytes.begin(), s.bytes.end());
-    pad();
+    file.insert(file.end(), bytes.begin(), bytes.end());
+    file.resize((file.size() + kSegmentAlignment - 1) / kSegmentAlignment * kSegmentAlignment);
+  };
+  add(schema::SegmentKind::Weights, "weights", model.weights);
+  add(schema::SegmentKind::HostCode, "code", model.code);
+  add(schema::SegmentKind::Tokenizer, "tokenizer", model.tokenizer);
+  for (size_t i = 0; i < model.ptx.size(); ++i) {
+    const std::string& text = model.ptx[i];
+    add(schema::SegmentKind::Ptx, "ptx." + std::to_string(i),
+        {reinterpret_cast<const uint8_t*>(text.data()), text.size()});
   }
   if (mutate) mutate(manifest);
   flatbuffers::FlatBufferBuilder builder;

@@ -38,6 +38,8 @@ struct FakeModel {
   /// One entry every 64 bytes: `ret`, but for the head, which sets logit 65 ('A') of row 0 to 1.
   std::vector<uint8_t> code;
   std::vector<uint8_t> tokenizer;
+  /// PTX of the GPU targets; see fake_ptx.h.
+  std::vector<std::string> ptx;
   // What the reference computes with, as whole matrices (rows, columns).
   std::vector<float> table, head, bias;
   std::vector<float> w[kLayers][4];
