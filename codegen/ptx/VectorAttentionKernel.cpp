@@ -33,6 +33,7 @@ public:
 private:
   using Values = Emitter::Values;
 
+  void emitRow();
   void emitUnit(Value kvHead, Value first, Value end);
   /// The unit's queries as f32 in shared memory, (unitHeads, head_dim).
   void loadQueries(Value first, Value end);
@@ -75,10 +76,18 @@ void VectorAttentionEmitter::emit() {
   maxima = k.shared(warps * work.unitHeads * 4);
   sums = k.shared(warps * work.unitHeads * 4);
   columns = k.shared(warps * work.unitHeads * parts * kWarp * 4);
+  if (k.splitShares()) {
+    row = e.block(1);
+    return emitRow();
+  }
+  row = e.add(k.rangeBegin(0), e.block(1));
+  e.ifThen(e.less(row, k.rangeEnd(0)), [&] { emitRow(); });
+}
+
+void VectorAttentionEmitter::emitRow() {
   auto intAt = [&](Value pointer, Value i) {
     return e.extend(e.load(e.i32(), e.offset(pointer, e.mul(i, e.index(4))), 4), e.i64());
   };
-  row = k.splitShares() ? e.block(1) : e.add(k.rangeBegin(0), e.block(1));
   slot = intAt(kv.slots, row);
   Value sequence = intAt(kv.sequences, row);
   pages = e.offset(kv.pageTable, e.mul(e.mul(sequence, k.pageTableStride()), e.index(4)));

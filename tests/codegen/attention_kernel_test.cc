@@ -76,7 +76,7 @@ class Step {
   Shape shape;
   bool f32_cache;
   int64_t page_bytes = 0;
-  std::vector<int32_t> tiles, slots, row_sequence, page_table;
+  TrackedInts tiles, slots, row_sequence, page_table;
   std::unique_ptr<Buffer> q, pool;
 
  private:
@@ -292,6 +292,8 @@ TEST_P(AttentionKernel, QuantizesItsResult) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Targets, AttentionKernel, testing::ValuesIn(RunnableMachines()),
+                         [](const auto& info) { return MachineName(info.param); });
+INSTANTIATE_TEST_SUITE_P(Ptx, AttentionKernel, testing::ValuesIn(EmulatedMachines()),
                          [](const auto& info) { return MachineName(info.param); });
 
 }  // namespace

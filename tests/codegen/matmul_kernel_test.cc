@@ -92,14 +92,14 @@ void ExpectProduct(const float* got, const float* x, const float* w, int64_t k_b
 
 class MatmulKernel : public testing::TestWithParam<Machine> {
  protected:
-  /// bf16 numerics have their own generator and test.
+  /// 16-bit float numerics have their own generators and tests.
   bool IsInteger() const {
     return findTarget(GetParam().target)->numericsFor(GetParam().role) == Numerics::Int8;
   }
 };
 
 TEST_P(MatmulKernel, IntegerDotsOfEveryFormat) {
-  if (!IsInteger()) GTEST_SKIP() << "prefill on amx computes in bf16";
+  if (!IsInteger()) GTEST_SKIP() << "prefill computes in 16-bit floats";
   std::mt19937 random(1);
   for (int f = 0; f < kBlockFormatCount; ++f) {
     const auto format = static_cast<BlockFormat>(f);
@@ -148,7 +148,7 @@ TEST_P(MatmulKernel, FloatActivationsWithEveryFormat) {
 }
 
 TEST_P(MatmulKernel, SharesAlongKWriteTheirOwnPartials) {
-  if (!IsInteger()) GTEST_SKIP() << "prefill on amx computes in bf16";
+  if (!IsInteger()) GTEST_SKIP() << "prefill computes in 16-bit floats";
   std::mt19937 random(3);
   const Case c = {BlockFormat::Q4_1, 5, 576, 576};
   auto kernel = CompiledKernel::Compile(
@@ -191,7 +191,7 @@ TEST_P(MatmulKernel, ARowDoesNotDependOnItsNeighbours) {
 }
 
 TEST_P(MatmulKernel, QkvOfMixedFormatsWithBiasesAndAShareOfEach) {
-  if (!IsInteger()) GTEST_SKIP() << "prefill on amx computes in bf16";
+  if (!IsInteger()) GTEST_SKIP() << "prefill computes in 16-bit floats";
   std::mt19937 random(5);
   const int64_t rows = 3, depth = 896, outputs[3] = {896, 128, 128};
   const BlockFormat formats[3] = {BlockFormat::Q5_0, BlockFormat::Q5_0, BlockFormat::Q8_0};
@@ -242,7 +242,7 @@ TEST_P(MatmulKernel, QkvOfMixedFormatsWithBiasesAndAShareOfEach) {
 }
 
 TEST_P(MatmulKernel, SwigluQuantizesWhatGateAndUpGive) {
-  if (!IsInteger()) GTEST_SKIP() << "prefill on amx computes in bf16";
+  if (!IsInteger()) GTEST_SKIP() << "prefill computes in 16-bit floats";
   std::mt19937 random(6);
   const int64_t depth = 576, width = 96;
   const std::string x = "tensor<?x576x!lm.block<a8>>", w = "tensor<96x576x!lm.block<q4_1>>",
@@ -310,6 +310,8 @@ TEST(MatmulKernelAcrossIsas, IntegerNumericsGiveTheSameBits) {
 }
 
 INSTANTIATE_TEST_SUITE_P(, MatmulKernel, testing::ValuesIn(RunnableMachines()),
+                         [](const auto& info) { return MachineName(info.param); });
+INSTANTIATE_TEST_SUITE_P(Ptx, MatmulKernel, testing::ValuesIn(EmulatedMachines()),
                          [](const auto& info) { return MachineName(info.param); });
 
 }  // namespace
