@@ -36,7 +36,7 @@ inline float MatrixElement(MatrixType type, uint32_t bits, uint32_t i) {
 }
 
 /// c(rows, columns) += a(rows, depth) b(depth, columns), summed along depth in order.
-/// `T`: float, or int32_t, which wraps.
+/// `T`: float, or int64_t.
 template <class T>
 inline void MultiplyAdd(const T* a, const T* b, T* c, uint32_t rows, uint32_t columns, uint32_t depth) {
   for (uint32_t i = 0; i < rows; ++i)

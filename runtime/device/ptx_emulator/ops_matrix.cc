@@ -1,4 +1,5 @@
 // ldmatrix, stmatrix and mma.sync. PTX ISA 9.7.15.
+#include <algorithm>
 #include <cstring>
 
 #include "runtime/device/ptx_emulator/elements.h"
@@ -114,6 +115,18 @@ constexpr uint32_t AccumulatorIndex(uint32_t lane, uint32_t i) {
   return (lane / 4 + 8 * (i / 2)) * kColumns + lane % 4 * 2 + i % 2;
 }
 
+/// Accumulators: float32, or int32 computed with 64 bits and then wrapped or saturated.
+template <class T>
+T FromWord(uint32_t word) {
+  if constexpr (std::is_same_v<T, float>) return FloatOf(word);
+  else return static_cast<int32_t>(word);
+}
+template <class T>
+uint32_t ToWord(T value, bool saturate) {
+  if constexpr (std::is_same_v<T, float>) return BitsOf(value);
+  else return static_cast<uint32_t>(saturate ? std::clamp<T>(value, INT32_MIN, INT32_MAX) : value);
+}
+
 template <class T>
 void RunMma(Warp& warp, const Inst& inst, LaneMask mask) {
   if (!warp.NeedAll(mask, "mma.sync")) return;
@@ -125,21 +138,15 @@ void RunMma(Warp& warp, const Inst& inst, LaneMask mask) {
     for (uint32_t lane = 0; lane < kLanes; ++lane)
       c[AccumulatorIndex(lane, i)] =
           half ? static_cast<T>(HalfToFloat(static_cast<uint16_t>(from[lane] >> (16 * (i % 2)))))
-               : std::bit_cast<T>(from[lane]);
+               : FromWord<T>(from[lane]);
   }
-  if constexpr (std::is_same_v<T, int32_t>) {
-    // Unsigned arithmetic wraps without undefined behaviour.
-    MultiplyAdd(reinterpret_cast<uint32_t*>(a), reinterpret_cast<uint32_t*>(b),
-                reinterpret_cast<uint32_t*>(c), kRows, kColumns, static_cast<uint32_t>(inst.data[kDepth]));
-  } else {
-    MultiplyAdd(a, b, c, kRows, kColumns, static_cast<uint32_t>(inst.data[kDepth]));
-  }
+  MultiplyAdd(a, b, c, kRows, kColumns, static_cast<uint32_t>(inst.data[kDepth]));
   for (uint32_t i = 0; i < 4; ++i) {
     uint32_t* to = warp.Lanes<uint32_t>(Element(warp, inst.operands[0], half ? i / 2 : i));
     for (uint32_t lane = 0; lane < kLanes; ++lane) {
       const T value = c[AccumulatorIndex(lane, i)];
       if (!half) {
-        to[lane] = std::bit_cast<uint32_t>(value);
+        to[lane] = ToWord(value, inst.data[kSaturate] != 0);
       } else {
         const uint32_t bits = FloatToHalf(static_cast<float>(value));
         to[lane] = i % 2 ? (to[lane] & 0xffff) | bits << 16 : (to[lane] & 0xffff0000) | bits;
@@ -174,7 +181,8 @@ std::string BindMma(const Match& match, const Code& code, Inst& inst) {
   if (MatrixTypeBytes(b) != bytes || (bytes != 1 && a != b)) return "operands of two types";
   const uint32_t blocks = depth * bytes / 16;
   if (blocks != 1 && blocks != 2) return "this shape does not go with this type";
-  inst.execute = integer ? RunMma<int32_t> : RunMma<float>;
+  inst.data[kSaturate] = match.Has(".satfinite");
+  inst.execute = integer ? RunMma<int64_t> : RunMma<float>;
   const uint32_t accumulators = inst.data[kAccumulator] == kHalf ? 2 : 4;
   for (const auto& [operand, count] : {std::pair(0, accumulators), {1, 2 * blocks}, {2, blocks}, {3, accumulators}}) {
     const std::string problem = CheckRegisters(code, inst.operands[operand], count);

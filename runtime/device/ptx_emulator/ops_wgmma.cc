@@ -169,7 +169,7 @@ void RunWait(Warp& warp, const Inst& inst, LaneMask mask) {
   }
 }
 
-/// Groups: shape, [satfinite], type of d, a, b. Operands: d, a, b, scale-d, imm-scale-a,
+/// Groups: shape, type of d, a, b. Operands: d, a, b, scale-d, imm-scale-a,
 /// imm-scale-b [, [trans-a,] trans-b].
 std::string BindWgmma(const Match& match, const Code& code, Inst& inst) {
   const std::string shape(match.groups[0]);
@@ -224,7 +224,7 @@ std::string Shapes() {
 std::span<const Row> WgmmaRows() {
   static const Rows kRows = {
       {"wgmma.mma_async.sync.aligned" + Shapes() +
-           "[.satfinite](.f32|.f16)(.f16|.bf16|.tf32|.e4m3|.e5m2)(.f16|.bf16|.tf32|.e4m3|.e5m2)",
+           "(.f32|.f16)(.f16|.bf16|.tf32|.e4m3|.e5m2)(.f16|.bf16|.tf32|.e4m3|.e5m2)",
        "=m m l p i i i? i?", RunWgmma, BindWgmma},
       {"wgmma.fence.sync.aligned", "", RunFence, nullptr},
       {"wgmma.commit_group.sync.aligned", "", RunCommit, nullptr},

@@ -368,9 +368,11 @@ class KernelResolver {
       inst.guard_negated = instruction_->guard_negated;
     }
     const std::string& opcode = instruction_->opcode;
-    if (opcode == "bra") {
+    const auto& modifiers = instruction_->modifiers;
+    const bool plain = modifiers.empty() || (modifiers.size() == 1 && modifiers[0] == ".uni");
+    if (opcode == "bra" && plain) {
       QUERN_RETURN_IF_ERROR(Branch(inst));
-    } else if ((opcode == "ret" || opcode == "exit") && instruction_->operands.empty()) {
+    } else if ((opcode == "ret" || opcode == "exit") && plain && instruction_->operands.empty()) {
       inst.flow = Inst::Flow::kExit;
     } else {
       Match match;
