@@ -18,11 +18,11 @@ using Json = nlohmann::ordered_json;
 /// Checks in order; the first failure is the verdict.
 class Checklist {
  public:
-  void Add(const char* name, const Status& status, std::string detail = {}) {
+  void Add(const char* name, const Status& status, const std::string& detail = {}) {
     items_.push_back({{"name", name},
                       {"ok", status.ok()},
                       {"code", static_cast<int>(status.code())},
-                      {"detail", status.ok() ? std::move(detail) : status.message()}});
+                      {"detail", status.ok() ? detail : status.message()}});
     if (verdict_.ok()) verdict_ = status;
   }
   const Status& verdict() const { return verdict_; }

@@ -4,7 +4,6 @@
 #include "runtime/api/describe.h"
 #include "runtime/api/handles.h"
 
-using quern::Result;
 using quern::Status;
 using quern::api::CopyOut;
 using quern::api::Guard;
@@ -49,7 +48,7 @@ quern_status_code quern_verify(const char* path, int32_t full, char** json, quer
   return Guard(error, [&]() -> Status {
     QUERN_RETURN_IF_ERROR(Require(path, "path"));
     std::string report;
-    const Status verdict = quern::api::VerifyFile(path, full != 0, report);
+    Status verdict = quern::api::VerifyFile(path, full != 0, report);
     if (json) QUERN_RETURN_IF_ERROR(CopyOut(report, json));
     return verdict;
   });
