@@ -135,9 +135,9 @@ quern::writeArtifact(const std::string &path, const ArtifactInputs &inputs,
   if (llvm::Error error =
           writeSegments(inputs, weights->plan, progress, segments))
     return std::move(error);
-  llvm::Expected<std::vector<uint8_t>> manifest =
-      buildManifest({inputs.module, *program, *bodies, *weights, inputs.images,
-                     inputs.ptxImages, segments.records, inputs.producer, sourceHash.get()});
+  llvm::Expected<std::vector<uint8_t>> manifest = buildManifest(
+      {inputs.module, *program, *bodies, *weights, inputs.images,
+       inputs.ptxImages, segments.records, inputs.producer, sourceHash.get()});
   if (!manifest)
     return manifest.takeError();
   llvm::Expected<Digest> digest = writeManifest(*file, *manifest);

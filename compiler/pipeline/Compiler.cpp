@@ -269,7 +269,8 @@ LogicalResult Compilation::generatePtxImage(const Target &target) {
   nvptx::PtxOptions codegen;
   codegen.dumpKernelsTo = options.dumpKernelsTo;
   codegen.explain = [this](const std::string &line) { explain(line); };
-  FailureOr<nvptx::PtxImage> image = nvptx::generatePtx(*module, target, codegen);
+  FailureOr<nvptx::PtxImage> image =
+      nvptx::generatePtx(*module, target, codegen);
   if (failed(image))
     return failure();
   summary.targets.push_back({image->target, image->text.size()});
