@@ -116,9 +116,7 @@ void storeActivation(Kernel &k, Value row, int64_t columns, Value group, Value l
 
 ArrayRef<KernelGenerator> kernelGenerators() {
   static const KernelGenerator generators[] = {
-      {"tensor-matmul", KernelFamily::Matmul, matchesTensorMatmul, generateTensorMatmul},
       {"vector-matmul", KernelFamily::Matmul, matchesVectorMatmul, generateVectorMatmul},
-      {"flash-attention", KernelFamily::Attention, matchesFlashAttention, generateFlashAttention},
       {"vector-attention", KernelFamily::Attention, matchesVectorAttention,
        generateVectorAttention},
       {"rope-append", KernelFamily::Rows, matchesRopeAppend, generateRopeAppend},

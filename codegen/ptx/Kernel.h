@@ -97,12 +97,8 @@ struct KernelGenerator {
 llvm::ArrayRef<KernelGenerator> kernelGenerators();
 
 // One pair a family, each in the file of its name.
-bool matchesTensorMatmul(Kernel &);
-mlir::LogicalResult generateTensorMatmul(Kernel &);
 bool matchesVectorMatmul(Kernel &);
 mlir::LogicalResult generateVectorMatmul(Kernel &);
-bool matchesFlashAttention(Kernel &);
-mlir::LogicalResult generateFlashAttention(Kernel &);
 bool matchesVectorAttention(Kernel &);
 mlir::LogicalResult generateVectorAttention(Kernel &);
 bool matchesRopeAppend(Kernel &);

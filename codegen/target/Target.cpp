@@ -97,7 +97,7 @@ constexpr Target kTargets[] = {
 // rows of attention are warps that share a block's KV head.
 constexpr Tile kGpuTiles[kRoleCount][kKernelFamilyCount] = {
     {{.rows = 4, .blocks = 1}, {.rows = 8, .keys = 32}, kRowsTile},
-    {{.rows = 64, .blocks = 4}, {.rows = 4, .keys = 32}, kRowsTile},
+    {{.rows = 4, .blocks = 1}, {.rows = 8, .keys = 32}, kRowsTile},
 };
 
 constexpr Target gpuTarget(std::string_view name, GpuFacts facts) {
@@ -108,7 +108,7 @@ constexpr Target gpuTarget(std::string_view name, GpuFacts facts) {
                    .vectorRegisters = 0,
                    .hasVnni = false,
                    .hasAmx = false,
-                   .numerics = {Numerics::Int8, Numerics::F16},
+                   .numerics = {Numerics::Int8, Numerics::Int8},
                    .tiles = {},
                    .kind = TargetKind::Gpu,
                    .gpu = facts};

@@ -75,7 +75,7 @@ TEST(Target, GpusStandApartAndNameTheirPtx) {
     EXPECT_EQ(target.name.back() == 'a', target.gpu.exact);
     EXPECT_GE(target.gpu.sharedBytes, 99 * 1024);
     EXPECT_EQ(target.numericsFor(Role::Decode), Numerics::Int8);
-    EXPECT_EQ(target.numericsFor(Role::Prefill), Numerics::F16);
+    EXPECT_EQ(target.numericsFor(Role::Prefill), Numerics::Int8);
   }
   EXPECT_EQ(findTarget("sm_90a")->llvmFeatures(), "+ptx83");
 }

@@ -1,0 +1,324 @@
+// Sessions on GPUs, on the fake model's PTX kernels: the emulator, and CUDA over the fake driver,
+// which ctest puts in the place of libcuda.so.1. Every result has the bits of the reference.
+#include "runtime/executor/gpu_executor.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <cstring>
+
+#include "runtime/device/open_gpu.h"
+#include "runtime/device/ptx_emulator_device.h"
+#include "runtime/llm/session.h"
+#include "runtime/schema/kernel_abi.h"
+#include "tests/runtime/support/fake_ptx.h"
+
+namespace quern {
+namespace {
+
+using schema::ManifestT;
+using schema::Role;
+using testing::kVocab;
+
+constexpr size_t kRow = static_cast<size_t>(kVocab);
+
+/// Sets a variable of the environment for its scope.
+class Variable {
+ public:
+  Variable(const char* name, const std::string& value) : name_(name) {
+    setenv(name, value.c_str(), 1);
+  }
+  ~Variable() { unsetenv(name_); }
+
+ private:
+  const char* name_;
+};
+
+struct Fake {
+  explicit Fake(uint32_t shares = 3, const std::function<void(testing::FakeModel&)>& change = {},
+                const std::function<void(ManifestT&)>& mutate = {})
+      : made(testing::MakeFakeModel(shares)) {
+    testing::AddGpuTargets(made);
+    if (change) change(made);
+    Result<FileBytes> file = FileBytes::FromBytes(testing::Assemble(made, mutate));
+    auto artifact = Artifact::FromBytes(std::move(file).value());
+    EXPECT_TRUE(artifact.ok()) << artifact.status().message();
+    auto loaded = Model::FromArtifact(std::move(artifact).value());
+    EXPECT_TRUE(loaded.ok()) << loaded.status().message();
+    model = std::move(loaded).value();
+  }
+
+  std::unique_ptr<Session> NewSession(const SessionOptions& options) const {
+    auto session = Session::Create(model, options);
+    EXPECT_TRUE(session.ok()) << session.status().message();
+    return std::move(session).value();
+  }
+
+  std::vector<float> Expected(std::span<const int32_t> tokens, size_t prefilled) const {
+    std::vector<Role> roles(tokens.size(), Role::Decode);
+    std::fill_n(roles.begin(), std::min(prefilled, roles.size()), Role::Prefill);
+    return testing::Reference(made, tokens, roles);
+  }
+
+  testing::FakeModel made;
+  std::shared_ptr<const Model> model;
+};
+
+::testing::AssertionResult SameBits(std::span<const float> got, std::span<const float> wanted) {
+  if (got.size() != wanted.size()) {
+    return ::testing::AssertionFailure() << got.size() << " floats, wanted " << wanted.size();
+  }
+  for (size_t i = 0; i < got.size(); ++i) {
+    if (std::memcmp(&got[i], &wanted[i], sizeof(float)) != 0) {
+      return ::testing::AssertionFailure() << "row " << i / kRow << " column " << i % kRow << " is "
+                                           << got[i] << ", wanted " << wanted[i];
+    }
+  }
+  return ::testing::AssertionSuccess();
+}
+
+void ExpectRefused(const Status& status, StatusCode code, const std::vector<std::string>& words) {
+  EXPECT_EQ(status.code(), code) << status.message();
+  for (const std::string& word : words) {
+    EXPECT_NE(status.message().find(word), std::string::npos)
+        << word << " is not in: " << status.message();
+  }
+  EXPECT_EQ(status.message().find('\n'), std::string::npos);
+}
+
+struct Shape {
+  const char* device;
+  uint32_t shares;
+  int64_t max_rows;
+};
+
+class AnyGpu : public ::testing::TestWithParam<Shape> {};
+
+TEST_P(AnyGpu, PromptAndDecodeGiveTheReference) {
+  const auto [device, shares, max_rows] = GetParam();
+  const Fake fake(shares);
+  const auto tokens = testing::SomeTokens(78, 5);
+  const std::vector<float> expected = fake.Expected(tokens, 70);
+  const auto session = fake.NewSession({.device = device, .max_rows = max_rows});
+  EXPECT_EQ(session->target(), std::string_view(device).ends_with("sm_80") ? "sm_80" : "sm_90a");
+  const auto sequence = session->NewSequence();
+  std::vector<float> all(70 * kRow);
+  const Status fed = sequence->Feed(std::span(tokens).first(70), Role::Prefill, all.data());
+  ASSERT_TRUE(fed.ok()) << fed.message();
+  EXPECT_TRUE(SameBits(all, std::span(expected).first(all.size())));
+  for (size_t i = 70; i < tokens.size(); ++i) {
+    Sequence* one = sequence.get();
+    ASSERT_TRUE(session->Decode({&one, 1}, {&tokens[i], 1}).ok());
+    EXPECT_TRUE(SameBits(sequence->logits(), std::span(expected).subspan(i * kRow, kRow))) << i;
+  }
+  // One shape was decoded again and again: it was recorded.
+  EXPECT_EQ(static_cast<GpuExecutor&>(session->executor()).graphs(), 1u);
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, AnyGpu,
+                         ::testing::Values(Shape{"ptx-emulator", 3, 512},
+                                           Shape{"ptx-emulator:sm_80", 1, 7},
+                                           Shape{"ptx-emulator", 9, 33}, Shape{"cuda:0", 2, 512},
+                                           Shape{"cuda", 3, 16}, Shape{"cuda:0", 8, 5}),
+                         [](const auto& info) {
+                           std::string name = std::string(info.param.device) + "Shares" +
+                                              std::to_string(info.param.shares) + "Rows" +
+                                              std::to_string(info.param.max_rows);
+                           std::erase_if(name, [](char c) {
+                             return !std::isalnum(static_cast<unsigned char>(c));
+                           });
+                           return name;
+                         });
+
+class EachGpu : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(EachGpu, SequencesOfDifferentLengthsAndForksDecodeTogether) {
+  const Fake fake;
+  const auto session = fake.NewSession({.device = GetParam(), .kv_tokens = 512, .max_rows = 16});
+  std::vector<std::unique_ptr<Sequence>> sequences;
+  std::vector<std::vector<int32_t>> texts;
+  for (const size_t length : {1, 33, 40}) {
+    texts.push_back(testing::SomeTokens(length, static_cast<uint32_t>(length)));
+    sequences.push_back(session->NewSequence());
+    ASSERT_TRUE(sequences.back()->Feed(texts.back(), Role::Prefill).ok());
+  }
+  sequences.push_back(sequences.back()->Fork());  // in mid-page
+  texts.push_back(texts.back());
+  std::vector<size_t> prompts;
+  for (const auto& text : texts) prompts.push_back(text.size());
+  for (int step = 0; step < 6; ++step) {
+    std::vector<Sequence*> pointers;
+    std::vector<int32_t> tokens;
+    for (size_t i = 0; i < sequences.size(); ++i) {
+      pointers.push_back(sequences[i].get());
+      tokens.push_back(static_cast<int32_t>((17 * i + 5 * static_cast<size_t>(step)) % kVocab));
+      texts[i].push_back(tokens.back());
+    }
+    const Status status = session->Decode(pointers, tokens);
+    ASSERT_TRUE(status.ok()) << status.message();
+  }
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    const std::vector<float> expected = fake.Expected(texts[i], prompts[i]);
+    EXPECT_TRUE(SameBits(sequences[i]->logits(), std::span(expected).last(kRow))) << i;
+  }
+}
+
+TEST_P(EachGpu, UsedPagesAreClean) {
+  const Fake fake;
+  const auto session = fake.NewSession({.device = GetParam(), .context = 64});
+  const auto tokens = testing::SomeTokens(64, 3);
+  const std::vector<float> expected = fake.Expected(tokens, 64);
+  for (int round = 0; round < 3; ++round) {
+    const auto sequence = session->NewSequence();
+    ASSERT_TRUE(sequence->Feed(tokens, Role::Prefill).ok());
+    EXPECT_TRUE(SameBits(sequence->logits(), std::span(expected).last(kRow)));
+  }
+}
+
+TEST_P(EachGpu, ProfilesKernels) {
+  const Fake fake(3);
+  const auto session = fake.NewSession({.device = GetParam()});
+  const auto sequence = session->NewSequence();
+  session->executor().SetProfiling(true);
+  const auto tokens = testing::SomeTokens(20, 3);
+  ASSERT_TRUE(sequence->Feed(tokens, Role::Prefill).ok());
+  const Profile& profile = session->executor().profile();
+  EXPECT_EQ(profile.steps.calls, 1u);
+  EXPECT_EQ(profile.kernels[testing::kEmbed][1].calls, 1u);
+  EXPECT_EQ(profile.kernels[testing::kProject][1].calls, 3u * 2 * testing::kLayers);
+  EXPECT_EQ(profile.kernels[testing::kProject][0].calls, 0u);
+}
+
+TEST_P(EachGpu, TellsHowFarTheWeightsAre) {
+  const Fake fake;
+  uint64_t last = 0, total = 0;
+  SessionOptions options{.device = GetParam()};
+  options.progress = [&](uint64_t done, uint64_t all) {
+    EXPECT_GT(done, last);
+    last = done;
+    total = all;
+  };
+  fake.NewSession(options);
+  EXPECT_EQ(last, fake.made.weights.size());
+  EXPECT_EQ(total, last);
+}
+
+TEST_P(EachGpu, RefusesAKernelWithTooMuchSharedMemory) {
+  // 120 KiB are within the format's limits, but compute capability 8.9 has 99 KiB.
+  const Fake fake(2, [](testing::FakeModel& model) {
+    for (auto& code : model.manifest.kernels[testing::kHead]->gpu_codes) {
+      code->shared_bytes = 120 * 1024;
+    }
+  });
+  EXPECT_TRUE(Session::Create(fake.model, {.device = GetParam()}).ok());
+  const Variable sm("QUERN_FAKE_CUDA_SM", "89");
+  const bool emulator = std::string_view(GetParam()) == "ptx-emulator";
+  ExpectRefused(
+      Session::Create(fake.model, {.device = emulator ? "ptx-emulator:sm_89" : GetParam()})
+          .status(),
+      StatusCode::kIncompatible, {"kernel head", "122880", "101376"});
+}
+
+TEST_P(EachGpu, RefusesPtxThatIsNone) {
+  const Fake fake(2, [](testing::FakeModel& model) {
+    for (std::string& text : model.ptx) text.replace(text.find("mad.lo"), 6, "mud.lo");
+  });
+  ExpectRefused(Session::Create(fake.model, {.device = GetParam()}).status(),
+                StatusCode::kMalformed, {"mud.lo"});
+}
+
+TEST_P(EachGpu, RefusesAContextThatIsTooLong) {
+  const Fake fake;
+  ExpectRefused(Session::Create(fake.model, {.device = GetParam(), .context = 257}).status(),
+                StatusCode::kUsage, {"context is 257", "256"});
+  const auto session = fake.NewSession({.device = GetParam(), .context = 20});
+  const auto sequence = session->NewSequence();
+  ExpectRefused(sequence->Feed(testing::SomeTokens(21, 1), Role::Prefill), StatusCode::kUsage,
+                {"the context is 20 tokens"});
+}
+
+TEST_P(EachGpu, RefusesMorePagesThanFitBeforeItAllocates) {
+  const Fake fake;
+  const int64_t tokens = int64_t{1} << 35;
+  ExpectRefused(Session::Create(fake.model, {.device = GetParam(), .kv_tokens = tokens}).status(),
+                StatusCode::kOutOfMemory, {"needs", "free", "lower context"});
+}
+
+INSTANTIATE_TEST_SUITE_P(Gpus, EachGpu, ::testing::Values("ptx-emulator", "cuda:0"),
+                         [](const auto& info) {
+                           return std::string_view(info.param) == "cuda:0" ? "CudaOverFake"
+                                                                           : "Emulator";
+                         });
+
+TEST(Cuda, RefusesADriverThatIsTooOld) {
+  const Fake fake;
+  const Variable driver("QUERN_FAKE_CUDA_DRIVER", "11080");
+  ExpectRefused(Session::Create(fake.model, {.device = "cuda:0"}).status(),
+                StatusCode::kIncompatible,
+                {"sm_80 needs PTX 8.0", "CUDA 11.8", "update the NVIDIA driver", "CUDA 12.0"});
+}
+
+TEST(Cuda, AnOlderDriverTakesAnOlderTarget) {
+  const Fake fake;
+  const Variable driver("QUERN_FAKE_CUDA_DRIVER", "12000");
+  EXPECT_EQ(fake.NewSession({.device = "cuda:0"})->target(), "sm_80");
+}
+
+TEST(Cuda, RefusesAGpuThatIsTooOld) {
+  const Fake fake;
+  const Variable sm("QUERN_FAKE_CUDA_SM", "75");
+  ExpectRefused(Session::Create(fake.model, {.device = "cuda:0"}).status(),
+                StatusCode::kIncompatible, {"compute capability 8.0", "7.5", "--target=sm_75"});
+}
+
+TEST(Cuda, RefusesASessionThatDoesNotFitWithTheNumbers) {
+  const Fake fake;
+  const Variable memory("QUERN_FAKE_CUDA_MEMORY", "65536");
+  const Status status = Session::Create(fake.model, {.device = "cuda:0"}).status();
+  ExpectRefused(status, StatusCode::kOutOfMemory, {"needs", "65536 of 65536 free", "cuda:0"});
+}
+
+TEST(Cuda, EveryDeviceCanBeOpenedByItsNumber) {
+  const Fake fake;
+  const Variable devices("QUERN_FAKE_CUDA_DEVICES", "2");
+  const auto gpus = ListGpus();
+  ASSERT_TRUE(gpus.ok()) << gpus.status().message();
+  EXPECT_EQ(gpus.value().size(), 2u);
+  EXPECT_EQ(fake.NewSession({.device = "cuda:1"})->device(), "cuda:1");
+  ExpectRefused(Session::Create(fake.model, {.device = "cuda:2"}).status(), StatusCode::kUsage,
+                {"no device cuda:2", "cuda:1"});
+}
+
+TEST(Devices, UnknownNamesAreRefused) {
+  const Fake fake;
+  for (const char* name : {"gpu", "cuda:", "cuda:x", "cuda:-1", "cuda:0x", "cpu:0", "CUDA",
+                           "ptx-emulator:", "ptx-emulator:sm_9"}) {
+    const Status status = Session::Create(fake.model, {.device = name}).status();
+    EXPECT_EQ(status.code(), StatusCode::kUsage) << name << ": " << status.message();
+  }
+}
+
+TEST(Devices, AnArtifactWithoutGpuCodeSaysSo) {
+  const testing::FakeModel made = testing::MakeFakeModel();
+  auto artifact =
+      Artifact::FromBytes(std::move(FileBytes::FromBytes(testing::Assemble(made))).value());
+  auto model = Model::FromArtifact(std::move(artifact).value());
+  ExpectRefused(Session::Create(*model, {.device = "ptx-emulator"}).status(),
+                StatusCode::kIncompatible, {"no code for GPUs", "--target=sm_90"});
+}
+
+TEST(Devices, AnArtifactWithoutHostCodeSaysSo) {
+  const Fake fake(2, {}, [](ManifestT& m) {
+    m.targets.erase(m.targets.begin(), m.targets.begin() + 2);
+    for (auto& kernel : m.kernels) {
+      kernel->codes.clear();
+      for (auto& code : kernel->gpu_codes) code->target -= 2;
+    }
+  });
+  ExpectRefused(Session::Create(fake.model, {}).status(), StatusCode::kIncompatible,
+                {"GPUs only", "--target=host"});
+  EXPECT_TRUE(Session::Create(fake.model, {.device = "ptx-emulator"}).ok());
+}
+
+}  // namespace
+}  // namespace quern
