@@ -20,11 +20,13 @@ constexpr int64_t kRingBytes = 48 << 20;
 std::string MatmulText(BlockFormat format, int64_t outputs, int64_t depth) {
   std::ostringstream x, w, y, text;
   x << "tensor<?x" << depth << "x!lm.block<a8>>";
-  w << "tensor<" << outputs << "x" << depth << "x!lm.block<" << blockFormatInfo(format).name << ">>";
+  w << "tensor<" << outputs << "x" << depth << "x!lm.block<" << blockFormatInfo(format).name
+    << ">>";
   y << "tensor<?x" << outputs << "xf32>";
   text << "rt.kernel @k(%x: " << x.str() << ", %w: " << w.str() << ") -> (" << y.str()
        << ") attributes {split = #lm<kernel_split shares>} {\n  %y = lm.quant_matmul %x, %w : ("
-       << x.str() << ", " << w.str() << ") -> " << y.str() << "\n  lm.yield %y : " << y.str() << "\n}\n";
+       << x.str() << ", " << w.str() << ") -> " << y.str() << "\n  lm.yield %y : " << y.str()
+       << "\n}\n";
   return text.str();
 }
 
@@ -51,7 +53,8 @@ void Matmul(benchmark::State& state, Machine machine, BlockFormat format, int64_
   if (!kernel) return state.SkipWithError("the kernel cannot be generated");
   Weight weight = RandomWeight(random, format, outputs, depth);
   Buffer packed = weight.Pack(0, outputs, 0, depth);
-  const int64_t bytes = packed.size(), copies = rows == 1 ? std::max<int64_t>(1, kRingBytes / bytes) : 1;
+  const int64_t bytes = packed.size(),
+                copies = rows == 1 ? std::max<int64_t>(1, kRingBytes / bytes) : 1;
   Buffer ring(copies * bytes);
   for (int64_t i = 0; i < copies; ++i) std::memcpy(ring.data() + i * bytes, packed.data(), bytes);
   Buffer x = NumericRows(random, machine, rows, depth), y(rows * outputs * 4);
@@ -62,8 +65,8 @@ void Matmul(benchmark::State& state, Machine machine, BlockFormat format, int64_
     benchmark::ClobberMemory();
   }
   state.SetBytesProcessed(state.iterations() * bytes);
-  state.counters["GOP/s"] = benchmark::Counter(
-      2e-9 * rows * outputs * depth * state.iterations(), benchmark::Counter::kIsRate);
+  state.counters["GOP/s"] = benchmark::Counter(2e-9 * rows * outputs * depth * state.iterations(),
+                                               benchmark::Counter::kIsRate);
 }
 
 void RegisterAll() {

@@ -1,16 +1,17 @@
 //===- AttentionKernel.cpp - Attention over the KV pages ------------------===//
 //
-// lm.online_attention and lm.attention, each with an optional lm.quantize of the
-// result. A page of a layer holds for every kv head the keys of 32 tokens as
-// [head_dim][32], then their values as [32][head_dim].
+// lm.online_attention and lm.attention, each with an optional lm.quantize of
+// the result. A page of a layer holds for every kv head the keys of 32 tokens
+// as [head_dim][32], then their values as [32][head_dim].
 //
 // Work is cut in query vectors (one row, one head); those of an attention tile
-// that read the same kv head are taken in groups of `tile.rows`, so that a group
-// shares every load of keys and values. One vector left over goes alone; a group
-// of several that is not full repeats its last vector. Per vector the order of all arithmetic is
-// fixed: scores sum over head_dim ascending, steps of `keys` keys come in ascending order, and so
-// do the keys of a step; a step that a vector does not see adds exact zeros. A result so depends on
-// nothing but its own query and prefix.
+// that read the same kv head are taken in groups of `tile.rows`, so that a
+// group shares every load of keys and values. One vector left over goes alone;
+// a group of several that is not full repeats its last vector. Per vector the
+// order of all arithmetic is fixed: scores sum over head_dim ascending, steps
+// of `keys` keys come in ascending order, and so do the keys of a step; a step
+// that a vector does not see adds exact zeros. A result so depends on nothing
+// but its own query and prefix.
 //
 //===----------------------------------------------------------------------===//
 #include "codegen/host/Kernel.h"
@@ -42,7 +43,8 @@ struct Group {
 class AttentionEmitter {
 public:
   AttentionEmitter(Kernel &k, const AttentionPlan &plan)
-      : k(k), e(k.e), plan(plan), type(cast<lm::KvCacheType>(plan.kv.getType())) {
+      : k(k), e(k.e), plan(plan),
+        type(cast<lm::KvCacheType>(plan.kv.getType())) {
     headDim = type.getHeadDim();
     groupHeads = plan.heads / type.getHeads();
     groupSize = std::max<int64_t>(k.tile.rows, 1);
@@ -54,7 +56,8 @@ public:
 
 private:
   void emitTile(Value tile, Value headBegin, Value headEnd);
-  Group makeGroup(Value first, Value count, Value firstRow, Value firstHead, Value headCount);
+  Group makeGroup(Value first, Value count, Value firstRow, Value firstHead,
+                  Value headCount);
   void attendOnline(const Group &group);
   void attendInPasses(const Group &group);
   void finish(const Group &group, ValueRange sums);
@@ -63,18 +66,22 @@ private:
   /// Pointers to the keys and the values of step `step`.
   std::pair<Value, Value> stepPointers(const Group &group, Value step);
   /// Scaled and masked scores, [vector][keyVectors].
-  SmallVector<SmallVector<Value>> scores(const Group &group, Value step, Value keys);
+  SmallVector<SmallVector<Value>> scores(const Group &group, Value step,
+                                         Value keys);
   Value masked(Value score, Value slot, Value firstKey);
   Value visibleKeys(const Group &group, Value step);
   /// acc = acc * corrections + probabilities * values; no correction: acc + ...
   void accumulate(Value values, Value count, ArrayRef<Value> corrections,
                   function_ref<Value(int64_t, Value)> probability);
-  void storeResult(Value result, Value value, Value row, Value head, int64_t vector, Value inverse);
+  void storeResult(Value result, Value value, Value row, Value head,
+                   int64_t vector, Value inverse);
 
   Value accumulator(int64_t vector, int64_t column) {
     return e.offset(accumulators, (vector * headDim + column) * 4);
   }
-  Value loadIndex(Value pointer) { return e.extend(e.load(e.i32(), pointer, 4), e.i64()); }
+  Value loadIndex(Value pointer) {
+    return e.extend(e.load(e.i32(), pointer, 4), e.i64());
+  }
   Value maxI(Value x, Value y) { return e.select(e.less(x, y), y, x); }
   Value minI(Value x, Value y) { return e.select(e.less(x, y), x, y); }
   Value loadFloats(Value pointer) {
@@ -92,8 +99,9 @@ private:
   int64_t size = 0;  ///< vectors of the group that code is emitted for
   KvArgs kv;
   Value q, pageStride, pageBytes;
-  Value accumulators;         ///< scratch, f32 [size][head_dim]
-  Value probabilities;        ///< scratch, f32 [size][keys]; in passes: [size][context]
+  Value accumulators; ///< scratch, f32 [size][head_dim]
+  Value
+      probabilities; ///< scratch, f32 [size][keys]; in passes: [size][context]
   int64_t probabilityRow = 0; ///< bytes from vector to vector
 };
 
@@ -126,7 +134,8 @@ void AttentionEmitter::emitTile(Value tile, Value headBegin, Value headEnd) {
     endRow = minI(endRow, k.rangeEnd(0));
   }
   Value rows = maxI(e.sub(endRow, firstRow), e.index(0));
-  Value pages = e.offset(kv.pageTable, e.mul(e.mul(sequence, pageStride), e.index(4)));
+  Value pages =
+      e.offset(kv.pageTable, e.mul(e.mul(sequence, pageStride), e.index(4)));
   Value perKvHead = e.index(groupHeads);
   Value kvEnd = e.div(e.add(headEnd, e.index(groupHeads - 1)), perKvHead);
   e.forLoop(e.div(headBegin, perKvHead), kvEnd, 1, [&](Value kvHead) {
@@ -142,7 +151,8 @@ void AttentionEmitter::emitTile(Value tile, Value headBegin, Value headEnd) {
       plan.online ? attendOnline(group) : attendInPasses(group);
     };
     if (groupSize == 1)
-      return e.forLoop(e.index(0), count, 1, [&](Value begin) { attend(begin, 1); });
+      return e.forLoop(e.index(0), count, 1,
+                       [&](Value begin) { attend(begin, 1); });
     Value leavesOne = e.equal(e.rem(count, e.index(groupSize)), e.index(1));
     Value last = e.sub(count, e.index(1));
     e.forLoop(e.index(0), e.select(leavesOne, last, count), groupSize,
@@ -151,8 +161,8 @@ void AttentionEmitter::emitTile(Value tile, Value headBegin, Value headEnd) {
   });
 }
 
-Group AttentionEmitter::makeGroup(Value first, Value count, Value firstRow, Value firstHead,
-                                  Value headCount) {
+Group AttentionEmitter::makeGroup(Value first, Value count, Value firstRow,
+                                  Value firstHead, Value headCount) {
   Group group;
   Value last = e.sub(count, e.index(1));
   for (int64_t r = 0; r < size; ++r) {
@@ -181,16 +191,18 @@ std::pair<Value, Value> AttentionEmitter::stepRange(const Group &group) {
   return {begin, e.add(e.div(last, keys), e.index(1))};
 }
 
-std::pair<Value, Value> AttentionEmitter::stepPointers(const Group &group, Value step) {
+std::pair<Value, Value> AttentionEmitter::stepPointers(const Group &group,
+                                                       Value step) {
   int64_t halfBytes = headDim * kPageTokens * elementBytes; // keys, or values
   Value token = e.mul(step, e.index(plan.keys));
   Value inPage = e.rem(token, e.index(kPageTokens));
   Value entry = e.mul(e.div(token, e.index(kPageTokens)), e.index(4));
   Value page = e.mul(loadIndex(e.offset(group.pages, entry)), pageBytes);
-  Value head = e.offset(e.offset(kv.pool, page), e.mul(group.kvHead, e.index(2 * halfBytes)));
+  Value head = e.offset(e.offset(kv.pool, page),
+                        e.mul(group.kvHead, e.index(2 * halfBytes)));
   Value keys = e.offset(head, e.mul(inPage, e.index(elementBytes)));
-  Value values =
-      e.offset(e.offset(head, halfBytes), e.mul(inPage, e.index(headDim * elementBytes)));
+  Value values = e.offset(e.offset(head, halfBytes),
+                          e.mul(inPage, e.index(headDim * elementBytes)));
   return {keys, values};
 }
 
@@ -199,8 +211,8 @@ Value AttentionEmitter::masked(Value score, Value slot, Value firstKey) {
   for (int64_t lane = 0; lane < kLanes; ++lane)
     counting[lane] = lane;
   auto type = e.vec(kLanes, e.i32());
-  Value lane =
-      arith::ConstantOp::create(e.b, e.loc, DenseElementsAttr::get(type, ArrayRef(counting)));
+  Value lane = arith::ConstantOp::create(
+      e.b, e.loc, DenseElementsAttr::get(type, ArrayRef(counting)));
   Value key = e.add(lane, e.broadcast(e.truncate(firstKey, e.i32())));
   Value own = e.broadcast(e.truncate(slot, e.i32()));
   Value nothing = e.constant(lanes(), -std::numeric_limits<double>::infinity());
@@ -211,19 +223,21 @@ Value AttentionEmitter::masked(Value score, Value slot, Value firstKey) {
   return e.select(e.less(key, begin), nothing, score);
 }
 
-SmallVector<SmallVector<Value>> AttentionEmitter::scores(const Group &group, Value step,
-                                                         Value keys) {
+SmallVector<SmallVector<Value>>
+AttentionEmitter::scores(const Group &group, Value step, Value keys) {
   Value zero = e.constant(lanes(), 0.0);
   SmallVector<Value> zeros(size * keyVectors, zero);
-  Emitter::Values sums =
-      e.forLoop(e.index(0), e.index(headDim), 1, zeros, [&](Value d, ValueRange carried) {
-        Value row = e.offset(keys, e.mul(d, e.index(kPageTokens * elementBytes)));
+  Emitter::Values sums = e.forLoop(
+      e.index(0), e.index(headDim), 1, zeros, [&](Value d, ValueRange carried) {
+        Value row =
+            e.offset(keys, e.mul(d, e.index(kPageTokens * elementBytes)));
         SmallVector<Value> key;
         for (int64_t v = 0; v < keyVectors; ++v)
           key.push_back(loadFloats(e.offset(row, v * kLanes * elementBytes)));
         Emitter::Values next;
         for (int64_t r = 0; r < size; ++r) {
-          Value x = e.broadcast(e.load(e.f32(), e.offset(group.q[r], e.mul(d, e.index(4))), 4));
+          Value x = e.broadcast(
+              e.load(e.f32(), e.offset(group.q[r], e.mul(d, e.index(4))), 4));
           for (int64_t v = 0; v < keyVectors; ++v)
             next.push_back(e.fma(x, key[v], carried[r * keyVectors + v]));
         }
@@ -234,13 +248,14 @@ SmallVector<SmallVector<Value>> AttentionEmitter::scores(const Group &group, Val
   SmallVector<SmallVector<Value>> result(size);
   for (int64_t r = 0; r < size; ++r)
     for (int64_t v = 0; v < keyVectors; ++v)
-      result[r].push_back(masked(e.mul(sums[r * keyVectors + v], scale), group.slot[r],
+      result[r].push_back(masked(e.mul(sums[r * keyVectors + v], scale),
+                                 group.slot[r],
                                  e.add(firstKey, e.index(v * kLanes))));
   return result;
 }
 
-/// Keys of the step that some vector of the group sees: what lies behind them in
-/// the page may never have been written.
+/// Keys of the step that some vector of the group sees: what lies behind them
+/// in the page may never have been written.
 Value AttentionEmitter::visibleKeys(const Group &group, Value step) {
   Value last = group.slot[0];
   for (Value slot : ArrayRef(group.slot).drop_front())
@@ -249,11 +264,13 @@ Value AttentionEmitter::visibleKeys(const Group &group, Value step) {
   return minI(left, e.index(plan.keys));
 }
 
-void AttentionEmitter::accumulate(Value values, Value count, ArrayRef<Value> corrections,
-                                  function_ref<Value(int64_t, Value)> probability) {
+void AttentionEmitter::accumulate(
+    Value values, Value count, ArrayRef<Value> corrections,
+    function_ref<Value(int64_t, Value)> probability) {
   // Sums, values and a probability stay in registers: as many columns at a time
   // as that allows.
-  int64_t registers = e.target.vectorRegisters * e.target.vectorBits / (32 * kLanes);
+  int64_t registers =
+      e.target.vectorRegisters * e.target.vectorBits / (32 * kLanes);
   int64_t chunk = 4;
   while (chunk > 1 && (size + 1) * chunk + 1 > registers)
     chunk /= 2;
@@ -265,12 +282,14 @@ void AttentionEmitter::accumulate(Value values, Value count, ArrayRef<Value> cor
         Value sum = e.load(lanes(), accumulator(r, (first + v) * kLanes), 64);
         sums.push_back(corrections.empty() ? sum : e.mul(sum, corrections[r]));
       }
-    Emitter::Values totals =
-        e.forLoop(e.index(0), count, 1, sums, [&](Value key, ValueRange carried) {
-          Value row = e.offset(values, e.mul(key, e.index(headDim * elementBytes)));
+    Emitter::Values totals = e.forLoop(
+        e.index(0), count, 1, sums, [&](Value key, ValueRange carried) {
+          Value row =
+              e.offset(values, e.mul(key, e.index(headDim * elementBytes)));
           SmallVector<Value> value;
           for (int64_t v = 0; v < width; ++v)
-            value.push_back(loadFloats(e.offset(row, (first + v) * kLanes * elementBytes)));
+            value.push_back(
+                loadFloats(e.offset(row, (first + v) * kLanes * elementBytes)));
           Emitter::Values next;
           for (int64_t r = 0; r < size; ++r) {
             Value p = e.broadcast(probability(r, key));
@@ -281,7 +300,8 @@ void AttentionEmitter::accumulate(Value values, Value count, ArrayRef<Value> cor
         });
     for (int64_t r = 0; r < size; ++r)
       for (int64_t v = 0; v < width; ++v)
-        e.store(totals[r * width + v], accumulator(r, (first + v) * kLanes), 64);
+        e.store(totals[r * width + v], accumulator(r, (first + v) * kLanes),
+                64);
   }
 }
 
@@ -302,71 +322,82 @@ void AttentionEmitter::attendOnline(const Group &group) {
   };
 
   auto [begin, end] = stepRange(group);
-  Emitter::Values last = e.forLoop(begin, end, 1, state, [&](Value step, ValueRange carried) {
-    auto [keys, values] = stepPointers(group, step);
-    auto score = scores(group, step, keys);
-    SmallVector<Value> corrections;
-    Emitter::Values next(2 * size);
-    for (int64_t r = 0; r < size; ++r) {
-      Value best = score[r][0];
-      for (Value other : ArrayRef(score[r]).drop_front())
-        best = e.maxF(best, other);
-      next[r] = e.maxF(carried[r], e.reduceMax(best));
-      corrections.push_back(e.exp(e.broadcast(e.sub(carried[r], next[r]))));
-      Value sum = e.mul(carried[size + r], corrections[r]);
-      for (int64_t v = 0; v < keyVectors; ++v) {
-        Value p = e.exp(e.sub(score[r][v], e.broadcast(next[r])));
-        e.store(p, at(r, v * kLanes * 4), 64);
-        sum = e.add(sum, p);
-      }
-      next[size + r] = sum;
-    }
-    accumulate(values, visibleKeys(group, step), corrections, [&](int64_t r, Value key) {
-      return e.load(e.f32(), e.offset(at(r, 0), e.mul(key, e.index(4))), 4);
-    });
-    return next;
-  });
+  Emitter::Values last =
+      e.forLoop(begin, end, 1, state, [&](Value step, ValueRange carried) {
+        auto [keys, values] = stepPointers(group, step);
+        auto score = scores(group, step, keys);
+        SmallVector<Value> corrections;
+        Emitter::Values next(2 * size);
+        for (int64_t r = 0; r < size; ++r) {
+          Value best = score[r][0];
+          for (Value other : ArrayRef(score[r]).drop_front())
+            best = e.maxF(best, other);
+          next[r] = e.maxF(carried[r], e.reduceMax(best));
+          corrections.push_back(e.exp(e.broadcast(e.sub(carried[r], next[r]))));
+          Value sum = e.mul(carried[size + r], corrections[r]);
+          for (int64_t v = 0; v < keyVectors; ++v) {
+            Value p = e.exp(e.sub(score[r][v], e.broadcast(next[r])));
+            e.store(p, at(r, v * kLanes * 4), 64);
+            sum = e.add(sum, p);
+          }
+          next[size + r] = sum;
+        }
+        accumulate(values, visibleKeys(group, step), corrections,
+                   [&](int64_t r, Value key) {
+                     return e.load(e.f32(),
+                                   e.offset(at(r, 0), e.mul(key, e.index(4))),
+                                   4);
+                   });
+        return next;
+      });
   finish(group, ValueRange(last).drop_front(size));
 }
 
-/// Three passes over scores that are kept: maximum, exponentials and sum, values.
+/// Three passes over scores that are kept: maximum, exponentials and sum,
+/// values.
 void AttentionEmitter::attendInPasses(const Group &group) {
   auto [begin, end] = stepRange(group);
   Value zero = e.constant(lanes(), 0.0);
-  SmallVector<Value> maxima(size, e.constant(lanes(), kNoMaximum)), zeros(size, zero);
+  SmallVector<Value> maxima(size, e.constant(lanes(), kNoMaximum)),
+      zeros(size, zero);
   auto at = [&](int64_t r, Value step, int64_t v) {
     Value row = e.offset(probabilities, r * probabilityRow + v * kLanes * 4);
     return e.offset(row, e.mul(step, e.index(plan.keys * 4)));
   };
-  Emitter::Values best = e.forLoop(begin, end, 1, maxima, [&](Value step, ValueRange carried) {
-    auto score = scores(group, step, stepPointers(group, step).first);
-    Emitter::Values next(carried);
-    for (int64_t r = 0; r < size; ++r)
-      for (int64_t v = 0; v < keyVectors; ++v) {
-        e.store(score[r][v], at(r, step, v), 64);
-        next[r] = e.maxF(next[r], score[r][v]);
-      }
-    return next;
-  });
+  Emitter::Values best =
+      e.forLoop(begin, end, 1, maxima, [&](Value step, ValueRange carried) {
+        auto score = scores(group, step, stepPointers(group, step).first);
+        Emitter::Values next(carried);
+        for (int64_t r = 0; r < size; ++r)
+          for (int64_t v = 0; v < keyVectors; ++v) {
+            e.store(score[r][v], at(r, step, v), 64);
+            next[r] = e.maxF(next[r], score[r][v]);
+          }
+        return next;
+      });
   for (int64_t r = 0; r < size; ++r)
     best[r] = e.broadcast(e.reduceMax(best[r]));
-  Emitter::Values sums = e.forLoop(begin, end, 1, zeros, [&](Value step, ValueRange carried) {
-    Emitter::Values next(carried);
-    for (int64_t r = 0; r < size; ++r)
-      for (int64_t v = 0; v < keyVectors; ++v) {
-        Value p = e.exp(e.sub(e.load(lanes(), at(r, step, v), 64), best[r]));
-        e.store(p, at(r, step, v), 64);
-        next[r] = e.add(next[r], p);
-      }
-    return next;
-  });
+  Emitter::Values sums =
+      e.forLoop(begin, end, 1, zeros, [&](Value step, ValueRange carried) {
+        Emitter::Values next(carried);
+        for (int64_t r = 0; r < size; ++r)
+          for (int64_t v = 0; v < keyVectors; ++v) {
+            Value p =
+                e.exp(e.sub(e.load(lanes(), at(r, step, v), 64), best[r]));
+            e.store(p, at(r, step, v), 64);
+            next[r] = e.add(next[r], p);
+          }
+        return next;
+      });
   for (int64_t r = 0; r < size; ++r)
     for (int64_t column = 0; column < headDim; column += kLanes)
       e.store(zero, accumulator(r, column), 64);
   e.forLoop(begin, end, 1, [&](Value step) {
     accumulate(stepPointers(group, step).second, visibleKeys(group, step), {},
                [&](int64_t r, Value key) {
-                 return e.load(e.f32(), e.offset(at(r, step, 0), e.mul(key, e.index(4))), 4);
+                 return e.load(e.f32(),
+                               e.offset(at(r, step, 0), e.mul(key, e.index(4))),
+                               4);
                });
   });
   finish(group, sums);
@@ -382,21 +413,24 @@ void AttentionEmitter::finish(const Group &group, ValueRange sums) {
   }
 }
 
-void AttentionEmitter::storeResult(Value result, Value value, Value row, Value head, int64_t vector,
-                                   Value inverse) {
+void AttentionEmitter::storeResult(Value result, Value value, Value row,
+                                   Value head, int64_t vector, Value inverse) {
   int64_t columns = plan.heads * headDim;
   auto scaled = [&](int64_t column) {
     return e.mul(e.load(lanes(), accumulator(vector, column), 64), inverse);
   };
   if (value == plan.quantized) {
-    Value target = e.offset(result, e.mul(row, e.index(activationRowBytes(columns))));
+    Value target =
+        e.offset(result, e.mul(row, e.index(activationRowBytes(columns))));
     Value firstGroup = e.mul(head, e.index(headDim / kPackedGroup));
     for (int64_t column = 0; column < headDim; column += kPackedGroup)
-      storeActivationGroup(k, target, columns, e.add(firstGroup, e.index(column / kPackedGroup)),
+      storeActivationGroup(k, target, columns,
+                           e.add(firstGroup, e.index(column / kPackedGroup)),
                            scaled(column), scaled(column + kLanes));
     return;
   }
-  Value first = e.add(e.mul(row, e.index(columns)), e.mul(head, e.index(headDim)));
+  Value first =
+      e.add(e.mul(row, e.index(columns)), e.mul(head, e.index(headDim)));
   Value target = e.offset(result, e.mul(first, e.index(4)));
   for (int64_t column = 0; column < headDim; column += kLanes)
     e.store(scaled(column), e.offset(target, column * 4));
@@ -413,16 +447,17 @@ LogicalResult generateAttention(Kernel &k) {
   auto type = cast<lm::KvCacheType>(plan.kv.getType());
   int64_t unit = plan.quantized ? kPackedGroup : kLanes;
   if (type.getPage() != kPageTokens)
-    return k.emitError() << "expected pages of " << kPageTokens << " tokens, got "
-                         << type.getPage();
+    return k.emitError() << "expected pages of " << kPageTokens
+                         << " tokens, got " << type.getPage();
   if (type.getHeadDim() % unit != 0)
-    return k.emitError() << "expected head_dim to be a multiple of " << unit << ", got "
-                         << type.getHeadDim();
+    return k.emitError() << "expected head_dim to be a multiple of " << unit
+                         << ", got " << type.getHeadDim();
   if (plan.keys != kLanes && plan.keys != kPageTokens)
     return k.emitError() << "expected 16 or 32 keys a step, got " << plan.keys;
   if (!plan.online && k.context <= 0)
-    return k.emitError() << "expected a context length, which bounds the scores that "
-                            "lm.attention keeps";
+    return k.emitError()
+           << "expected a context length, which bounds the scores that "
+              "lm.attention keeps";
   AttentionEmitter(k, plan).emit();
   return success();
 }

@@ -28,7 +28,8 @@ Value Emitter::dot(Value acc, Value codes, Value packedX, int maxCode) {
   auto bytes64 = vec(64, i8());
   Value x = bitcast(broadcast(packedX), bytes64);
   if (target.hasVnni)
-    return intrinsic("llvm.x86.avx512.vpdpbusd.512", acc.getType(), {acc, codes, x});
+    return intrinsic("llvm.x86.avx512.vpdpbusd.512", acc.getType(),
+                     {acc, codes, x});
 
   // AVX2: multiply-add of pairs saturates at 16 bits. Codes up to 128 cannot
   // reach it (2 * 128 * 127 = 32512); larger ones (Q8_0, zero = 128) go as
@@ -57,7 +58,8 @@ Value Emitter::dot(Value acc, Value codes, Value packedX, int maxCode) {
       w = magnitude;
     }
     Value pairs = intrinsic("llvm.x86.avx2.pmadd.ub.sw", words, {w, xh});
-    result[half] = add(sum, intrinsic("llvm.x86.avx2.pmadd.wd", ints, {pairs, ones}));
+    result[half] =
+        add(sum, intrinsic("llvm.x86.avx2.pmadd.wd", ints, {pairs, ones}));
   }
   SmallVector<int32_t> all;
   for (int i = 0; i < 16; ++i)

@@ -47,11 +47,13 @@ Error Linker::place() {
       continue;
     StringRef name = cantFail(section.getName());
     if (section.getFlags() & ELF::SHF_WRITE)
-      return createStringError("section " + name + " is writable; kernels keep no state");
+      return createStringError("section " + name +
+                               " is writable; kernels keep no state");
     Expected<StringRef> contents = section.getContents();
     if (!contents)
       return contents.takeError();
-    uint64_t alignment = std::max<uint64_t>(section.getAlignment().value(), kImageAlignment);
+    uint64_t alignment =
+        std::max<uint64_t>(section.getAlignment().value(), kImageAlignment);
     image.resize(alignTo(image.size(), alignment));
     places[section.getIndex()] = image.size();
     image.insert(image.end(), contents->begin(), contents->end());
@@ -63,8 +65,9 @@ Expected<uint64_t> Linker::addressOf(SymbolRef symbol) {
   Expected<section_iterator> section = symbol.getSection();
   if (!section)
     return section.takeError();
-  auto place = *section == object.section_end() ? places.end()
-                                                : places.find((*section)->getIndex());
+  auto place = *section == object.section_end()
+                   ? places.end()
+                   : places.find((*section)->getIndex());
   if (place == places.end()) {
     Expected<StringRef> name = symbol.getName();
     return createStringError("kernel refers to '" + (name ? name->str() : "?") +
@@ -79,8 +82,9 @@ Expected<uint64_t> Linker::addressOf(SymbolRef symbol) {
 Error Linker::apply(uint64_t section, const ELFRelocationRef &relocation) {
   uint64_t type = relocation.getType();
   if (type != ELF::R_X86_64_PC32 && type != ELF::R_X86_64_PLT32)
-    return createStringError("kernel has a relocation of type " + Twine(type) +
-                             ", expected one relative to the instruction pointer");
+    return createStringError(
+        "kernel has a relocation of type " + Twine(type) +
+        ", expected one relative to the instruction pointer");
   Expected<uint64_t> symbol = addressOf(*relocation.getSymbol());
   if (!symbol)
     return symbol.takeError();
@@ -109,8 +113,8 @@ Error Linker::relocate() {
 
 } // namespace
 
-Expected<uint64_t> appendObject(std::vector<uint8_t> &image, ArrayRef<char> object,
-                                StringRef entry) {
+Expected<uint64_t> appendObject(std::vector<uint8_t> &image,
+                                ArrayRef<char> object, StringRef entry) {
   auto parsed = ELF64LEObjectFile::create(
       MemoryBufferRef(StringRef(object.data(), object.size()), entry));
   if (!parsed)

@@ -14,7 +14,8 @@ namespace {
 
 class ImageBuilder {
 public:
-  ImageBuilder(MLIRContext *context, const Target &target, const CodegenOptions &options)
+  ImageBuilder(MLIRContext *context, const Target &target,
+               const CodegenOptions &options)
       : context(context), target(target), options(options), objects(target) {
     image.target = target.name;
   }
@@ -37,7 +38,8 @@ private:
   CodeImage image;
 };
 
-FailureOr<ImageBuilder::Generated> ImageBuilder::generate(rt::KernelOp op, Role role) {
+FailureOr<ImageBuilder::Generated> ImageBuilder::generate(rt::KernelOp op,
+                                                          Role role) {
   Location loc = op.getLoc();
   OwningOpRef<ModuleOp> module = ModuleOp::create(loc);
   OpBuilder builder(context);
@@ -50,10 +52,13 @@ FailureOr<ImageBuilder::Generated> ImageBuilder::generate(rt::KernelOp op, Role 
   builder.setInsertionPointToStart(entry);
 
   Emitter emitter(builder, loc, target);
-  Kernel kernel(emitter, op, role, target.numericsFor(role), Tile(), options.context,
-                entry->getArgument(0), entry->getArgument(1), entry->getArgument(2));
-  const KernelGenerator *generator = llvm::find_if(
-      kernelGenerators(), [&](const KernelGenerator &g) { return g.matches(kernel); });
+  Kernel kernel(emitter, op, role, target.numericsFor(role), Tile(),
+                options.context, entry->getArgument(0), entry->getArgument(1),
+                entry->getArgument(2));
+  const KernelGenerator *generator =
+      llvm::find_if(kernelGenerators(), [&](const KernelGenerator &g) {
+        return g.matches(kernel);
+      });
   if (generator == kernelGenerators().end()) {
     return kernel.emitError() << "no generator makes its ops one kernel";
   }
@@ -70,36 +75,40 @@ FailureOr<ImageBuilder::Generated> ImageBuilder::generate(rt::KernelOp op, Role 
   if (failed(object))
     return failure();
   size_t before = image.bytes.size();
-  llvm::Expected<uint64_t> offset = appendObject(image.bytes, *object, op.getSymName());
+  llvm::Expected<uint64_t> offset =
+      appendObject(image.bytes, *object, op.getSymName());
   if (!offset) {
     return kernel.emitError() << llvm::toString(offset.takeError());
   }
   if (options.explain)
     options.explain(llvm::formatv(
-        "{0} {1}/{2}: {3}, rows {4}, blocks {5}, keys {6}, prefetch {7}, {8} bytes of code",
-        op.getSymName(), std::string(target.name), std::string(roleName(role)), generator->name,
-        kernel.tile.rows, kernel.tile.blocks, kernel.tile.keys, kernel.tile.prefetch,
-        image.bytes.size() - before));
-  return Generated{*offset, static_cast<uint64_t>(kernel.scratchBytes()), kernel.tile,
-                   generator->family};
+        "{0} {1}/{2}: {3}, rows {4}, blocks {5}, keys {6}, prefetch {7}, {8} "
+        "bytes of code",
+        op.getSymName(), std::string(target.name), std::string(roleName(role)),
+        generator->name, kernel.tile.rows, kernel.tile.blocks, kernel.tile.keys,
+        kernel.tile.prefetch, image.bytes.size() - before));
+  return Generated{*offset, static_cast<uint64_t>(kernel.scratchBytes()),
+                   kernel.tile, generator->family};
 }
 
 LogicalResult ImageBuilder::add(rt::KernelOp op) {
   FailureOr<Generated> decode = generate(op, Role::Decode);
   if (failed(decode))
     return failure();
-  image.kernels.push_back(
-      {op.getSymName().str(), Role::Decode, decode->offset, decode->scratchBytes});
+  image.kernels.push_back({op.getSymName().str(), Role::Decode, decode->offset,
+                           decode->scratchBytes});
   // The roles share code where neither numerics nor the tile can differ.
-  bool sameNumerics = target.numericsFor(Role::Decode) == target.numericsFor(Role::Prefill) ||
-                      !touchesActivations(op);
+  bool sameNumerics =
+      target.numericsFor(Role::Decode) == target.numericsFor(Role::Prefill) ||
+      !touchesActivations(op);
   FailureOr<Generated> prefill = decode;
-  if (!sameNumerics || !(decode->tile == tileOf(op, target, Role::Prefill, decode->family)))
+  if (!sameNumerics ||
+      !(decode->tile == tileOf(op, target, Role::Prefill, decode->family)))
     prefill = generate(op, Role::Prefill);
   if (failed(prefill))
     return failure();
-  image.kernels.push_back(
-      {op.getSymName().str(), Role::Prefill, prefill->offset, prefill->scratchBytes});
+  image.kernels.push_back({op.getSymName().str(), Role::Prefill,
+                           prefill->offset, prefill->scratchBytes});
   return success();
 }
 
@@ -109,7 +118,8 @@ FailureOr<CodeImage> generateHostCode(ModuleOp module, const Target &target,
                                       const CodegenOptions &options) {
   ImageBuilder builder(module.getContext(), target, options);
   WalkResult walk = module.walk([&](rt::KernelOp op) {
-    return succeeded(builder.add(op)) ? WalkResult::advance() : WalkResult::interrupt();
+    return succeeded(builder.add(op)) ? WalkResult::advance()
+                                      : WalkResult::interrupt();
   });
   if (walk.wasInterrupted())
     return failure();

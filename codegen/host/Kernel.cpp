@@ -5,10 +5,10 @@ using namespace mlir;
 
 namespace quern::host {
 
-Kernel::Kernel(Emitter &e, rt::KernelOp op, Role role, Numerics numerics, Tile tile,
-               int64_t context, Value args, Value dims, Value ranges)
-    : e(e), op(op), role(role), numerics(numerics), tile(tile), context(context),
-      args(args), dims(dims), ranges(ranges) {
+Kernel::Kernel(Emitter &e, rt::KernelOp op, Role role, Numerics numerics,
+               Tile tile, int64_t context, Value args, Value dims, Value ranges)
+    : e(e), op(op), role(role), numerics(numerics), tile(tile),
+      context(context), args(args), dims(dims), ranges(ranges) {
   rowCount = e.load(e.i64(), dims, 8);
   scratchBase = pointerAt(positionOf(body().getNumArguments()) + [&] {
     int64_t results = 0;
@@ -22,8 +22,8 @@ Value Kernel::pointerAt(int64_t position) {
   return e.load(e.ptrType(), e.offset(args, position * 8), 8);
 }
 
-/// Place in `args` of block argument `argument`; past the last one, of the first
-/// result.
+/// Place in `args` of block argument `argument`; past the last one, of the
+/// first result.
 int64_t Kernel::positionOf(unsigned argument) {
   int64_t position = 0;
   for (unsigned i = 0; i < argument; ++i)
@@ -37,18 +37,26 @@ Value Kernel::argument(Value value) {
 
 KvArgs Kernel::kvArgument(Value value) {
   int64_t at = positionOf(cast<BlockArgument>(value).getArgNumber());
-  return {pointerAt(at), pointerAt(at + 1), pointerAt(at + 2), pointerAt(at + 3),
-          pointerAt(at + 4)};
+  return {pointerAt(at), pointerAt(at + 1), pointerAt(at + 2),
+          pointerAt(at + 3), pointerAt(at + 4)};
 }
 
-Value Kernel::result(unsigned i) { return pointerAt(positionOf(body().getNumArguments()) + i); }
+Value Kernel::result(unsigned i) {
+  return pointerAt(positionOf(body().getNumArguments()) + i);
+}
 
 Value Kernel::attentionTiles() { return e.load(e.i64(), e.offset(dims, 8), 8); }
-Value Kernel::pageTableStride() { return e.load(e.i64(), e.offset(dims, 16), 8); }
+Value Kernel::pageTableStride() {
+  return e.load(e.i64(), e.offset(dims, 16), 8);
+}
 Value Kernel::pageBytes() { return e.load(e.i64(), e.offset(dims, 24), 8); }
 
-Value Kernel::rangeBegin(int64_t i) { return e.load(e.i64(), e.offset(ranges, 16 * i), 8); }
-Value Kernel::rangeEnd(int64_t i) { return e.load(e.i64(), e.offset(ranges, 16 * i + 8), 8); }
+Value Kernel::rangeBegin(int64_t i) {
+  return e.load(e.i64(), e.offset(ranges, 16 * i), 8);
+}
+Value Kernel::rangeEnd(int64_t i) {
+  return e.load(e.i64(), e.offset(ranges, 16 * i + 8), 8);
+}
 
 Value Kernel::scratch(int64_t bytes) {
   Value piece = e.offset(scratchBase, scratchUsed);
@@ -56,9 +64,10 @@ Value Kernel::scratch(int64_t bytes) {
   return piece;
 }
 
-/// int8 numerics: q = round(x * 127 / amax), its scale, the sums of both halves.
-static void storeInt8Group(Kernel &k, Value row, int64_t columns, Value group, Value low,
-                           Value high) {
+/// int8 numerics: q = round(x * 127 / amax), its scale, the sums of both
+/// halves.
+static void storeInt8Group(Kernel &k, Value row, int64_t columns, Value group,
+                           Value low, Value high) {
   Emitter &e = k.e;
   Value amax = e.reduceMax(e.maxF(e.absF(low), e.absF(high)));
   Value zero = e.constant(e.f32(), 0.0);
@@ -67,21 +76,25 @@ static void storeInt8Group(Kernel &k, Value row, int64_t columns, Value group, V
   Value inverse =
       e.select(isZero, zero, e.div(e.constant(e.f32(), 127.0), amax));
   Value scale = e.div(amax, e.constant(e.f32(), 127.0));
-  e.store(scale, e.offset(e.offset(row, activationScaleOffset(columns)),
-                          e.mul(group, e.index(4))), 4);
+  e.store(scale,
+          e.offset(e.offset(row, activationScaleOffset(columns)),
+                   e.mul(group, e.index(4))),
+          4);
   Value spread = e.broadcast(inverse);
   Value halves[2] = {low, high};
   for (int half = 0; half < 2; ++half) {
     Value q = e.toInt(e.roundEven(e.mul(halves[half], spread)), e.i32());
     Value at = e.add(e.mul(group, e.index(2)), e.index(half));
     e.store(e.truncate(q, e.i8()), e.offset(row, e.mul(at, e.index(16))));
-    e.store(e.reduceAdd(q), e.offset(e.offset(row, activationSumOffset(columns)),
-                                     e.mul(at, e.index(4))), 4);
+    e.store(e.reduceAdd(q),
+            e.offset(e.offset(row, activationSumOffset(columns)),
+                     e.mul(at, e.index(4))),
+            4);
   }
 }
 
-void storeActivationGroup(Kernel &k, Value row, int64_t columns, Value group, Value low,
-                          Value high) {
+void storeActivationGroup(Kernel &k, Value row, int64_t columns, Value group,
+                          Value low, Value high) {
   Emitter &e = k.e;
   if (k.numerics == Numerics::Int8)
     return storeInt8Group(k, row, columns, group, low, high);
@@ -90,19 +103,22 @@ void storeActivationGroup(Kernel &k, Value row, int64_t columns, Value group, Va
   e.store(e.roundToBf16Bits(high), e.offset(at, 32));
 }
 
-void storeColumns(Kernel &k, Value pointer, Value row, Value column, int64_t outputs,
-                  Value biasPointer, Value values) {
+void storeColumns(Kernel &k, Value pointer, Value row, Value column,
+                  int64_t outputs, Value biasPointer, Value values) {
   Emitter &e = k.e;
   Value columnBytes = e.mul(column, e.index(4));
   if (biasPointer)
-    values = e.add(values, e.load(values.getType(), e.offset(biasPointer, columnBytes), 4));
-  Value at = e.offset(e.offset(pointer, e.mul(row, e.index(outputs * 4))), columnBytes);
+    values = e.add(values, e.load(values.getType(),
+                                  e.offset(biasPointer, columnBytes), 4));
+  Value at = e.offset(e.offset(pointer, e.mul(row, e.index(outputs * 4))),
+                      columnBytes);
   int64_t tail = outputs % kLanes;
   if (tail == 0)
     return e.store(values, at, 4);
   Value full = e.less(column, e.index(outputs - tail));
-  e.ifElse(full, [&] { e.store(values, at, 4); },
-           [&] { e.storePartial(values, at, tail); });
+  e.ifElse(
+      full, [&] { e.store(values, at, 4); },
+      [&] { e.storePartial(values, at, tail); });
 }
 
 InFlightDiagnostic Kernel::emitError() {
@@ -116,8 +132,10 @@ ArrayRef<KernelGenerator> kernelGenerators() {
   static const KernelGenerator generators[] = {
       {"amx-matmul", KernelFamily::Matmul, matchesAmxMatmul, generateAmxMatmul},
       {"matmul", KernelFamily::Matmul, matchesMatmul, generateMatmul},
-      {"attention", KernelFamily::Attention, matchesAttention, generateAttention},
-      {"rope-append", KernelFamily::Rows, matchesRopeAppend, generateRopeAppend},
+      {"attention", KernelFamily::Attention, matchesAttention,
+       generateAttention},
+      {"rope-append", KernelFamily::Rows, matchesRopeAppend,
+       generateRopeAppend},
       {"lookup", KernelFamily::Rows, matchesLookup, generateLookup},
       {"rowwise", KernelFamily::Rows, matchesRowwise, generateRowwise},
   };

@@ -74,8 +74,8 @@ private:
   int64_t scratchUsed = 0;
 };
 
-/// Writes 32 f32 columns (two vectors) as group `group` (i64) of the numeric row
-/// at `row` in the kernel's numerics.
+/// Writes 32 f32 columns (two vectors) as group `group` (i64) of the numeric
+/// row at `row` in the kernel's numerics.
 void storeActivationGroup(Kernel &k, mlir::Value row, int64_t columns,
                           mlir::Value group, mlir::Value low, mlir::Value high);
 

@@ -15,16 +15,21 @@ namespace {
 /// Decodes columns of one row (lane) of packed row blocks to f32.
 class LaneDecoder {
 public:
-  LaneDecoder(Emitter &e, BlockFormat format) : e(e), w(e, format), format(w.format) {}
+  LaneDecoder(Emitter &e, BlockFormat format)
+      : e(e), w(e, format), format(w.format) {}
 
   void decode(Value block, Value lane, int64_t columns, Value target);
 
 private:
   void decodeGroup(const WeightDecoder::Group &group, Value lane, Value target);
-  void decodeFloatGroup(const WeightDecoder::Group &group, Value lane, Value target);
-  Value parameter(Value pointer, Value lane, ParamKind kind, bool isSigned, Value super);
+  void decodeFloatGroup(const WeightDecoder::Group &group, Value lane,
+                        Value target);
+  Value parameter(Value pointer, Value lane, ParamKind kind, bool isSigned,
+                  Value super);
   Value half(Value pointer, Value lane) {
-    return e.extend(e.load(e.f16(), e.offset(pointer, e.mul(lane, e.index(2))), 2), e.f32());
+    return e.extend(
+        e.load(e.f16(), e.offset(pointer, e.mul(lane, e.index(2))), 2),
+        e.f32());
   }
 
   Emitter &e;
@@ -32,24 +37,27 @@ private:
   const PackedFormat &format;
 };
 
-Value LaneDecoder::parameter(Value pointer, Value lane, ParamKind kind, bool isSigned,
-                             Value super) {
+Value LaneDecoder::parameter(Value pointer, Value lane, ParamKind kind,
+                             bool isSigned, Value super) {
   if (kind == ParamKind::F16)
     return half(pointer, lane);
   Value byte = e.load(e.i8(), e.offset(pointer, lane));
-  Value wide = isSigned ? e.extend(byte, e.i32()) : e.extendUnsigned(byte, e.i32());
+  Value wide =
+      isSigned ? e.extend(byte, e.i32()) : e.extendUnsigned(byte, e.i32());
   return e.mul(super, e.toFloat(wide, e.f32()));
 }
 
-void LaneDecoder::decodeFloatGroup(const WeightDecoder::Group &group, Value lane,
-                                   Value target) {
+void LaneDecoder::decodeFloatGroup(const WeightDecoder::Group &group,
+                                   Value lane, Value target) {
   Type element = format.elementBytes == 4            ? e.f32()
                  : format.format == BlockFormat::F16 ? e.f16()
                                                      : e.bf16();
-  Value first = e.offset(group.pointer, e.mul(lane, e.index(format.elementBytes)));
+  Value first =
+      e.offset(group.pointer, e.mul(lane, e.index(format.elementBytes)));
   Value out = e.offset(target, e.mul(group.index, e.index(kPackedGroup * 4)));
   e.forLoop(e.index(0), e.index(kPackedGroup), 1, [&](Value k) {
-    Value at = e.offset(first, e.mul(k, e.index(kPackedRows * format.elementBytes)));
+    Value at =
+        e.offset(first, e.mul(k, e.index(kPackedRows * format.elementBytes)));
     Value value = e.load(element, at, format.elementBytes);
     if (format.elementBytes != 4)
       value = e.extend(value, e.f32());
@@ -57,7 +65,8 @@ void LaneDecoder::decodeFloatGroup(const WeightDecoder::Group &group, Value lane
   });
 }
 
-void LaneDecoder::decodeGroup(const WeightDecoder::Group &group, Value lane, Value target) {
+void LaneDecoder::decodeGroup(const WeightDecoder::Group &group, Value lane,
+                              Value target) {
   Value out = e.offset(target, e.mul(group.index, e.index(kPackedGroup * 4)));
   Value word = e.mul(lane, e.index(4));
   Value superScale, superMin;
@@ -82,27 +91,32 @@ void LaneDecoder::decodeGroup(const WeightDecoder::Group &group, Value lane, Val
     }
     Value codes = e.extendUnsigned(merged, e.i32());
     Value centred = e.sub(codes, e.constant(codes.getType(), format.zero));
-    Value scale = parameter(e.offset(group.pointer, format.scaleOffset(sub)), lane,
-                            format.scaleKind, format.scaleSigned, superScale);
+    Value scale =
+        parameter(e.offset(group.pointer, format.scaleOffset(sub)), lane,
+                  format.scaleKind, format.scaleSigned, superScale);
     Value values = e.mul(e.broadcast(scale, 4), e.toFloat(centred, e.f32()));
     if (w.hasMinimum()) {
-      Value minimum = parameter(e.offset(group.pointer, format.minOffset(sub)), lane,
-                                format.minKind, /*isSigned=*/false, superMin);
+      Value minimum =
+          parameter(e.offset(group.pointer, format.minOffset(sub)), lane,
+                    format.minKind, /*isSigned=*/false, superMin);
       Value spread = e.broadcast(minimum, 4);
-      values = format.minSign > 0 ? e.add(values, spread) : e.sub(values, spread);
+      values =
+          format.minSign > 0 ? e.add(values, spread) : e.sub(values, spread);
     }
     e.store(values, e.offset(out, 16 * quad), 4);
   }
 }
 
-void LaneDecoder::decode(Value block, Value lane, int64_t columns, Value target) {
-  w.forGroups(block, e.index(columns), {}, [&](const WeightDecoder::Group &group, ValueRange) {
-    if (format.isFloat())
-      decodeFloatGroup(group, lane, target);
-    else
-      decodeGroup(group, lane, target);
-    return Emitter::Values();
-  });
+void LaneDecoder::decode(Value block, Value lane, int64_t columns,
+                         Value target) {
+  w.forGroups(block, e.index(columns), {},
+              [&](const WeightDecoder::Group &group, ValueRange) {
+                if (format.isFloat())
+                  decodeFloatGroup(group, lane, target);
+                else
+                  decodeGroup(group, lane, target);
+                return Emitter::Values();
+              });
 }
 
 Operation *onlyOp(Kernel &k) {
@@ -132,13 +146,16 @@ LogicalResult generateLookup(Kernel &k) {
   };
   if (auto select = dyn_cast<lm::SelectRowsOp>(op)) {
     if (columns % kLanes != 0)
-      return k.emitError() << "rows of " << columns << " columns, expected a multiple of 16";
+      return k.emitError() << "rows of " << columns
+                           << " columns, expected a multiple of 16";
     e.forLoop(k.rangeBegin(0), k.rangeEnd(0), 1, [&](Value row) {
-      Value from = e.mul(indexAt(k, select.getRows(), row), e.index(4 * columns));
+      Value from =
+          e.mul(indexAt(k, select.getRows(), row), e.index(4 * columns));
       Value source = e.offset(k.argument(select.getX()), from);
       Value to = target(row);
       e.forLoop(e.index(0), e.index(4 * columns), 4 * kLanes, [&](Value byte) {
-        e.store(e.load(e.vec(kLanes, e.f32()), e.offset(source, byte), 4), e.offset(to, byte), 4);
+        e.store(e.load(e.vec(kLanes, e.f32()), e.offset(source, byte), 4),
+                e.offset(to, byte), 4);
       });
     });
     return success();
@@ -146,13 +163,15 @@ LogicalResult generateLookup(Kernel &k) {
   auto embedding = cast<lm::EmbeddingOp>(op);
   BlockFormat format = formatOf(embedding.getTable());
   if (columns % packedFormat(format).superblockColumns() != 0)
-    return k.emitError() << "embedding of " << columns << " columns, expected a multiple of "
+    return k.emitError() << "embedding of " << columns
+                         << " columns, expected a multiple of "
                          << packedFormat(format).superblockColumns();
   LaneDecoder decoder(e, format);
   int64_t blockBytes = packedFormat(format).rowBlockBytes(columns);
   e.forLoop(k.rangeBegin(0), k.rangeEnd(0), 1, [&](Value row) {
     Value token = indexAt(k, embedding.getTokens(), row);
-    Value block = e.mul(e.div(token, e.index(kPackedRows)), e.index(blockBytes));
+    Value block =
+        e.mul(e.div(token, e.index(kPackedRows)), e.index(blockBytes));
     decoder.decode(e.offset(k.argument(embedding.getTable()), block),
                    e.rem(token, e.index(kPackedRows)), columns, target(row));
   });

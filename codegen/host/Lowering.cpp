@@ -34,8 +34,9 @@ using namespace mlir;
 namespace quern::host {
 
 void registerHostCodegenDialects(DialectRegistry &registry) {
-  registry.insert<arith::ArithDialect, cf::ControlFlowDialect, math::MathDialect,
-                  LLVM::LLVMDialect, scf::SCFDialect, vector::VectorDialect>();
+  registry
+      .insert<arith::ArithDialect, cf::ControlFlowDialect, math::MathDialect,
+              LLVM::LLVMDialect, scf::SCFDialect, vector::VectorDialect>();
   arith::registerConvertArithToLLVMInterface(registry);
   cf::registerConvertControlFlowToLLVMInterface(registry);
   index::registerConvertIndexToLLVMInterface(registry);
@@ -59,14 +60,17 @@ static std::unique_ptr<llvm::TargetMachine> makeMachine(const Target &target) {
   LLVMInitializeX86AsmPrinter();
   llvm::Triple triple("x86_64-unknown-linux-gnu");
   std::string error;
-  const llvm::Target *backend = llvm::TargetRegistry::lookupTarget(triple, error);
+  const llvm::Target *backend =
+      llvm::TargetRegistry::lookupTarget(triple, error);
   if (!backend)
     return nullptr;
   llvm::TargetOptions options;
-  options.AllowFPOpFusion = llvm::FPOpFusion::Strict; // fma only where asked for
+  options.AllowFPOpFusion =
+      llvm::FPOpFusion::Strict; // fma only where asked for
   return std::unique_ptr<llvm::TargetMachine>(backend->createTargetMachine(
-      triple, std::string(target.llvmCpu), target.llvmFeatures(), options, llvm::Reloc::PIC_,
-      llvm::CodeModel::Small, llvm::CodeGenOptLevel::Default));
+      triple, std::string(target.llvmCpu), target.llvmFeatures(), options,
+      llvm::Reloc::PIC_, llvm::CodeModel::Small,
+      llvm::CodeGenOptLevel::Default));
 }
 
 ObjectEmitter::ObjectEmitter(const Target &target)
@@ -99,15 +103,18 @@ static void optimize(llvm::Module &module, llvm::TargetMachine &machine) {
   builder.registerFunctionAnalyses(functions);
   builder.registerLoopAnalyses(loops);
   builder.crossRegisterProxies(loops, functions, graph, modules);
-  builder.buildPerModuleDefaultPipeline(llvm::OptimizationLevel::O2).run(module, modules);
+  builder.buildPerModuleDefaultPipeline(llvm::OptimizationLevel::O2)
+      .run(module, modules);
 }
 
-static LogicalResult writeText(const std::string &path,
-                               llvm::function_ref<void(llvm::raw_ostream &)> print) {
+static LogicalResult
+writeText(const std::string &path,
+          llvm::function_ref<void(llvm::raw_ostream &)> print) {
   std::error_code error;
   llvm::raw_fd_ostream out(path, error);
   if (error) {
-    llvm::errs() << "error: cannot write " << path << ": " << error.message() << "\n";
+    llvm::errs() << "error: cannot write " << path << ": " << error.message()
+                 << "\n";
     return failure();
   }
   print(out);
@@ -123,14 +130,15 @@ static bool assemble(llvm::Module &module, llvm::TargetMachine &machine,
   return true;
 }
 
-FailureOr<llvm::SmallVector<char, 0>> ObjectEmitter::emit(ModuleOp module,
-                                                          const std::string &dumpPrefix) {
+FailureOr<llvm::SmallVector<char, 0>>
+ObjectEmitter::emit(ModuleOp module, const std::string &dumpPrefix) {
   if (!state->machine) {
     module.emitError() << "LLVM was built without its x86 backend";
     return failure();
   }
   bool dump = !dumpPrefix.empty();
-  if (dump && failed(writeText(dumpPrefix + ".mlir", [&](auto &out) { out << module; })))
+  if (dump && failed(writeText(dumpPrefix + ".mlir",
+                               [&](auto &out) { out << module; })))
     return failure();
   if (failed(lowerToLLVMDialect(module)))
     return failure();
@@ -145,8 +153,10 @@ FailureOr<llvm::SmallVector<char, 0>> ObjectEmitter::emit(ModuleOp module,
       continue;
     function.addFnAttr("target-cpu", state->target.llvmCpu);
     function.addFnAttr("target-features", state->target.llvmFeatures());
-    function.addFnAttr("min-legal-vector-width", std::to_string(state->target.vectorBits));
-    function.addFnAttr("prefer-vector-width", std::to_string(state->target.vectorBits));
+    function.addFnAttr("min-legal-vector-width",
+                       std::to_string(state->target.vectorBits));
+    function.addFnAttr("prefer-vector-width",
+                       std::to_string(state->target.vectorBits));
     function.addFnAttr("no-builtins");
     function.addFnAttr(llvm::Attribute::NoUnwind);
   }
@@ -157,14 +167,17 @@ FailureOr<llvm::SmallVector<char, 0>> ObjectEmitter::emit(ModuleOp module,
     llvm::SmallString<0> assembly;
     llvm::raw_svector_ostream text(assembly);
     assemble(*copy, *state->machine, text, llvm::CodeGenFileType::AssemblyFile);
-    if (failed(writeText(dumpPrefix + ".ll", [&](auto &out) { ir->print(out, nullptr); })) ||
-        failed(writeText(dumpPrefix + ".s", [&](auto &out) { out << assembly; })))
+    if (failed(writeText(dumpPrefix + ".ll",
+                         [&](auto &out) { ir->print(out, nullptr); })) ||
+        failed(
+            writeText(dumpPrefix + ".s", [&](auto &out) { out << assembly; })))
       return failure();
   }
   llvm::SmallVector<char, 0> object;
   llvm::raw_svector_ostream out(object);
   if (!assemble(*ir, *state->machine, out, llvm::CodeGenFileType::ObjectFile)) {
-    module.emitError() << "LLVM cannot emit an object for target " << state->target.name;
+    module.emitError() << "LLVM cannot emit an object for target "
+                       << state->target.name;
     return failure();
   }
   return object;

@@ -11,8 +11,8 @@
 
 namespace quern::host {
 
-/// Makes ELF objects of modules that hold one kernel function each. One instance
-/// serves a whole compile; LLVM's target machine is made once.
+/// Makes ELF objects of modules that hold one kernel function each. One
+/// instance serves a whole compile; LLVM's target machine is made once.
 class ObjectEmitter {
 public:
   explicit ObjectEmitter(const Target &target);

@@ -7,9 +7,9 @@
 //            (the contract of section 5 of docs/architecture.md)
 //   float    x is f32: weights are decoded to f32, one fma per product
 //
-// The register tile is `rows` x `blocks`. Rows left over are done one at a time;
-// since every output is computed by the same sequence of operations, the tile
-// does not change the result.
+// The register tile is `rows` x `blocks`. Rows left over are done one at a
+// time; since every output is computed by the same sequence of operations, the
+// tile does not change the result.
 //
 //===----------------------------------------------------------------------===//
 #include "codegen/host/Kernel.h"
@@ -50,35 +50,44 @@ private:
   /// One register tile: `rows` rows from `row` by `blocks` row blocks of the
   /// stream from `block`, summed over `columns` of K from column `first` of x.
   /// Returns rows x blocks vectors.
-  Values tile(const Stream &stream, Value block, int64_t blocks, Value row, int64_t rows,
-              Value first, Value columns);
-  void integerGroup(WeightDecoder &w, const WeightDecoder::Group &group, ArrayRef<Value> xRows,
-                    Value firstGroup, MutableArrayRef<Value> acc);
-  void floatGroup(WeightDecoder &w, const WeightDecoder::Group &group, ArrayRef<Value> xRows,
-                  Value firstGroup, MutableArrayRef<Value> acc);
+  Values tile(const Stream &stream, Value block, int64_t blocks, Value row,
+              int64_t rows, Value first, Value columns);
+  void integerGroup(WeightDecoder &w, const WeightDecoder::Group &group,
+                    ArrayRef<Value> xRows, Value firstGroup,
+                    MutableArrayRef<Value> acc);
+  void floatGroup(WeightDecoder &w, const WeightDecoder::Group &group,
+                  ArrayRef<Value> xRows, Value firstGroup,
+                  MutableArrayRef<Value> acc);
 
   /// Covers `count` row blocks with full tiles, then single blocks.
-  void forBlockTiles(Value count, function_ref<void(Value block, int64_t blocks)> body);
+  void forBlockTiles(Value count,
+                     function_ref<void(Value block, int64_t blocks)> body);
   /// Covers all rows with full tiles, then single rows.
   void forRowTiles(function_ref<void(Value row, int64_t rows)> body);
 
   /// Stores a tile's vectors (blocks x rows) as f32 columns from `column`.
-  void storeTile(Value out, Value row, int64_t rows, Value column, int64_t blocks,
-                 int64_t outputs, Value bias, ArrayRef<Value> acc) {
+  void storeTile(Value out, Value row, int64_t rows, Value column,
+                 int64_t blocks, int64_t outputs, Value bias,
+                 ArrayRef<Value> acc) {
     for (int64_t b = 0; b < blocks; ++b)
       for (int64_t r = 0; r < rows; ++r)
-        storeColumns(k, out, e.add(row, e.index(r)), e.add(column, e.index(b * kLanes)), outputs,
-                     bias, acc[b * rows + r]);
+        storeColumns(k, out, e.add(row, e.index(r)),
+                     e.add(column, e.index(b * kLanes)), outputs, bias,
+                     acc[b * rows + r]);
   }
 
   /// The tile, within what vector registers hold: tiles of the amx target are
   /// made for its matrix registers, and float products use vectors there too.
-  int64_t tileRows() const { return std::clamp<int64_t>(k.tile.rows, 1, kMaxAccumulators); }
+  int64_t tileRows() const {
+    return std::clamp<int64_t>(k.tile.rows, 1, kMaxAccumulators);
+  }
   int64_t tileBlocks() const {
     return std::clamp<int64_t>(k.tile.blocks, 1, kMaxAccumulators / tileRows());
   }
 
-  int64_t xRowBytes() const { return integer ? activationRowBytes(depth) : 4 * depth; }
+  int64_t xRowBytes() const {
+    return integer ? activationRowBytes(depth) : 4 * depth;
+  }
   Value xRow(Value row, int64_t i) {
     return e.offset(x, e.mul(e.add(row, e.index(i)), e.index(xRowBytes())));
   }
@@ -91,7 +100,8 @@ private:
   Value x;
 };
 
-MatmulEmitter::Stream MatmulEmitter::streamOf(const Projection &projection, Value columns) {
+MatmulEmitter::Stream MatmulEmitter::streamOf(const Projection &projection,
+                                              Value columns) {
   Stream stream{k.argument(projection.weight), {}, formatOf(projection.weight)};
   stream.blockBytes = WeightDecoder(e, stream.format).rowBlockBytes(columns);
   return stream;
@@ -102,27 +112,34 @@ void MatmulEmitter::forRowTiles(function_ref<void(Value, int64_t)> body) {
   Value full = e.sub(k.rows(), e.rem(k.rows(), e.index(rows)));
   if (rows > 1)
     e.forLoop(e.index(0), full, rows, [&](Value row) { body(row, rows); });
-  e.forLoop(rows > 1 ? full : e.index(0), k.rows(), 1, [&](Value row) { body(row, 1); });
+  e.forLoop(rows > 1 ? full : e.index(0), k.rows(), 1,
+            [&](Value row) { body(row, 1); });
 }
 
-void MatmulEmitter::forBlockTiles(Value count, function_ref<void(Value, int64_t)> body) {
+void MatmulEmitter::forBlockTiles(Value count,
+                                  function_ref<void(Value, int64_t)> body) {
   int64_t blocks = tileBlocks();
   Value full = e.sub(count, e.rem(count, e.index(blocks)));
   if (blocks > 1)
-    e.forLoop(e.index(0), full, blocks, [&](Value block) { body(block, blocks); });
-  e.forLoop(blocks > 1 ? full : e.index(0), count, 1, [&](Value block) { body(block, 1); });
+    e.forLoop(e.index(0), full, blocks,
+              [&](Value block) { body(block, blocks); });
+  e.forLoop(blocks > 1 ? full : e.index(0), count, 1,
+            [&](Value block) { body(block, 1); });
 }
 
 /// One group of one row block for all rows: exact dots per sub-group, then what
 /// they add to `acc` (one vector a row).
-void MatmulEmitter::integerGroup(WeightDecoder &w, const WeightDecoder::Group &group,
+void MatmulEmitter::integerGroup(WeightDecoder &w,
+                                 const WeightDecoder::Group &group,
                                  ArrayRef<Value> xRows, Value firstGroup,
                                  MutableArrayRef<Value> acc) {
   const PackedFormat &format = w.format;
   Value index = e.add(group.index, firstGroup);
   Value codesAt = e.mul(index, e.index(kPackedGroup));
-  Value scaleAt = e.add(e.mul(index, e.index(4)), e.index(activationScaleOffset(depth)));
-  Value sumsAt = e.add(e.mul(index, e.index(8)), e.index(activationSumOffset(depth)));
+  Value scaleAt =
+      e.add(e.mul(index, e.index(4)), e.index(activationScaleOffset(depth)));
+  Value sumsAt =
+      e.add(e.mul(index, e.index(8)), e.index(activationSumOffset(depth)));
   int quads = format.subGroup / 4;
   Type ints = e.vec(kLanes, e.i32());
   for (int sub = 0; sub < format.subGroups(); ++sub) {
@@ -131,7 +148,8 @@ void MatmulEmitter::integerGroup(WeightDecoder &w, const WeightDecoder::Group &g
     for (Value xRow : xRows) {
       Value sum = e.load(e.i32(), e.offset(e.offset(xRow, sumsAt), 4 * sub), 4);
       if (format.subGroups() == 1)
-        sum = e.add(sum, e.load(e.i32(), e.offset(e.offset(xRow, sumsAt), 4), 4));
+        sum =
+            e.add(sum, e.load(e.i32(), e.offset(e.offset(xRow, sumsAt), 4), 4));
       sums.push_back(sum);
       // The zero point costs nothing: the dot starts at -zero * sum(x). Two
       // accumulators halve the chain of dependent dots.
@@ -142,7 +160,8 @@ void MatmulEmitter::integerGroup(WeightDecoder &w, const WeightDecoder::Group &g
       int quad = sub * quads + q;
       Value codes = w.codes(group, quad);
       for (auto [i, xRow] : llvm::enumerate(xRows)) {
-        Value four = e.load(e.i32(), e.offset(e.offset(xRow, codesAt), 4 * quad), 4);
+        Value four =
+            e.load(e.i32(), e.offset(e.offset(xRow, codesAt), 4 * quad), 4);
         dots[i][q & 1] = e.dot(dots[i][q & 1], codes, four, w.maxCode());
       }
     }
@@ -153,12 +172,15 @@ void MatmulEmitter::integerGroup(WeightDecoder &w, const WeightDecoder::Group &g
       Value dot = e.toFloat(e.add(dots[i][0], dots[i][1]), e.f32());
       acc[i] = e.fma(dot, e.mul(scale, e.broadcast(scaleX)), acc[i]);
       if (minimum)
-        acc[i] = e.fma(minimum, e.broadcast(e.mul(scaleX, e.toFloat(sums[i], e.f32()))), acc[i]);
+        acc[i] = e.fma(minimum,
+                       e.broadcast(e.mul(scaleX, e.toFloat(sums[i], e.f32()))),
+                       acc[i]);
     }
   }
 }
 
-void MatmulEmitter::floatGroup(WeightDecoder &w, const WeightDecoder::Group &group,
+void MatmulEmitter::floatGroup(WeightDecoder &w,
+                               const WeightDecoder::Group &group,
                                ArrayRef<Value> xRows, Value firstGroup,
                                MutableArrayRef<Value> acc) {
   Value at = e.mul(e.add(group.index, firstGroup), e.index(4 * kPackedGroup));
@@ -170,8 +192,10 @@ void MatmulEmitter::floatGroup(WeightDecoder &w, const WeightDecoder::Group &gro
   });
 }
 
-MatmulEmitter::Values MatmulEmitter::tile(const Stream &stream, Value block, int64_t blocks,
-                                          Value row, int64_t rows, Value first, Value columns) {
+MatmulEmitter::Values MatmulEmitter::tile(const Stream &stream, Value block,
+                                          int64_t blocks, Value row,
+                                          int64_t rows, Value first,
+                                          Value columns) {
   WeightDecoder w(e, stream.format);
   Value base = e.offset(stream.pointer, e.mul(block, stream.blockBytes));
   SmallVector<Value> xRows;
@@ -181,20 +205,22 @@ MatmulEmitter::Values MatmulEmitter::tile(const Stream &stream, Value block, int
   // Kept block-major, so that one block's rows are neighbours.
   Values acc(rows * blocks, e.constant(e.vec(kLanes, e.f32()), 0.0));
   Value ahead = e.mul(e.index(blocks - 1), stream.blockBytes);
-  acc = w.forGroups(base, columns, acc, [&](const WeightDecoder::Group &first,
-                                            ValueRange carried) {
-    Values next(carried);
-    for (int64_t b = 0; b < blocks; ++b) {
-      WeightDecoder::Group group = w.shifted(first, stream.blockBytes, b);
-      w.prefetch(group, ahead, k.tile.prefetch);
-      MutableArrayRef<Value> part = MutableArrayRef<Value>(next).slice(b * rows, rows);
-      if (integer)
-        integerGroup(w, group, xRows, firstGroup, part);
-      else
-        floatGroup(w, group, xRows, firstGroup, part);
-    }
-    return next;
-  });
+  acc = w.forGroups(base, columns, acc,
+                    [&](const WeightDecoder::Group &first, ValueRange carried) {
+                      Values next(carried);
+                      for (int64_t b = 0; b < blocks; ++b) {
+                        WeightDecoder::Group group =
+                            w.shifted(first, stream.blockBytes, b);
+                        w.prefetch(group, ahead, k.tile.prefetch);
+                        MutableArrayRef<Value> part =
+                            MutableArrayRef<Value>(next).slice(b * rows, rows);
+                        if (integer)
+                          integerGroup(w, group, xRows, firstGroup, part);
+                        else
+                          floatGroup(w, group, xRows, firstGroup, part);
+                      }
+                      return next;
+                    });
   return acc;
 }
 
@@ -211,7 +237,8 @@ LogicalResult MatmulEmitter::emitSplitN() {
       Value column = e.add(begin, e.mul(block, e.index(kLanes)));
       forRowTiles([&](Value row, int64_t rows) {
         Values acc = tile(stream, block, blocks, row, rows, zero, columns);
-        storeTile(out, row, rows, column, blocks, projection.outputs(), bias, acc);
+        storeTile(out, row, rows, column, blocks, projection.outputs(), bias,
+                  acc);
       });
     });
   }
@@ -246,11 +273,12 @@ LogicalResult MatmulEmitter::emitSplitK() {
 
 LogicalResult MatmulEmitter::emitSwiglu() {
   // 32 columns at a time, a group of the numeric row: gate and up of both row
-  // blocks go through scratch (rows, 2 matrices, 32 columns), which stays in L1.
+  // blocks go through scratch (rows, 2 matrices, 32 columns), which stays in
+  // L1.
   int64_t width = plan.projections.front().outputs();
   if (width % kPackedGroup != 0)
-    return k.emitError() << "swiglu over " << width << " columns, expected a multiple of "
-                         << kPackedGroup;
+    return k.emitError() << "swiglu over " << width
+                         << " columns, expected a multiple of " << kPackedGroup;
   bool quantize = plan.epilogue == MatmulPlan::Epilogue::SwigluQuantize;
   Value zero = e.index(0), columns = e.index(depth);
   Value begin = k.rangeBegin(0);
@@ -282,10 +310,12 @@ LogicalResult MatmulEmitter::emitSwiglu() {
           Value up = e.load(lanes, at(r, 1, half), 64);
           halves[half] = e.mul(e.silu(gate), up);
         }
-        Value outRow = e.offset(out, e.mul(e.add(row, e.index(r)), e.index(rowBytes)));
+        Value outRow =
+            e.offset(out, e.mul(e.add(row, e.index(r)), e.index(rowBytes)));
         if (quantize) {
-          storeActivationGroup(k, outRow, width, e.div(column, e.index(kPackedGroup)),
-                               halves[0], halves[1]);
+          storeActivationGroup(k, outRow, width,
+                               e.div(column, e.index(kPackedGroup)), halves[0],
+                               halves[1]);
           continue;
         }
         Value place = e.offset(outRow, e.mul(column, e.index(4)));
@@ -306,11 +336,12 @@ LogicalResult generateMatmul(Kernel &k) {
   for (const Projection &projection : plan.projections) {
     const PackedFormat &format = packedFormat(formatOf(projection.weight));
     if (format.isFloat() && isActivation(plan.x))
-      return k.emitError() << "reads int8 activations against a float weight; leave x in f32";
+      return k.emitError()
+             << "reads int8 activations against a float weight; leave x in f32";
     int64_t unit = format.superblockColumns();
     if (plan.depth() % unit != 0)
-      return k.emitError() << "sums over " << plan.depth() << " columns, expected a multiple of "
-                           << unit;
+      return k.emitError() << "sums over " << plan.depth()
+                           << " columns, expected a multiple of " << unit;
   }
   MatmulEmitter emitter(k, plan);
   if (plan.epilogue != MatmulPlan::Epilogue::Store)

@@ -2,7 +2,8 @@
 //
 // Turns the query and key heads of a share and appends its keys and values to
 // their pages. Angles are products in f32, as the models were trained with;
-// their sine and cosine are then computed in f64, since a position may be large.
+// their sine and cosine are then computed in f64, since a position may be
+// large.
 //
 //===----------------------------------------------------------------------===//
 #include "codegen/host/Kernel.h"
@@ -44,7 +45,9 @@ private:
 };
 
 /// Lanes that divide `count`: the widest power of two up to 16.
-int64_t lanesFor(int64_t count) { return std::min<int64_t>(kLanes, count & -count); }
+int64_t lanesFor(int64_t count) {
+  return std::min<int64_t>(kLanes, count & -count);
+}
 
 Value RopeAppendEmitter::rowPointer(Value value, Value row) {
   if (!isa<BlockArgument>(value) && !llvm::is_contained(k.yielded(), value))
@@ -67,10 +70,10 @@ std::pair<Value, Value> RopeAppendEmitter::sinCos(Value angle) {
       p = e.fma(p, r2, c(coefficient));
     return p;
   };
-  Value sine = e.mul(r, series({-1.0 / 39916800, 1.0 / 362880, -1.0 / 5040, 1.0 / 120,
-                                -1.0 / 6, 1.0}));
-  Value cosine = series({1.0 / 479001600, -1.0 / 3628800, 1.0 / 40320, -1.0 / 720, 1.0 / 24,
-                         -0.5, 1.0});
+  Value sine = e.mul(r, series({-1.0 / 39916800, 1.0 / 362880, -1.0 / 5040,
+                                1.0 / 120, -1.0 / 6, 1.0}));
+  Value cosine = series({1.0 / 479001600, -1.0 / 3628800, 1.0 / 40320,
+                         -1.0 / 720, 1.0 / 24, -0.5, 1.0});
   Value quadrant = e.toInt(n, e.i32());
   Type ints = quadrant.getType();
   auto bit = [&](Value value, int mask) {
@@ -81,7 +84,8 @@ std::pair<Value, Value> RopeAppendEmitter::sinCos(Value angle) {
   Value s = e.select(odd, cosine, sine), co = e.select(odd, sine, cosine);
   Value minus = c(-1.0);
   s = e.select(bit(quadrant, 2), e.mul(s, minus), s);
-  co = e.select(bit(e.add(quadrant, e.constant(ints, 1)), 2), e.mul(co, minus), co);
+  co = e.select(bit(e.add(quadrant, e.constant(ints, 1)), 2), e.mul(co, minus),
+                co);
   return {s, co};
 }
 
@@ -93,11 +97,13 @@ void RopeAppendEmitter::emitAngles(lm::RopeOp rope, Value row) {
   for (int64_t i = 0; i < half; i += lanes) {
     SmallVector<float> frequencies;
     for (int64_t j = i; j < i + lanes; ++j)
-      frequencies.push_back(static_cast<float>(std::pow(base, -2.0 * j / rope.getRotaryDim())));
+      frequencies.push_back(
+          static_cast<float>(std::pow(base, -2.0 * j / rope.getRotaryDim())));
     Value frequency = e.constantVector(frequencies);
     if (Value factors = rope.getFactors())
-      frequency = e.div(frequency, e.load(frequency.getType(),
-                                          e.offset(k.argument(factors), 4 * i), 4));
+      frequency =
+          e.div(frequency, e.load(frequency.getType(),
+                                  e.offset(k.argument(factors), 4 * i), 4));
     Value angle = e.mul(e.broadcast(position, lanes), frequency);
     auto [sine, cosine] = sinCos(e.extend(angle, e.f64()));
     e.store(e.truncate(sine, e.f32()), e.offset(sines, 4 * i), 4);
@@ -108,7 +114,8 @@ void RopeAppendEmitter::emitAngles(lm::RopeOp rope, Value row) {
 
 /// One head, f32: y1 = x1 cos - x2 sin, y2 = x2 cos + x1 sin.
 void RopeAppendEmitter::turnHead(lm::RopeOp rope, Value source, Value target) {
-  int64_t rotary = rope.getRotaryDim(), half = rotary / 2, lanes = lanesFor(half);
+  int64_t rotary = rope.getRotaryDim(), half = rotary / 2,
+          lanes = lanesFor(half);
   Type type = e.vec(lanes, e.f32());
   SmallVector<int32_t> evens, odds, zipped;
   for (int64_t i = 0; i < lanes; ++i) {
@@ -118,7 +125,8 @@ void RopeAppendEmitter::turnHead(lm::RopeOp rope, Value source, Value target) {
   }
   bool interleaved = rope.getMode() == lm::RopeMode::Interleaved;
   for (int64_t i = 0; i < half; i += lanes) {
-    int64_t first = interleaved ? 2 * i : i, second = interleaved ? 2 * i + lanes : i + half;
+    int64_t first = interleaved ? 2 * i : i,
+            second = interleaved ? 2 * i + lanes : i + half;
     Value a = e.load(type, e.offset(source, 4 * first), 4);
     Value b = e.load(type, e.offset(source, 4 * second), 4);
     Value x1 = interleaved ? e.shuffle(a, b, evens) : a;
@@ -135,7 +143,8 @@ void RopeAppendEmitter::turnHead(lm::RopeOp rope, Value source, Value target) {
     e.store(e.shuffle(y1, y2, zipped), e.offset(target, 4 * first), 4);
   }
   for (int64_t i = rotary; i < static_cast<int64_t>(rope.getHeadDim()); ++i)
-    e.store(e.load(e.f32(), e.offset(source, 4 * i), 4), e.offset(target, 4 * i), 4);
+    e.store(e.load(e.f32(), e.offset(source, 4 * i), 4),
+            e.offset(target, 4 * i), 4);
 }
 
 void RopeAppendEmitter::emitRope(lm::RopeOp rope, Value row, int64_t segment) {
@@ -146,28 +155,36 @@ void RopeAppendEmitter::emitRope(lm::RopeOp rope, Value row, int64_t segment) {
   if (!known)
     emitAngles(rope, row);
   auto [begin, end] = columns(segment, columnsOf(rope.getX()));
-  Value source = rowPointer(rope.getX(), row), target = rowPointer(rope.getResult(), row);
+  Value source = rowPointer(rope.getX(), row),
+        target = rowPointer(rope.getResult(), row);
   e.forLoop(begin, end, rope.getHeadDim(), [&](Value column) {
     Value bytes = e.mul(column, e.index(4));
     turnHead(rope, e.offset(source, bytes), e.offset(target, bytes));
   });
 }
 
-void RopeAppendEmitter::emitAppend(lm::KvAppendOp append, Value row, int64_t segment) {
+void RopeAppendEmitter::emitAppend(lm::KvAppendOp append, Value row,
+                                   int64_t segment) {
   auto type = cast<lm::KvCacheType>(append.getKv().getType());
   KvLayout layout(type);
   KvArgs kv = k.kvArgument(append.getKv());
   auto intAt = [&](Value pointer, Value i) {
-    return e.extend(e.load(e.i32(), e.offset(pointer, e.mul(i, e.index(4))), 4), e.i64());
+    return e.extend(e.load(e.i32(), e.offset(pointer, e.mul(i, e.index(4))), 4),
+                    e.i64());
   };
   Value slot = intAt(kv.slots, row), sequence = intAt(kv.sequences, row);
-  Value entry = e.add(e.mul(sequence, k.pageTableStride()), e.div(slot, e.index(layout.page)));
-  Value page = e.offset(kv.pool, e.mul(intAt(kv.pageTable, entry), k.pageBytes()));
+  Value entry = e.add(e.mul(sequence, k.pageTableStride()),
+                      e.div(slot, e.index(layout.page)));
+  Value page =
+      e.offset(kv.pool, e.mul(intAt(kv.pageTable, entry), k.pageBytes()));
   Value token = e.rem(slot, e.index(layout.page));
   Type element = type.getElementType();
-  auto narrow = [&](Value value) { return element.isF32() ? value : e.truncate(value, element); };
+  auto narrow = [&](Value value) {
+    return element.isF32() ? value : e.truncate(value, element);
+  };
 
-  auto forHeads = [&](Value source, int64_t part, function_ref<void(Value, Value)> body) {
+  auto forHeads = [&](Value source, int64_t part,
+                      function_ref<void(Value, Value)> body) {
     Value pointer = rowPointer(source, row);
     auto [begin, end] = columns(segment + part, columnsOf(source));
     e.forLoop(begin, end, layout.headDim, [&](Value column) {
@@ -180,17 +197,21 @@ void RopeAppendEmitter::emitAppend(lm::KvAppendOp append, Value row, int64_t seg
     Value to = e.offset(head, e.mul(token, e.index(layout.elementBytes)));
     e.forLoop(e.index(0), e.index(layout.headDim), 1, [&](Value i) {
       Value value = e.load(e.f32(), e.offset(from, e.mul(i, e.index(4))), 4);
-      e.store(narrow(value), e.offset(to, e.mul(i, e.index(layout.page * layout.elementBytes))),
-              layout.elementBytes);
+      e.store(
+          narrow(value),
+          e.offset(to, e.mul(i, e.index(layout.page * layout.elementBytes))),
+          layout.elementBytes);
     });
   });
   int64_t lanes = lanesFor(layout.headDim);
   forHeads(append.getV(), 1, [&](Value from, Value head) {
-    Value to = e.offset(e.offset(head, layout.valuesOffset()),
-                        e.mul(token, e.index(layout.headDim * layout.elementBytes)));
+    Value to =
+        e.offset(e.offset(head, layout.valuesOffset()),
+                 e.mul(token, e.index(layout.headDim * layout.elementBytes)));
     for (int64_t i = 0; i < layout.headDim; i += lanes) {
       Value values = e.load(e.vec(lanes, e.f32()), e.offset(from, 4 * i), 4);
-      e.store(narrow(values), e.offset(to, layout.elementBytes * i), layout.elementBytes);
+      e.store(narrow(values), e.offset(to, layout.elementBytes * i),
+              layout.elementBytes);
     }
   });
 }
@@ -240,6 +261,8 @@ bool matchesRopeAppend(Kernel &k) {
   });
 }
 
-LogicalResult generateRopeAppend(Kernel &k) { return RopeAppendEmitter(k).emit(); }
+LogicalResult generateRopeAppend(Kernel &k) {
+  return RopeAppendEmitter(k).emit();
+}
 
 } // namespace quern::host

@@ -21,14 +21,15 @@ struct Pair {
 
 class RowwiseEmitter {
 public:
-  explicit RowwiseEmitter(Kernel &k) : k(k), e(k.e), lanes(e.vec(kLanes, e.f32())) {}
+  explicit RowwiseEmitter(Kernel &k)
+      : k(k), e(k.e), lanes(e.vec(kLanes, e.f32())) {}
 
   LogicalResult emit();
 
 private:
   LogicalResult emitOp(Operation &op, Value row);
-  void emitRmsNorm(Value x, Value weight, Value result, FloatAttr eps, Value row,
-                   std::pair<Value, Value> squares);
+  void emitRmsNorm(Value x, Value weight, Value result, FloatAttr eps,
+                   Value row, std::pair<Value, Value> squares);
   std::pair<Value, Value> emitSum(Value x, Value delta, Value sum, Value row);
 
   /// One pass over the columns of `result`: reads 32 columns of every operand,
@@ -42,7 +43,8 @@ private:
   Value rowPointer(Value value, Value row);
   Value shareRowPointer(Value partials, int64_t share, Value row);
   static int64_t rowBytes(Value value) {
-    return isActivation(value) ? activationRowBytes(columnsOf(value)) : 4 * columnsOf(value);
+    return isActivation(value) ? activationRowBytes(columnsOf(value))
+                               : 4 * columnsOf(value);
   }
   Pair loadPair(Value pointer, Value group) {
     Value at = e.offset(pointer, e.mul(group, e.index(128)));
@@ -62,18 +64,22 @@ private:
 };
 
 Value RowwiseEmitter::rowPointer(Value value, Value row) {
-  bool isTemporary = !isa<BlockArgument>(value) && !llvm::is_contained(k.yielded(), value);
+  bool isTemporary =
+      !isa<BlockArgument>(value) && !llvm::is_contained(k.yielded(), value);
   if (isTemporary)
     return pointers[value];
   return e.offset(pointers[value], e.mul(row, e.index(rowBytes(value))));
 }
 
-Value RowwiseEmitter::shareRowPointer(Value partials, int64_t share, Value row) {
+Value RowwiseEmitter::shareRowPointer(Value partials, int64_t share,
+                                      Value row) {
   Value at = e.add(e.mul(k.rows(), e.index(share)), row);
-  return e.offset(pointers[partials], e.mul(at, e.index(4 * columnsOf(partials))));
+  return e.offset(pointers[partials],
+                  e.mul(at, e.index(4 * columnsOf(partials))));
 }
 
-void RowwiseEmitter::elementwise(Value row, Value result, ArrayRef<Value> operands,
+void RowwiseEmitter::elementwise(Value row, Value result,
+                                 ArrayRef<Value> operands,
                                  function_ref<Pair(ArrayRef<Pair>)> compute) {
   SmallVector<Value> sources;
   for (Value operand : operands)
@@ -91,7 +97,8 @@ void RowwiseEmitter::quantize(Value row, Value x, Value result) {
   Value source = rowPointer(x, row), target = rowPointer(result, row);
   e.forLoop(e.index(0), groupsOf(result), 1, [&](Value group) {
     Pair pair = loadPair(source, group);
-    storeActivationGroup(k, target, columnsOf(result), group, pair.low, pair.high);
+    storeActivationGroup(k, target, columnsOf(result), group, pair.low,
+                         pair.high);
   });
 }
 
@@ -102,15 +109,19 @@ void RowwiseEmitter::dequantize(Value row, Value x, Value result) {
     Value parts[2];
     for (int half = 0; half < 2; ++half) {
       if (k.numerics == Numerics::Bf16) {
-        Value at = e.offset(e.offset(source, e.mul(group, e.index(64))), 32 * half);
+        Value at =
+            e.offset(e.offset(source, e.mul(group, e.index(64))), 32 * half);
         parts[half] = e.extend(e.load(e.vec(kLanes, e.bf16()), at, 2), e.f32());
         continue;
       }
-      Value at = e.offset(e.offset(source, e.mul(group, e.index(32))), 16 * half);
+      Value at =
+          e.offset(e.offset(source, e.mul(group, e.index(32))), 16 * half);
       Value codes = e.extend(e.load(e.vec(kLanes, e.i8()), at), e.i32());
-      Value scale = e.load(e.f32(),
-                           e.offset(e.offset(source, activationScaleOffset(columns)),
-                                    e.mul(group, e.index(4))), 4);
+      Value scale =
+          e.load(e.f32(),
+                 e.offset(e.offset(source, activationScaleOffset(columns)),
+                          e.mul(group, e.index(4))),
+                 4);
       parts[half] = e.mul(e.toFloat(codes, e.f32()), e.broadcast(scale));
     }
     storePair({parts[0], parts[1]}, target, group);
@@ -118,7 +129,8 @@ void RowwiseEmitter::dequantize(Value row, Value x, Value result) {
 }
 
 /// sum = x + (delta[0] + delta[1] + ...). Returns the sums of squares, by lane.
-std::pair<Value, Value> RowwiseEmitter::emitSum(Value x, Value delta, Value sum, Value row) {
+std::pair<Value, Value> RowwiseEmitter::emitSum(Value x, Value delta, Value sum,
+                                                Value row) {
   auto type = cast<RankedTensorType>(delta.getType());
   SmallVector<Value> deltas;
   if (type.getRank() == 3)
@@ -130,7 +142,8 @@ std::pair<Value, Value> RowwiseEmitter::emitSum(Value x, Value delta, Value sum,
   Value target = rowPointer(sum, row);
   Value zero = e.constant(lanes, 0.0);
   auto squares = e.forLoop(
-      e.index(0), groupsOf(sum), 1, ValueRange{zero, zero}, [&](Value group, ValueRange acc) {
+      e.index(0), groupsOf(sum), 1, ValueRange{zero, zero},
+      [&](Value group, ValueRange acc) {
         Pair total = loadPair(deltas[0], group);
         for (Value pointer : ArrayRef<Value>(deltas).drop_front()) {
           Pair next = loadPair(pointer, group);
@@ -147,27 +160,31 @@ std::pair<Value, Value> RowwiseEmitter::emitSum(Value x, Value delta, Value sum,
   return {squares[0], squares[1]};
 }
 
-void RowwiseEmitter::emitRmsNorm(Value x, Value weight, Value result, FloatAttr eps, Value row,
+void RowwiseEmitter::emitRmsNorm(Value x, Value weight, Value result,
+                                 FloatAttr eps, Value row,
                                  std::pair<Value, Value> squares) {
   Value source = rowPointer(x, row);
   if (!squares.first) {
     Value zero = e.constant(lanes, 0.0);
-    auto sums = e.forLoop(e.index(0), groupsOf(x), 1, ValueRange{zero, zero},
-                          [&](Value group, ValueRange acc) {
-                            Pair pair = loadPair(source, group);
-                            return Emitter::Values{e.fma(pair.low, pair.low, acc[0]),
-                                                   e.fma(pair.high, pair.high, acc[1])};
-                          });
+    auto sums =
+        e.forLoop(e.index(0), groupsOf(x), 1, ValueRange{zero, zero},
+                  [&](Value group, ValueRange acc) {
+                    Pair pair = loadPair(source, group);
+                    return Emitter::Values{e.fma(pair.low, pair.low, acc[0]),
+                                           e.fma(pair.high, pair.high, acc[1])};
+                  });
     squares = {sums[0], sums[1]};
   }
   Value sum = e.reduceAdd(e.add(squares.first, squares.second));
-  Value mean = e.div(sum, e.constant(e.f32(), static_cast<double>(columnsOf(x))));
+  Value mean =
+      e.div(sum, e.constant(e.f32(), static_cast<double>(columnsOf(x))));
   Value root = e.sqrt(e.add(mean, e.constant(e.f32(), eps.getValueAsDouble())));
   Value scale = e.broadcast(e.div(e.constant(e.f32(), 1.0), root));
   Value weights = pointers[weight], target = rowPointer(result, row);
   e.forLoop(e.index(0), groupsOf(x), 1, [&](Value group) {
     Pair pair = loadPair(source, group), w = loadPair(weights, group);
-    storePair({e.mul(e.mul(pair.low, scale), w.low), e.mul(e.mul(pair.high, scale), w.high)},
+    storePair({e.mul(e.mul(pair.low, scale), w.low),
+               e.mul(e.mul(pair.high, scale), w.high)},
               target, group);
   });
 }
@@ -183,25 +200,30 @@ LogicalResult RowwiseEmitter::emitOp(Operation &op, Value row) {
         return success();
       })
       .Case([&](lm::AddRmsNormOp norm) {
-        auto squares = emitSum(norm.getX(), norm.getDelta(), norm.getSum(), row);
-        emitRmsNorm(norm.getSum(), norm.getW(), norm.getResult(), norm.getEpsAttr(), row,
-                    squares);
+        auto squares =
+            emitSum(norm.getX(), norm.getDelta(), norm.getSum(), row);
+        emitRmsNorm(norm.getSum(), norm.getW(), norm.getResult(),
+                    norm.getEpsAttr(), row, squares);
         return success();
       })
       .Case([&](lm::RmsNormOp norm) {
-        emitRmsNorm(norm.getX(), norm.getW(), norm.getResult(), norm.getEpsAttr(), row, {});
+        emitRmsNorm(norm.getX(), norm.getW(), norm.getResult(),
+                    norm.getEpsAttr(), row, {});
         return success();
       })
       .Case([&](lm::SiluOp silu) {
-        elementwise(row, silu.getResult(), {silu.getX()}, [&](ArrayRef<Pair> x) {
-          return Pair{e.silu(x[0].low), e.silu(x[0].high)};
-        });
+        elementwise(row, silu.getResult(), {silu.getX()},
+                    [&](ArrayRef<Pair> x) {
+                      return Pair{e.silu(x[0].low), e.silu(x[0].high)};
+                    });
         return success();
       })
       .Case([&](lm::MulOp mul) {
-        elementwise(row, mul.getResult(), {mul.getLhs(), mul.getRhs()}, [&](ArrayRef<Pair> x) {
-          return Pair{e.mul(x[0].low, x[1].low), e.mul(x[0].high, x[1].high)};
-        });
+        elementwise(row, mul.getResult(), {mul.getLhs(), mul.getRhs()},
+                    [&](ArrayRef<Pair> x) {
+                      return Pair{e.mul(x[0].low, x[1].low),
+                                  e.mul(x[0].high, x[1].high)};
+                    });
         return success();
       })
       .Case([&](lm::SwigluOp swiglu) {
@@ -248,7 +270,9 @@ LogicalResult RowwiseEmitter::emit() {
 
 } // namespace
 
-bool matchesRowwise(Kernel &k) { return k.op.getSplit() == lm::KernelSplit::Rows; }
+bool matchesRowwise(Kernel &k) {
+  return k.op.getSplit() == lm::KernelSplit::Rows;
+}
 
 LogicalResult generateRowwise(Kernel &k) { return RowwiseEmitter(k).emit(); }
 

@@ -11,7 +11,8 @@ Value WeightDecoder::halfParameters(Value pointer) {
 
 Value WeightDecoder::byteParameters(Value pointer, bool isSigned) {
   Value bytes = e.load(e.vec(kLanes, e.i8()), pointer);
-  Value wide = isSigned ? e.extend(bytes, e.i32()) : e.extendUnsigned(bytes, e.i32());
+  Value wide =
+      isSigned ? e.extend(bytes, e.i32()) : e.extendUnsigned(bytes, e.i32());
   return e.toFloat(wide, e.f32());
 }
 
@@ -22,25 +23,30 @@ Emitter::Values WeightDecoder::forGroups(
   Value zero = e.index(0);
   Value count = e.div(columns, e.index(format.superblockColumns()));
   return e.forLoop(zero, count, 1, inits, [&](Value block, ValueRange carried) {
-    Value super = e.offset(base, e.mul(block, e.index(format.superblockBytes())));
+    Value super =
+        e.offset(base, e.mul(block, e.index(format.superblockBytes())));
     if (!format.hasSuperblock())
       return body({super, block, {}, {}, {}}, carried);
     Group group;
     group.super = super;
     loadSuperParameters(group);
     Value first = e.mul(block, e.index(groups));
-    return e.forLoop(zero, e.index(groups), 1, carried, [&](Value i, ValueRange inner) {
-      group.pointer = e.offset(super, e.mul(i, e.index(format.groupBytes())));
-      group.index = e.add(first, i);
-      return body(group, inner);
-    });
+    return e.forLoop(
+        zero, e.index(groups), 1, carried, [&](Value i, ValueRange inner) {
+          group.pointer =
+              e.offset(super, e.mul(i, e.index(format.groupBytes())));
+          group.index = e.add(first, i);
+          return body(group, inner);
+        });
   });
 }
 
 void WeightDecoder::loadSuperParameters(Group &group) {
-  group.superScale = halfParameters(e.offset(group.super, format.superScaleOffset()));
+  group.superScale =
+      halfParameters(e.offset(group.super, format.superScaleOffset()));
   if (hasMinimum())
-    group.superMin = halfParameters(e.offset(group.super, format.superMinOffset()));
+    group.superMin =
+        halfParameters(e.offset(group.super, format.superMinOffset()));
 }
 
 Value WeightDecoder::rowBlockBytes(Value columns) {
@@ -62,8 +68,9 @@ Value WeightDecoder::codes(const Group &group, int quad) {
     auto [bits, shift] = format.planes[p];
     int64_t vector = quad * bits / 8;
     int from = quad * bits % 8;
-    Value word = e.load(lanes, e.offset(group.pointer,
-                                        format.planeOffset(p) + vector * kPackedVectorBytes));
+    Value word =
+        e.load(lanes, e.offset(group.pointer, format.planeOffset(p) +
+                                                  vector * kPackedVectorBytes));
     // Shifts work on 32-bit lanes: bits that cross a byte fall to the mask.
     if (from > shift)
       word = e.shrU(word, e.constant(lanes, from - shift));
@@ -87,9 +94,10 @@ Value WeightDecoder::scale(const Group &group, int sub) {
 
 Value WeightDecoder::minimum(const Group &group, int sub) {
   Value pointer = e.offset(group.pointer, format.minOffset(sub));
-  Value minimum = format.minKind == ParamKind::F16
-                      ? halfParameters(pointer)
-                      : e.mul(group.superMin, byteParameters(pointer, /*isSigned=*/false));
+  Value minimum =
+      format.minKind == ParamKind::F16
+          ? halfParameters(pointer)
+          : e.mul(group.superMin, byteParameters(pointer, /*isSigned=*/false));
   if (format.minSign > 0)
     return minimum;
   return e.sub(e.constant(minimum.getType(), -0.0), minimum);
@@ -102,7 +110,8 @@ Value WeightDecoder::value(Value codes, int j, Value scale, Value minimum) {
     word = e.shrU(word, e.constant(lanes, 8 * j));
   if (j < 3)
     word = e.andI(word, e.constant(lanes, 0xff));
-  Value centred = format.zero ? e.sub(word, e.constant(lanes, format.zero)) : word;
+  Value centred =
+      format.zero ? e.sub(word, e.constant(lanes, format.zero)) : word;
   Value scaled = e.mul(scale, e.toFloat(centred, e.f32()));
   return minimum ? e.add(scaled, minimum) : scaled;
 }
@@ -111,9 +120,12 @@ void WeightDecoder::forColumns(const Group &group,
                                function_ref<void(int, Value)> body) {
   if (format.isFloat()) {
     bool isBf16 = format.format == BlockFormat::BF16;
-    Type element = format.elementBytes == 4 ? e.f32() : isBf16 ? e.bf16() : e.f16();
+    Type element = format.elementBytes == 4 ? e.f32()
+                   : isBf16                 ? e.bf16()
+                                            : e.f16();
     for (int k = 0; k < kPackedGroup; ++k) {
-      Value pointer = e.offset(group.pointer, k * kPackedRows * format.elementBytes);
+      Value pointer =
+          e.offset(group.pointer, k * kPackedRows * format.elementBytes);
       Value values = e.load(e.vec(kLanes, element), pointer);
       body(k, format.elementBytes == 4 ? values : e.extend(values, e.f32()));
     }
@@ -133,8 +145,8 @@ void WeightDecoder::forColumns(const Group &group,
   }
 }
 
-WeightDecoder::Group WeightDecoder::shifted(const Group &group, Value blockBytes,
-                                            int64_t blocks) {
+WeightDecoder::Group WeightDecoder::shifted(const Group &group,
+                                            Value blockBytes, int64_t blocks) {
   if (blocks == 0)
     return group;
   Value bytes = e.mul(blockBytes, e.index(blocks));

@@ -32,8 +32,8 @@ public:
     Value superMin;   ///< 16 x f32 dmin, K-quants only
   };
 
-  /// Loops over `columns` (i64, a multiple of the format's K unit) of the stream
-  /// at `base`, in ascending k; carries `inits` like Emitter::forLoop.
+  /// Loops over `columns` (i64, a multiple of the format's K unit) of the
+  /// stream at `base`, in ascending k; carries `inits` like Emitter::forLoop.
   Emitter::Values
   forGroups(Value base, Value columns, mlir::ValueRange inits,
             llvm::function_ref<Emitter::Values(const Group &, mlir::ValueRange)>

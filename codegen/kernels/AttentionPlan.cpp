@@ -25,7 +25,8 @@ std::optional<AttentionPlan> planAttention(rt::KernelOp kernel) {
     } else if (auto plain = dyn_cast<lm::AttentionOp>(op); plain && !plan.op) {
       readOp(plain, plan);
     } else if (auto quantize = dyn_cast<lm::QuantizeOp>(op);
-               quantize && plan.op && !plan.quantized && quantize.getX() == plan.attended) {
+               quantize && plan.op && !plan.quantized &&
+               quantize.getX() == plan.attended) {
       plan.quantized = quantize.getResult();
     } else {
       return std::nullopt;

@@ -21,7 +21,8 @@ struct AttentionPlan {
   bool online = false;
 };
 
-/// The plan of a body that is one attention op and at most a quantize behind it.
+/// The plan of a body that is one attention op and at most a quantize behind
+/// it.
 std::optional<AttentionPlan> planAttention(rt::KernelOp kernel);
 
 } // namespace quern

@@ -12,7 +12,9 @@ using namespace mlir;
 
 namespace quern {
 
-static bool isFloat(Type type) { return isa<FloatType>(getElementTypeOrSelf(type)); }
+static bool isFloat(Type type) {
+  return isa<FloatType>(getElementTypeOrSelf(type));
+}
 
 /// `type` with its element replaced: scalar stays scalar, vector stays vector.
 static Type withElement(Type type, Type element) {
@@ -39,7 +41,8 @@ static Value makeConstant(IrEmitter &e, Type type, Attribute element) {
 Value IrEmitter::index(int64_t value) { return constant(i64(), value); }
 
 Value IrEmitter::constant(Type type, double value) {
-  return makeConstant(*this, type, b.getFloatAttr(getElementTypeOrSelf(type), value));
+  return makeConstant(*this, type,
+                      b.getFloatAttr(getElementTypeOrSelf(type), value));
 }
 
 Value IrEmitter::constant(Type type, int64_t value) {
@@ -51,7 +54,8 @@ Value IrEmitter::constant(Type type, int64_t value) {
 
 Value IrEmitter::constantVector(ArrayRef<float> values) {
   auto type = vec(values.size(), f32());
-  return arith::ConstantOp::create(b, loc, DenseElementsAttr::get(type, values));
+  return arith::ConstantOp::create(b, loc,
+                                   DenseElementsAttr::get(type, values));
 }
 
 //===----------------------------------------------------------------------===//
@@ -65,21 +69,44 @@ static Value binary(IrEmitter &e, Value x, Value y) {
   return IntOp::create(e.b, e.loc, x, y);
 }
 
-Value IrEmitter::add(Value x, Value y) { return binary<arith::AddFOp, arith::AddIOp>(*this, x, y); }
-Value IrEmitter::sub(Value x, Value y) { return binary<arith::SubFOp, arith::SubIOp>(*this, x, y); }
-Value IrEmitter::mul(Value x, Value y) { return binary<arith::MulFOp, arith::MulIOp>(*this, x, y); }
-Value IrEmitter::div(Value x, Value y) { return binary<arith::DivFOp, arith::DivUIOp>(*this, x, y); }
-Value IrEmitter::rem(Value x, Value y) { return arith::RemUIOp::create(b, loc, x, y); }
-Value IrEmitter::minU(Value x, Value y) { return arith::MinUIOp::create(b, loc, x, y); }
+Value IrEmitter::add(Value x, Value y) {
+  return binary<arith::AddFOp, arith::AddIOp>(*this, x, y);
+}
+Value IrEmitter::sub(Value x, Value y) {
+  return binary<arith::SubFOp, arith::SubIOp>(*this, x, y);
+}
+Value IrEmitter::mul(Value x, Value y) {
+  return binary<arith::MulFOp, arith::MulIOp>(*this, x, y);
+}
+Value IrEmitter::div(Value x, Value y) {
+  return binary<arith::DivFOp, arith::DivUIOp>(*this, x, y);
+}
+Value IrEmitter::rem(Value x, Value y) {
+  return arith::RemUIOp::create(b, loc, x, y);
+}
+Value IrEmitter::minU(Value x, Value y) {
+  return arith::MinUIOp::create(b, loc, x, y);
+}
 Value IrEmitter::maxF(Value x, Value y) {
-  Value greater = arith::CmpFOp::create(b, loc, arith::CmpFPredicate::OGT, x, y);
+  Value greater =
+      arith::CmpFOp::create(b, loc, arith::CmpFPredicate::OGT, x, y);
   return select(greater, x, y);
 }
-Value IrEmitter::fma(Value x, Value y, Value z) { return math::FmaOp::create(b, loc, x, y, z); }
-Value IrEmitter::andI(Value x, Value y) { return arith::AndIOp::create(b, loc, x, y); }
-Value IrEmitter::orI(Value x, Value y) { return arith::OrIOp::create(b, loc, x, y); }
-Value IrEmitter::shl(Value x, Value y) { return arith::ShLIOp::create(b, loc, x, y); }
-Value IrEmitter::shrU(Value x, Value y) { return arith::ShRUIOp::create(b, loc, x, y); }
+Value IrEmitter::fma(Value x, Value y, Value z) {
+  return math::FmaOp::create(b, loc, x, y, z);
+}
+Value IrEmitter::andI(Value x, Value y) {
+  return arith::AndIOp::create(b, loc, x, y);
+}
+Value IrEmitter::orI(Value x, Value y) {
+  return arith::OrIOp::create(b, loc, x, y);
+}
+Value IrEmitter::shl(Value x, Value y) {
+  return arith::ShLIOp::create(b, loc, x, y);
+}
+Value IrEmitter::shrU(Value x, Value y) {
+  return arith::ShRUIOp::create(b, loc, x, y);
+}
 
 Value IrEmitter::less(Value x, Value y) {
   if (isFloat(x.getType()))
@@ -94,20 +121,25 @@ Value IrEmitter::select(Value condition, Value x, Value y) {
 }
 Value IrEmitter::sqrt(Value x) { return math::SqrtOp::create(b, loc, x); }
 Value IrEmitter::absF(Value x) { return math::AbsFOp::create(b, loc, x); }
-Value IrEmitter::roundEven(Value x) { return math::RoundEvenOp::create(b, loc, x); }
+Value IrEmitter::roundEven(Value x) {
+  return math::RoundEvenOp::create(b, loc, x);
+}
 
 //===----------------------------------------------------------------------===//
 // Conversions
 //===----------------------------------------------------------------------===//
 
 Value IrEmitter::toFloat(Value value, Type element) {
-  return arith::SIToFPOp::create(b, loc, withElement(value.getType(), element), value);
+  return arith::SIToFPOp::create(b, loc, withElement(value.getType(), element),
+                                 value);
 }
 Value IrEmitter::toFloatUnsigned(Value value, Type element) {
-  return arith::UIToFPOp::create(b, loc, withElement(value.getType(), element), value);
+  return arith::UIToFPOp::create(b, loc, withElement(value.getType(), element),
+                                 value);
 }
 Value IrEmitter::toInt(Value value, Type element) {
-  return arith::FPToSIOp::create(b, loc, withElement(value.getType(), element), value);
+  return arith::FPToSIOp::create(b, loc, withElement(value.getType(), element),
+                                 value);
 }
 Value IrEmitter::extend(Value value, Type element) {
   Type type = withElement(value.getType(), element);
@@ -116,7 +148,8 @@ Value IrEmitter::extend(Value value, Type element) {
   return arith::ExtSIOp::create(b, loc, type, value);
 }
 Value IrEmitter::extendUnsigned(Value value, Type element) {
-  return arith::ExtUIOp::create(b, loc, withElement(value.getType(), element), value);
+  return arith::ExtUIOp::create(b, loc, withElement(value.getType(), element),
+                                value);
 }
 Value IrEmitter::truncate(Value value, Type element) {
   Type type = withElement(value.getType(), element);
@@ -133,7 +166,8 @@ Value IrEmitter::bitcast(Value value, Type type) {
 //===----------------------------------------------------------------------===//
 
 Value IrEmitter::broadcast(Value scalar, int64_t lanes) {
-  return vector::BroadcastOp::create(b, loc, vec(lanes, scalar.getType()), scalar);
+  return vector::BroadcastOp::create(b, loc, vec(lanes, scalar.getType()),
+                                     scalar);
 }
 
 Value IrEmitter::shuffle(Value x, Value y, ArrayRef<int32_t> lanes) {
@@ -144,14 +178,17 @@ Value IrEmitter::extract(Value vector, int64_t lane) {
   return vector::ExtractOp::create(b, loc, vector, ArrayRef<int64_t>{lane});
 }
 
-Value IrEmitter::halves(Value vector, function_ref<Value(Value, Value)> combine) {
-  for (int64_t n = cast<VectorType>(vector.getType()).getNumElements(); n > 1; n /= 2) {
+Value IrEmitter::halves(Value vector,
+                        function_ref<Value(Value, Value)> combine) {
+  for (int64_t n = cast<VectorType>(vector.getType()).getNumElements(); n > 1;
+       n /= 2) {
     SmallVector<int32_t> low, high;
     for (int64_t i = 0; i < n / 2; ++i) {
       low.push_back(i);
       high.push_back(i + n / 2);
     }
-    vector = combine(shuffle(vector, vector, low), shuffle(vector, vector, high));
+    vector =
+        combine(shuffle(vector, vector, low), shuffle(vector, vector, high));
   }
   return extract(vector, 0);
 }
@@ -175,7 +212,8 @@ Value IrEmitter::exp(Value x) {
   Value r = fma(n, c(-0.693359375), clamped);
   r = fma(n, c(2.12194440e-4), r);
   Value p = c(1.0 / 5040);
-  for (double coefficient : {1.0 / 720, 1.0 / 120, 1.0 / 24, 1.0 / 6, 0.5, 1.0, 1.0})
+  for (double coefficient :
+       {1.0 / 720, 1.0 / 120, 1.0 / 24, 1.0 / 6, 0.5, 1.0, 1.0})
     p = fma(p, r, c(coefficient));
   Type integers = withElement(type, i32());
   Value exponent = add(toInt(n, i32()), constant(integers, 127));
@@ -218,8 +256,9 @@ void IrEmitter::storePartial(Value vector, Value pointer, int64_t lanes) {
 // Control
 //===----------------------------------------------------------------------===//
 
-IrEmitter::Values IrEmitter::forLoop(Value begin, Value end, int64_t step, ValueRange inits,
-                                 function_ref<Values(Value, ValueRange)> body) {
+IrEmitter::Values
+IrEmitter::forLoop(Value begin, Value end, int64_t step, ValueRange inits,
+                   function_ref<Values(Value, ValueRange)> body) {
   auto loop = scf::ForOp::create(
       b, loc, begin, end, constant(begin.getType(), step), inits,
       [&](OpBuilder &, Location, Value iv, ValueRange carried) {
@@ -229,7 +268,8 @@ IrEmitter::Values IrEmitter::forLoop(Value begin, Value end, int64_t step, Value
   return Values(loop.getResults());
 }
 
-void IrEmitter::forLoop(Value begin, Value end, int64_t step, function_ref<void(Value)> body) {
+void IrEmitter::forLoop(Value begin, Value end, int64_t step,
+                        function_ref<void(Value)> body) {
   forLoop(begin, end, step, {}, [&](Value iv, ValueRange) {
     body(iv);
     return Values();
@@ -244,7 +284,7 @@ void IrEmitter::ifThen(Value condition, function_ref<void()> body) {
 }
 
 void IrEmitter::ifElse(Value condition, function_ref<void()> then,
-                     function_ref<void()> otherwise) {
+                       function_ref<void()> otherwise) {
   scf::IfOp::create(
       b, loc, condition,
       [&](OpBuilder &, Location) {
@@ -266,7 +306,8 @@ Value IrEmitter::intrinsic(StringRef name, Type result, ValueRange operands) {
     LLVM::CallIntrinsicOp::create(b, loc, b.getStringAttr(name), operands);
     return {};
   }
-  return LLVM::CallIntrinsicOp::create(b, loc, result, b.getStringAttr(name), operands)
+  return LLVM::CallIntrinsicOp::create(b, loc, result, b.getStringAttr(name),
+                                       operands)
       .getResult(0);
 }
 

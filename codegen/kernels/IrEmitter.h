@@ -26,7 +26,8 @@ public:
   using Value = mlir::Value;
   using Values = llvm::SmallVector<Value>;
 
-  IrEmitter(mlir::OpBuilder &builder, mlir::Location loc) : b(builder), loc(loc) {}
+  IrEmitter(mlir::OpBuilder &builder, mlir::Location loc)
+      : b(builder), loc(loc) {}
 
   mlir::OpBuilder &b;
   mlir::Location loc;
@@ -55,20 +56,21 @@ public:
   }
   Value constantVector(llvm::ArrayRef<float> values);
 
-  //===--- Scalar and vector arithmetic (types decide int or float) --------===//
+  //===--- Scalar and vector arithmetic (types decide int or float)
+  //--------===//
   Value add(Value x, Value y);
   Value sub(Value x, Value y);
   Value mul(Value x, Value y);
-  Value div(Value x, Value y);       ///< float division, or unsigned integer
-  Value rem(Value x, Value y);       ///< unsigned
-  Value minU(Value x, Value y);      ///< unsigned integer minimum
-  Value maxF(Value x, Value y);      ///< maxps: y when either is NaN
+  Value div(Value x, Value y);  ///< float division, or unsigned integer
+  Value rem(Value x, Value y);  ///< unsigned
+  Value minU(Value x, Value y); ///< unsigned integer minimum
+  Value maxF(Value x, Value y); ///< maxps: y when either is NaN
   Value fma(Value x, Value y, Value z);
   Value andI(Value x, Value y);
   Value orI(Value x, Value y);
   Value shl(Value x, Value y);
   Value shrU(Value x, Value y);
-  Value less(Value x, Value y);      ///< signed or ordered float, as i1
+  Value less(Value x, Value y); ///< signed or ordered float, as i1
   Value equal(Value x, Value y);
   Value select(Value condition, Value x, Value y);
   Value sqrt(Value x);
@@ -76,12 +78,12 @@ public:
   Value roundEven(Value x);
 
   //===--- Conversions ----------------------------------------------------===//
-  Value toFloat(Value integer, mlir::Type type);         ///< signed
+  Value toFloat(Value integer, mlir::Type type); ///< signed
   Value toFloatUnsigned(Value integer, mlir::Type type);
-  Value toInt(Value value, mlir::Type type);             ///< truncating, signed
-  Value extend(Value value, mlir::Type type);            ///< f16/bf16 -> f32, signed int
+  Value toInt(Value value, mlir::Type type);  ///< truncating, signed
+  Value extend(Value value, mlir::Type type); ///< f16/bf16 -> f32, signed int
   Value extendUnsigned(Value value, mlir::Type type);
-  Value truncate(Value value, mlir::Type type);          ///< f32 -> f16/bf16 or int
+  Value truncate(Value value, mlir::Type type); ///< f32 -> f16/bf16 or int
   Value bitcast(Value value, mlir::Type type);
 
   //===--- Vectors --------------------------------------------------------===//

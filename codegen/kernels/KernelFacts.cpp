@@ -5,11 +5,17 @@ using namespace mlir;
 
 namespace quern {
 
-int64_t columnsOf(Value value) { return cast<RankedTensorType>(value.getType()).getShape().back(); }
+int64_t columnsOf(Value value) {
+  return cast<RankedTensorType>(value.getType()).getShape().back();
+}
 
-BlockFormat formatOf(Value value) { return lm::formatOf(value.getType()).value(); }
+BlockFormat formatOf(Value value) {
+  return lm::formatOf(value.getType()).value();
+}
 
-bool isActivation(Value value) { return lm::isQuantizedActivations(value.getType()); }
+bool isActivation(Value value) {
+  return lm::isQuantizedActivations(value.getType());
+}
 
 /// The `tiles` dictionary of a kernel: its own, or that of an op in its body.
 static DictionaryAttr tilesOf(rt::KernelOp op) {
@@ -21,21 +27,24 @@ static DictionaryAttr tilesOf(rt::KernelOp op) {
   return {};
 }
 
-Tile tileOf(rt::KernelOp op, const Target &target, Role role, KernelFamily family) {
+Tile tileOf(rt::KernelOp op, const Target &target, Role role,
+            KernelFamily family) {
   Tile tile = target.tileFor(role, family);
   DictionaryAttr tiles = tilesOf(op);
   if (!tiles)
     return tile;
   if (auto attr = tiles.getAs<lm::TileAttr>(tileKey(target, role)))
-    tile = {attr.getRows(), attr.getBlocks(), attr.getKeys(), attr.getPrefetch()};
+    tile = {attr.getRows(), attr.getBlocks(), attr.getKeys(),
+            attr.getPrefetch()};
   return tile;
 }
 
 bool touchesActivations(rt::KernelOp op) {
   bool found = false;
   op->walk([&](Operation *inner) {
-    for (Value value : llvm::concat<Value>(SmallVector<Value>(inner->getOperands()),
-                                           SmallVector<Value>(inner->getResults())))
+    for (Value value :
+         llvm::concat<Value>(SmallVector<Value>(inner->getOperands()),
+                             SmallVector<Value>(inner->getResults())))
       found |= isa<RankedTensorType>(value.getType()) && isActivation(value);
   });
   return found;

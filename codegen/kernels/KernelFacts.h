@@ -24,8 +24,8 @@ constexpr int64_t activationSumOffset(int64_t columns) {
   return columns + columns / 32 * 4;
 }
 
-/// Where a KV head lies in a page of one layer: K (head_dim, page) then V (page,
-/// head_dim), heads one after the other.
+/// Where a KV head lies in a page of one layer: K (head_dim, page) then V
+/// (page, head_dim), heads one after the other.
 struct KvLayout {
   explicit KvLayout(lm::KvCacheType type)
       : headDim(type.getHeadDim()), page(type.getPage()),
@@ -44,7 +44,8 @@ bool isActivation(mlir::Value value);
 
 /// The tile of a kernel for `target` and `role`: its attribute's, that of an op
 /// in its body, or the target's default.
-Tile tileOf(rt::KernelOp op, const Target &target, Role role, KernelFamily family);
+Tile tileOf(rt::KernelOp op, const Target &target, Role role,
+            KernelFamily family);
 bool operator==(const Tile &a, const Tile &b);
 
 /// The kernel reads or writes numeric rows, so that its code depends on the

@@ -22,7 +22,8 @@ static std::optional<MatmulPlan> projectionOf(Value value) {
   return std::nullopt;
 }
 
-static std::optional<MatmulPlan> swigluPlan(lm::SwigluOp op, MatmulPlan::Epilogue epilogue) {
+static std::optional<MatmulPlan> swigluPlan(lm::SwigluOp op,
+                                            MatmulPlan::Epilogue epilogue) {
   auto gate = projectionOf(op.getGate());
   auto up = projectionOf(op.getUp());
   if (!gate || !up || gate->x != up->x || gate->splitK || up->splitK)
@@ -36,7 +37,8 @@ static std::optional<MatmulPlan> swigluPlan(lm::SwigluOp op, MatmulPlan::Epilogu
 }
 
 std::optional<MatmulPlan> planMatmul(rt::KernelOp kernel) {
-  Operation *last = kernel.getBody().front().getTerminator()->getOperand(0).getDefiningOp();
+  Operation *last =
+      kernel.getBody().front().getTerminator()->getOperand(0).getDefiningOp();
   std::optional<MatmulPlan> plan;
   if (auto qkv = dyn_cast_or_null<lm::QkvProjOp>(last)) {
     plan.emplace();

@@ -4,7 +4,8 @@
 // every matmul generator of every target reads:
 //
 //   split n:  one or more projections of the same x, each stored as f32
-//             (+ bias), or gate and up joined by SwiGLU into f32 or numeric rows
+//             (+ bias), or gate and up joined by SwiGLU into f32 or numeric
+//             rows
 //   split k:  one projection over this share's range of K, a partial result
 //
 //===----------------------------------------------------------------------===//

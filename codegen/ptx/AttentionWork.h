@@ -27,13 +27,14 @@ struct AttentionWork {
   /// Blocks over the share's heads.
   GridFactor gridFactor() const;
   /// Calls `body(kvHead, first, end)` for this block's units: query heads
-  /// [first, end) (i64, end - first <= unitHeads) read `kvHead`. All threads of a
-  /// block come by together.
+  /// [first, end) (i64, end - first <= unitHeads) read `kvHead`. All threads of
+  /// a block come by together.
   void forUnits(Kernel &k,
-                llvm::function_ref<void(mlir::Value kvHead, mlir::Value first, mlir::Value end)>
+                llvm::function_ref<void(mlir::Value kvHead, mlir::Value first,
+                                        mlir::Value end)>
                     body) const;
-  /// The address of KV head `kvHead` in page `page` (i64, in the pool): its keys,
-  /// (head_dim, page), then its values, (page, head_dim).
+  /// The address of KV head `kvHead` in page `page` (i64, in the pool): its
+  /// keys, (head_dim, page), then its values, (page, head_dim).
   mlir::Value headPointer(Kernel &k, const KvArgs &kv, mlir::Value page,
                           mlir::Value kvHead) const;
 };
@@ -43,8 +44,9 @@ mlir::LogicalResult checkAttention(Kernel &k, const AttentionPlan &plan);
 
 /// Stores 32 columns of head `head`, one a lane, in the formats of all results.
 /// `column` is the head's first of the 32.
-void storeAttended(Kernel &k, const AttentionPlan &plan, int64_t headDim, mlir::Value row,
-                   mlir::Value head, int64_t column, mlir::Value value);
+void storeAttended(Kernel &k, const AttentionPlan &plan, int64_t headDim,
+                   mlir::Value row, mlir::Value head, int64_t column,
+                   mlir::Value value);
 
 } // namespace quern::nvptx
 

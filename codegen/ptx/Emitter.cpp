@@ -34,18 +34,21 @@ Value Emitter::block(int dimension) {
 //===----------------------------------------------------------------------===//
 
 Value Emitter::shuffleXor(Value value, int mask) {
-  StringRef name = isa<FloatType>(value.getType()) ? "llvm.nvvm.shfl.sync.bfly.f32"
-                                                   : "llvm.nvvm.shfl.sync.bfly.i32";
+  StringRef name = isa<FloatType>(value.getType())
+                       ? "llvm.nvvm.shfl.sync.bfly.f32"
+                       : "llvm.nvvm.shfl.sync.bfly.i32";
   return intrinsic(name, value.getType(),
                    {constant(i32(), kAllLanes), value, constant(i32(), mask),
                     constant(i32(), 31)});
 }
 
 Value Emitter::shuffle(Value value, Value lane) {
-  StringRef name = isa<FloatType>(value.getType()) ? "llvm.nvvm.shfl.sync.idx.f32"
-                                                   : "llvm.nvvm.shfl.sync.idx.i32";
-  return intrinsic(name, value.getType(),
-                   {constant(i32(), kAllLanes), value, lane, constant(i32(), 31)});
+  StringRef name = isa<FloatType>(value.getType())
+                       ? "llvm.nvvm.shfl.sync.idx.f32"
+                       : "llvm.nvvm.shfl.sync.idx.i32";
+  return intrinsic(
+      name, value.getType(),
+      {constant(i32(), kAllLanes), value, lane, constant(i32(), 31)});
 }
 
 Value Emitter::warpSum(Value value, int width) {
@@ -86,7 +89,8 @@ Value Emitter::andOr(Value x, int32_t y, int32_t z) {
              b, loc, i32(),
              ValueRange{x, constant(i32(), static_cast<int64_t>(y)),
                         constant(i32(), static_cast<int64_t>(z))},
-             "lop3.b32 $0, $1, $2, $3, 0xea;", "=r,r,n,n", /*has_side_effects=*/false,
+             "lop3.b32 $0, $1, $2, $3, 0xea;", "=r,r,n,n",
+             /*has_side_effects=*/false,
              /*is_align_stack=*/false, LLVM::TailCallKind::None,
              LLVM::AsmDialectAttr(), ArrayAttr())
       .getResult(0);
@@ -97,15 +101,19 @@ Value Emitter::permute(Value x, Value y, int32_t selector) {
                    {x, y, constant(i32(), static_cast<int64_t>(selector))});
 }
 
-Value Emitter::maxI(Value x, Value y) { return arith::MaxSIOp::create(b, loc, x, y); }
-Value Emitter::minI(Value x, Value y) { return arith::MinSIOp::create(b, loc, x, y); }
+Value Emitter::maxI(Value x, Value y) {
+  return arith::MaxSIOp::create(b, loc, x, y);
+}
+Value Emitter::minI(Value x, Value y) {
+  return arith::MinSIOp::create(b, loc, x, y);
+}
 
 Value Emitter::pack(ValueRange scalars) {
   VectorType type = vec(scalars.size(), scalars.front().getType());
   Value result = LLVM::PoisonOp::create(b, loc, type);
   for (auto [i, scalar] : llvm::enumerate(scalars))
-    result = LLVM::InsertElementOp::create(b, loc, type, result, scalar,
-                                           constant(i32(), static_cast<int64_t>(i)));
+    result = LLVM::InsertElementOp::create(
+        b, loc, type, result, scalar, constant(i32(), static_cast<int64_t>(i)));
   return result;
 }
 
@@ -117,29 +125,34 @@ Value Emitter::pack(ValueRange scalars) {
 static Emitter::Values fields(Emitter &e, Value structure, int count) {
   Emitter::Values result;
   for (int i = 0; i < count; ++i)
-    result.push_back(LLVM::ExtractValueOp::create(e.b, e.loc, structure, ArrayRef<int64_t>{i}));
+    result.push_back(LLVM::ExtractValueOp::create(e.b, e.loc, structure,
+                                                  ArrayRef<int64_t>{i}));
   return result;
 }
 
 static Type structOf(Emitter &e, Type element, int count) {
-  return LLVM::LLVMStructType::getLiteral(e.b.getContext(), SmallVector<Type>(count, element));
+  return LLVM::LLVMStructType::getLiteral(e.b.getContext(),
+                                          SmallVector<Type>(count, element));
 }
 
 Emitter::Values Emitter::mma(ValueRange a, ValueRange b, ValueRange acc) {
   Type half2 = vec(2, f16());
   SmallVector<Value> operands;
-  for (Value word : llvm::concat<Value>(SmallVector<Value>(a), SmallVector<Value>(b)))
+  for (Value word :
+       llvm::concat<Value>(SmallVector<Value>(a), SmallVector<Value>(b)))
     operands.push_back(bitcast(word, half2));
   operands.append(acc.begin(), acc.end());
-  Value d = intrinsic("llvm.nvvm.mma.m16n8k16.row.col.f32.f32", structOf(*this, f32(), 4),
-                      operands);
+  Value d = intrinsic("llvm.nvvm.mma.m16n8k16.row.col.f32.f32",
+                      structOf(*this, f32(), 4), operands);
   return fields(*this, d, 4);
 }
 
 Emitter::Values Emitter::loadMatrices(Value pointer, bool transposed) {
-  StringRef name = transposed ? "llvm.nvvm.ldmatrix.sync.aligned.m8n8.x4.trans.b16.p3"
-                              : "llvm.nvvm.ldmatrix.sync.aligned.m8n8.x4.b16.p3";
-  return fields(*this, intrinsic(name, structOf(*this, i32(), 4), {pointer}), 4);
+  StringRef name = transposed
+                       ? "llvm.nvvm.ldmatrix.sync.aligned.m8n8.x4.trans.b16.p3"
+                       : "llvm.nvvm.ldmatrix.sync.aligned.m8n8.x4.b16.p3";
+  return fields(*this, intrinsic(name, structOf(*this, i32(), 4), {pointer}),
+                4);
 }
 
 //===----------------------------------------------------------------------===//
@@ -148,12 +161,15 @@ Emitter::Values Emitter::loadMatrices(Value pointer, bool transposed) {
 
 void Emitter::copyAsync(Value shared, Value global, Value bytes) {
   if (bytes)
-    intrinsic("llvm.nvvm.cp.async.cg.shared.global.16.s", {}, {shared, global, bytes});
+    intrinsic("llvm.nvvm.cp.async.cg.shared.global.16.s", {},
+              {shared, global, bytes});
   else
     intrinsic("llvm.nvvm.cp.async.cg.shared.global.16", {}, {shared, global});
 }
 
-void Emitter::commitCopies() { intrinsic("llvm.nvvm.cp.async.commit.group", {}, {}); }
+void Emitter::commitCopies() {
+  intrinsic("llvm.nvvm.cp.async.commit.group", {}, {});
+}
 
 void Emitter::waitCopies(int pending) {
   intrinsic("llvm.nvvm.cp.async.wait.group", {}, {constant(i32(), pending)});

@@ -67,8 +67,8 @@ public:
   /// acc (4 x f32) + A (4 x i32, 16x16) * B (2 x i32, 16x8): mma.m16n8k16 with
   /// f16 operands.
   Values mma(mlir::ValueRange a, mlir::ValueRange b, mlir::ValueRange acc);
-  /// Four 8x8 matrices of 16-bit elements whose rows lane l points at: lanes 0-7
-  /// at the rows of the first, and so on. Shared memory.
+  /// Four 8x8 matrices of 16-bit elements whose rows lane l points at: lanes
+  /// 0-7 at the rows of the first, and so on. Shared memory.
   Values loadMatrices(Value pointer, bool transposed);
 
   //===--- Asynchronous copies --------------------------------------------===//
@@ -76,7 +76,8 @@ public:
   /// are read, the rest are zeros.
   void copyAsync(Value shared, Value global, Value bytes = {});
   void commitCopies();
-  /// Waits until at most `pending` groups of this thread's copies are under way.
+  /// Waits until at most `pending` groups of this thread's copies are under
+  /// way.
   void waitCopies(int pending);
 };
 

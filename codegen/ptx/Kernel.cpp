@@ -16,8 +16,10 @@ unsigned pointerCount(rt::KernelOp op) {
   return count;
 }
 
-Kernel::Kernel(Emitter &e, rt::KernelOp op, Role role, Numerics numerics, Block *entry)
-    : e(e), op(op), role(role), numerics(numerics), entry(entry), firstDim(pointerCount(op)) {}
+Kernel::Kernel(Emitter &e, rt::KernelOp op, Role role, Numerics numerics,
+               Block *entry)
+    : e(e), op(op), role(role), numerics(numerics), entry(entry),
+      firstDim(pointerCount(op)) {}
 
 /// Parameter of block argument `argument`; past the last one, of the first
 /// result.
@@ -29,13 +31,15 @@ unsigned Kernel::positionOf(unsigned argument) {
 }
 
 Value Kernel::argument(Value value) {
-  return entry->getArgument(positionOf(cast<BlockArgument>(value).getArgNumber()));
+  return entry->getArgument(
+      positionOf(cast<BlockArgument>(value).getArgNumber()));
 }
 
 KvArgs Kernel::kvArgument(Value value) {
   unsigned at = positionOf(cast<BlockArgument>(value).getArgNumber());
-  return {entry->getArgument(at), entry->getArgument(at + 1), entry->getArgument(at + 2),
-          entry->getArgument(at + 3), entry->getArgument(at + 4)};
+  return {entry->getArgument(at), entry->getArgument(at + 1),
+          entry->getArgument(at + 2), entry->getArgument(at + 3),
+          entry->getArgument(at + 4)};
 }
 
 Value Kernel::result(unsigned i) {
@@ -60,9 +64,10 @@ Value Kernel::shared(int64_t bytes) {
     OpBuilder builder = OpBuilder::atBlockBegin(module.getBody());
     auto type = LLVM::LLVMArrayType::get(e.i8(), 0);
     std::string name = ("shared_" + op.getSymName()).str();
-    auto global = LLVM::GlobalOp::create(builder, e.loc, type, /*isConstant=*/false,
-                                         LLVM::Linkage::External, name, Attribute(),
-                                         /*alignment=*/128, kShared);
+    auto global =
+        LLVM::GlobalOp::create(builder, e.loc, type, /*isConstant=*/false,
+                               LLVM::Linkage::External, name, Attribute(),
+                               /*alignment=*/128, kShared);
     OpBuilder::InsertionGuard guard(e.b);
     e.b.setInsertionPointToStart(entry);
     sharedBase = LLVM::AddressOfOp::create(e.b, e.loc, global);
@@ -75,38 +80,47 @@ Value Kernel::shared(int64_t bytes) {
 Value halfRowOffset(Emitter &e, Value column) {
   // Bits of k, from the top: c1 c0 s j h; of the position: s h c1 c0 j.
   auto bits = [&](int from, int count, int to) {
-    Value part = e.andI(e.shrU(column, e.index(from)), e.index((1 << count) - 1));
+    Value part =
+        e.andI(e.shrU(column, e.index(from)), e.index((1 << count) - 1));
     return e.shl(part, e.index(to + 1)); // two bytes an element
   };
   Value upper = e.orI(bits(2, 1, 4), bits(0, 1, 3));
   return e.orI(upper, e.orI(bits(3, 2, 1), bits(1, 1, 0)));
 }
 
-/// int8 numerics: q = round(x * 127 / amax), its scale, the sums of both halves.
-static void storeInt8(Kernel &k, Value row, int64_t columns, Value group, Value lane, Value x) {
+/// int8 numerics: q = round(x * 127 / amax), its scale, the sums of both
+/// halves.
+static void storeInt8(Kernel &k, Value row, int64_t columns, Value group,
+                      Value lane, Value x) {
   Emitter &e = k.e;
   Value amax = e.warpMax(e.absF(x));
   Value zero = e.constant(e.f32(), 0.0);
   // 127 / amax must stay finite, so a group of denormals counts as zeros.
   Value isZero = e.less(amax, e.constant(e.f32(), 1e-30));
-  Value inverse = e.select(isZero, zero, e.div(e.constant(e.f32(), 127.0), amax));
+  Value inverse =
+      e.select(isZero, zero, e.div(e.constant(e.f32(), 127.0), amax));
   Value q = e.toInt(e.roundEven(e.mul(x, inverse)), e.i32());
   Value at = e.add(e.mul(group, e.index(32)), lane);
   e.store(e.truncate(q, e.i8()), e.offset(row, at));
   Value sum = e.warpSum(q, 16);
   e.ifThen(e.equal(e.rem(lane, e.index(16)), e.index(0)), [&] {
     Value half = e.add(e.mul(group, e.index(2)), e.div(lane, e.index(16)));
-    e.store(sum, e.offset(e.offset(row, activationSumOffset(columns)), e.mul(half, e.index(4))),
+    e.store(sum,
+            e.offset(e.offset(row, activationSumOffset(columns)),
+                     e.mul(half, e.index(4))),
             4);
   });
   e.ifThen(e.equal(lane, e.index(0)), [&] {
     Value scale = e.div(amax, e.constant(e.f32(), 127.0));
     e.store(scale,
-            e.offset(e.offset(row, activationScaleOffset(columns)), e.mul(group, e.index(4))), 4);
+            e.offset(e.offset(row, activationScaleOffset(columns)),
+                     e.mul(group, e.index(4))),
+            4);
   });
 }
 
-void storeActivation(Kernel &k, Value row, int64_t columns, Value group, Value lane, Value x) {
+void storeActivation(Kernel &k, Value row, int64_t columns, Value group,
+                     Value lane, Value x) {
   if (k.numerics == Numerics::Int8)
     return storeInt8(k, row, columns, group, lane, x);
   Emitter &e = k.e;
@@ -116,10 +130,12 @@ void storeActivation(Kernel &k, Value row, int64_t columns, Value group, Value l
 
 ArrayRef<KernelGenerator> kernelGenerators() {
   static const KernelGenerator generators[] = {
-      {"vector-matmul", KernelFamily::Matmul, matchesVectorMatmul, generateVectorMatmul},
+      {"vector-matmul", KernelFamily::Matmul, matchesVectorMatmul,
+       generateVectorMatmul},
       {"vector-attention", KernelFamily::Attention, matchesVectorAttention,
        generateVectorAttention},
-      {"rope-append", KernelFamily::Rows, matchesRopeAppend, generateRopeAppend},
+      {"rope-append", KernelFamily::Rows, matchesRopeAppend,
+       generateRopeAppend},
       {"lookup", KernelFamily::Rows, matchesLookup, generateLookup},
       {"rowwise", KernelFamily::Rows, matchesRowwise, generateRowwise},
   };

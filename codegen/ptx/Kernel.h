@@ -25,7 +25,8 @@ struct KvArgs {
 
 class Kernel {
 public:
-  Kernel(Emitter &e, rt::KernelOp op, Role role, Numerics numerics, mlir::Block *entry);
+  Kernel(Emitter &e, rt::KernelOp op, Role role, Numerics numerics,
+         mlir::Block *entry);
 
   Emitter &e;
   rt::KernelOp op;
@@ -76,13 +77,13 @@ private:
 /// Pointer parameters of a kernel: a cache counts five.
 unsigned pointerCount(rt::KernelOp op);
 
-/// Writes column `lane` of group `group` (i64) of the numeric row at `row`, whose
-/// `columns` columns a warp passes with one column of the group a lane.
-void storeActivation(Kernel &k, mlir::Value row, int64_t columns, mlir::Value group,
-                     mlir::Value lane, mlir::Value value);
+/// Writes column `lane` of group `group` (i64) of the numeric row at `row`,
+/// whose `columns` columns a warp passes with one column of the group a lane.
+void storeActivation(Kernel &k, mlir::Value row, int64_t columns,
+                     mlir::Value group, mlir::Value lane, mlir::Value value);
 
-/// Bytes from the start of a group of an f16 numeric row to column `column` (i64,
-/// 0..31). The order is that of section 8 of docs/architecture.md.
+/// Bytes from the start of a group of an f16 numeric row to column `column`
+/// (i64, 0..31). The order is that of section 8 of docs/architecture.md.
 mlir::Value halfRowOffset(Emitter &e, mlir::Value column);
 
 /// One family of kernels: which bodies it takes and how it makes code of them.

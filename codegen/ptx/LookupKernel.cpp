@@ -53,9 +53,11 @@ void embedRow(Kernel &k, lm::EmbeddingOp op, Value row, Value target) {
     SmallVector<Value> values;
     if (w.format.isFloat()) {
       for (int64_t j = 0; j < 4; ++j)
-        values.push_back(w.floatValue(group, e.add(e.mul(quad, e.index(4)), e.index(j))));
+        values.push_back(
+            w.floatValue(group, e.add(e.mul(quad, e.index(4)), e.index(j))));
     } else {
-      auto parameter = [&](Value (WeightDecoder::*read)(const WeightDecoder::Group &, int)) {
+      auto parameter = [&](Value (WeightDecoder::*read)(
+                           const WeightDecoder::Group &, int)) {
         Value first = (w.*read)(group, 0);
         if (w.format.subGroups() == 1)
           return first;
@@ -63,7 +65,8 @@ void embedRow(Kernel &k, lm::EmbeddingOp op, Value row, Value target) {
       };
       Value codes = w.codes(group, quad);
       Value scale = parameter(&WeightDecoder::scale);
-      Value minimum = w.hasMinimum() ? parameter(&WeightDecoder::minimum) : Value();
+      Value minimum =
+          w.hasMinimum() ? parameter(&WeightDecoder::minimum) : Value();
       for (int j = 0; j < 4; ++j)
         values.push_back(w.value(codes, j, scale, minimum));
     }
@@ -90,10 +93,11 @@ LogicalResult generateLookup(Kernel &k) {
     return success();
   }
   auto embedding = cast<lm::EmbeddingOp>(op);
-  int64_t unit = packedFormat(formatOf(embedding.getTable())).superblockColumns();
+  int64_t unit =
+      packedFormat(formatOf(embedding.getTable())).superblockColumns();
   if (columns % unit != 0)
-    return k.emitError() << "embedding of " << columns << " columns, expected a multiple of "
-                         << unit;
+    return k.emitError() << "embedding of " << columns
+                         << " columns, expected a multiple of " << unit;
   embedRow(k, embedding, row, target);
   return success();
 }

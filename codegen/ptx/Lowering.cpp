@@ -36,8 +36,9 @@ using namespace mlir;
 namespace quern::nvptx {
 
 void registerPtxCodegenDialects(DialectRegistry &registry) {
-  registry.insert<arith::ArithDialect, cf::ControlFlowDialect, math::MathDialect,
-                  LLVM::LLVMDialect, NVVM::NVVMDialect, scf::SCFDialect, vector::VectorDialect>();
+  registry.insert<arith::ArithDialect, cf::ControlFlowDialect,
+                  math::MathDialect, LLVM::LLVMDialect, NVVM::NVVMDialect,
+                  scf::SCFDialect, vector::VectorDialect>();
   arith::registerConvertArithToLLVMInterface(registry);
   cf::registerConvertControlFlowToLLVMInterface(registry);
   index::registerConvertIndexToLLVMInterface(registry);
@@ -63,17 +64,20 @@ static std::unique_ptr<llvm::TargetMachine> makeMachine(const Target &target) {
   LLVMInitializeNVPTXAsmPrinter();
   llvm::Triple triple("nvptx64-nvidia-cuda");
   std::string error;
-  const llvm::Target *backend = llvm::TargetRegistry::lookupTarget(triple, error);
+  const llvm::Target *backend =
+      llvm::TargetRegistry::lookupTarget(triple, error);
   if (!backend)
     return nullptr;
   llvm::TargetOptions options;
-  options.AllowFPOpFusion = llvm::FPOpFusion::Strict; // fma only where asked for
+  options.AllowFPOpFusion =
+      llvm::FPOpFusion::Strict; // fma only where asked for
   return std::unique_ptr<llvm::TargetMachine>(backend->createTargetMachine(
-      triple, std::string(target.llvmCpu), target.llvmFeatures(), options, std::nullopt,
-      std::nullopt, llvm::CodeGenOptLevel::Aggressive));
+      triple, std::string(target.llvmCpu), target.llvmFeatures(), options,
+      std::nullopt, std::nullopt, llvm::CodeGenOptLevel::Aggressive));
 }
 
-PtxEmitter::PtxEmitter(const Target &target) : state(new State{target, makeMachine(target)}) {}
+PtxEmitter::PtxEmitter(const Target &target)
+    : state(new State{target, makeMachine(target)}) {}
 PtxEmitter::~PtxEmitter() = default;
 
 static LogicalResult lowerToLLVMDialect(ModuleOp module) {
@@ -101,28 +105,33 @@ static void optimize(llvm::Module &module, llvm::TargetMachine &machine) {
   builder.registerFunctionAnalyses(functions);
   builder.registerLoopAnalyses(loops);
   builder.crossRegisterProxies(loops, functions, graph, modules);
-  builder.buildPerModuleDefaultPipeline(llvm::OptimizationLevel::O3).run(module, modules);
+  builder.buildPerModuleDefaultPipeline(llvm::OptimizationLevel::O3)
+      .run(module, modules);
 }
 
-static LogicalResult writeText(const std::string &path,
-                               llvm::function_ref<void(llvm::raw_ostream &)> print) {
+static LogicalResult
+writeText(const std::string &path,
+          llvm::function_ref<void(llvm::raw_ostream &)> print) {
   std::error_code error;
   llvm::raw_fd_ostream out(path, error);
   if (error) {
-    llvm::errs() << "error: cannot write " << path << ": " << error.message() << "\n";
+    llvm::errs() << "error: cannot write " << path << ": " << error.message()
+                 << "\n";
     return failure();
   }
   print(out);
   return success();
 }
 
-FailureOr<std::string> PtxEmitter::emit(ModuleOp module, const std::string &dumpPrefix) {
+FailureOr<std::string> PtxEmitter::emit(ModuleOp module,
+                                        const std::string &dumpPrefix) {
   if (!state->machine) {
     module.emitError() << "LLVM was built without its NVPTX backend";
     return failure();
   }
   bool dump = !dumpPrefix.empty();
-  if (dump && failed(writeText(dumpPrefix + ".mlir", [&](auto &out) { out << module; })))
+  if (dump && failed(writeText(dumpPrefix + ".mlir",
+                               [&](auto &out) { out << module; })))
     return failure();
   if (failed(lowerToLLVMDialect(module)))
     return failure();
@@ -133,18 +142,21 @@ FailureOr<std::string> PtxEmitter::emit(ModuleOp module, const std::string &dump
   ir->setTargetTriple(state->machine->getTargetTriple());
   ir->setDataLayout(state->machine->createDataLayout());
   optimize(*ir, *state->machine);
-  if (dump && failed(writeText(dumpPrefix + ".ll", [&](auto &out) { ir->print(out, nullptr); })))
+  if (dump && failed(writeText(dumpPrefix + ".ll",
+                               [&](auto &out) { ir->print(out, nullptr); })))
     return failure();
   llvm::SmallString<0> text;
   llvm::raw_svector_ostream out(text);
   llvm::legacy::PassManager passes;
-  if (state->machine->addPassesToEmitFile(passes, out, nullptr,
-                                          llvm::CodeGenFileType::AssemblyFile)) {
-    module.emitError() << "LLVM cannot print PTX for target " << state->target.name;
+  if (state->machine->addPassesToEmitFile(
+          passes, out, nullptr, llvm::CodeGenFileType::AssemblyFile)) {
+    module.emitError() << "LLVM cannot print PTX for target "
+                       << state->target.name;
     return failure();
   }
   passes.run(*ir);
-  if (dump && failed(writeText(dumpPrefix + ".ptx", [&](auto &file) { file << text; })))
+  if (dump &&
+      failed(writeText(dumpPrefix + ".ptx", [&](auto &file) { file << text; })))
     return failure();
   return std::string(text);
 }

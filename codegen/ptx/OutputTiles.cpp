@@ -12,7 +12,8 @@ GridFactor OutputTiles::gridFactor(int64_t blocks) {
   if (!plan.splitK)
     return {GridCount::Columns, static_cast<uint32_t>(columns)};
   int64_t outputs = plan.projections.front().outputs();
-  return {GridCount::One, static_cast<uint32_t>((outputs + columns - 1) / columns)};
+  return {GridCount::One,
+          static_cast<uint32_t>((outputs + columns - 1) / columns)};
 }
 
 OutputTile OutputTiles::segmentTile(unsigned segment, Value block) {
@@ -39,11 +40,13 @@ OutputTile OutputTiles::segmentTile(unsigned segment, Value block) {
     tile.depth = e.index(plan.depth());
   }
   Value columns = e.sub(tile.endColumn, tile.firstColumn);
-  tile.blockCount = e.div(e.add(columns, e.index(kPackedRows - 1)), e.index(kPackedRows));
+  tile.blockCount =
+      e.div(e.add(columns, e.index(kPackedRows - 1)), e.index(kPackedRows));
   return tile;
 }
 
-void OutputTiles::select(Value block, function_ref<void(const OutputTile &)> body) {
+void OutputTiles::select(Value block,
+                         function_ref<void(const OutputTile &)> body) {
   // Each segment's tile, and whether the block lies in it.
   SmallVector<std::pair<OutputTile, Value>> candidates;
   Value rest = block;
@@ -52,7 +55,8 @@ void OutputTiles::select(Value block, function_ref<void(const OutputTile &)> bod
     Value inside = e.less(rest, tile.blockCount);
     rest = e.sub(rest, tile.blockCount);
     // A block that an earlier segment took has a negative rest here.
-    inside = e.select(e.less(tile.block, e.index(0)), e.constant(e.b.getI1Type(), 0), inside);
+    inside = e.select(e.less(tile.block, e.index(0)),
+                      e.constant(e.b.getI1Type(), 0), inside);
     candidates.push_back({tile, inside});
   }
   while (!candidates.empty()) {
@@ -67,9 +71,10 @@ void OutputTiles::select(Value block, function_ref<void(const OutputTile &)> bod
         if (merged.*field && merged.*field != tile.*field)
           merged.*field = e.select(inside, tile.*field, merged.*field);
       };
-      for (auto field : {&OutputTile::weight, &OutputTile::out, &OutputTile::outputs,
-                         &OutputTile::bias, &OutputTile::firstColumn, &OutputTile::endColumn,
-                         &OutputTile::block, &OutputTile::blockCount})
+      for (auto field :
+           {&OutputTile::weight, &OutputTile::out, &OutputTile::outputs,
+            &OutputTile::bias, &OutputTile::firstColumn, &OutputTile::endColumn,
+            &OutputTile::block, &OutputTile::blockCount})
         choose(field);
       any = e.orI(any, inside);
     }
@@ -78,7 +83,8 @@ void OutputTiles::select(Value block, function_ref<void(const OutputTile &)> bod
   }
 }
 
-void OutputTiles::store(const OutputTile &tile, Value row, Value column, Value value) {
+void OutputTiles::store(const OutputTile &tile, Value row, Value column,
+                        Value value) {
   e.ifThen(e.less(column, tile.endColumn), [&] {
     Value bytes = e.mul(column, e.index(4));
     Value sum = value;
@@ -97,15 +103,17 @@ LogicalResult checkMatmul(Kernel &k, const MatmulPlan &plan) {
   for (const Projection &projection : plan.projections) {
     const PackedFormat &format = packedFormat(formatOf(projection.weight));
     if (format.isFloat() && isActivation(plan.x))
-      return k.emitError() << "reads quantized activations against a float weight; leave x in f32";
+      return k.emitError() << "reads quantized activations against a float "
+                              "weight; leave x in f32";
     if (plan.depth() % format.superblockColumns() != 0)
-      return k.emitError() << "sums over " << plan.depth() << " columns, expected a multiple of "
+      return k.emitError() << "sums over " << plan.depth()
+                           << " columns, expected a multiple of "
                            << format.superblockColumns();
   }
   int64_t width = plan.projections.front().outputs();
   if (plan.epilogue != MatmulPlan::Epilogue::Store && width % kPackedGroup != 0)
-    return k.emitError() << "swiglu over " << width << " columns, expected a multiple of "
-                         << kPackedGroup;
+    return k.emitError() << "swiglu over " << width
+                         << " columns, expected a multiple of " << kPackedGroup;
   return success();
 }
 

@@ -1,8 +1,8 @@
 //===- OutputTiles.h - Which outputs a block computes -----------*- C++ -*-===//
 //
 // The row blocks of all projections of a matmul, numbered through, and how a
-// block of the grid finds its own: segments of split n follow one another as the
-// share's ranges cut them; split k has all outputs over a range of K.
+// block of the grid finds its own: segments of split n follow one another as
+// the share's ranges cut them; split k has all outputs over a range of K.
 //
 //===----------------------------------------------------------------------===//
 #ifndef QUERN_CODEGEN_PTX_OUTPUTTILES_H
@@ -23,10 +23,10 @@ struct OutputTile {
   mlir::Value addBias;     ///< i1: this share adds it, or null: always
   mlir::Value firstColumn; ///< of the share
   mlir::Value endColumn;
-  mlir::Value block;       ///< row block in the share's piece
-  mlir::Value blockCount;  ///< of the share's piece
-  mlir::Value firstDepth;  ///< first column of x
-  mlir::Value depth;       ///< columns of K in the share's piece
+  mlir::Value block;      ///< row block in the share's piece
+  mlir::Value blockCount; ///< of the share's piece
+  mlir::Value firstDepth; ///< first column of x
+  mlir::Value depth;      ///< columns of K in the share's piece
 };
 
 class OutputTiles {
@@ -39,9 +39,11 @@ public:
   GridFactor gridFactor(int64_t blocks);
   /// Calls `body` once per distinct format, under the condition that row block
   /// `block` (numbered through all segments) has it.
-  void select(mlir::Value block, llvm::function_ref<void(const OutputTile &)> body);
+  void select(mlir::Value block,
+              llvm::function_ref<void(const OutputTile &)> body);
   /// Stores one output, bias added, unless it lies past the share's columns.
-  void store(const OutputTile &tile, mlir::Value row, mlir::Value column, mlir::Value value);
+  void store(const OutputTile &tile, mlir::Value row, mlir::Value column,
+             mlir::Value value);
 
 private:
   OutputTile segmentTile(unsigned segment, mlir::Value block);

@@ -17,7 +17,8 @@ namespace {
 class ImageBuilder {
 public:
   ImageBuilder(ModuleOp module, const Target &target, const PtxOptions &options)
-      : context(module.getContext()), target(target), options(options), emitter(target) {
+      : context(module.getContext()), target(target), options(options),
+        emitter(target) {
     image.target = target.name;
     module.walk([&](rt::DispatchOp op) {
       unsigned &segments = dispatchSegments[op.getKernel()];
@@ -87,24 +88,28 @@ void markWeights(rt::KernelOp op, LLVM::LLVMFuncOp function) {
   }
 }
 
-FailureOr<ImageBuilder::Generated> ImageBuilder::generate(rt::KernelOp op, Role role) {
+FailureOr<ImageBuilder::Generated> ImageBuilder::generate(rt::KernelOp op,
+                                                          Role role) {
   Location loc = op.getLoc();
   OwningOpRef<ModuleOp> module = ModuleOp::create(loc);
   OpBuilder builder(context);
   builder.setInsertionPointToEnd(module->getBody());
-  SmallVector<Type> parameters(pointerCount(op), LLVM::LLVMPointerType::get(context, kGlobal));
+  SmallVector<Type> parameters(pointerCount(op),
+                               LLVM::LLVMPointerType::get(context, kGlobal));
   parameters.append(kDimCount, builder.getI64Type());
   Type none = LLVM::LLVMVoidType::get(context);
   std::string name = entryName(op.getSymName(), role);
-  auto function = LLVM::LLVMFuncOp::create(builder, loc, name,
-                                           LLVM::LLVMFunctionType::get(none, parameters));
+  auto function = LLVM::LLVMFuncOp::create(
+      builder, loc, name, LLVM::LLVMFunctionType::get(none, parameters));
   Block *entry = function.addEntryBlock(builder);
   builder.setInsertionPointToStart(entry);
 
   Emitter e(builder, loc, target);
   Kernel kernel(e, op, role, target.numericsFor(role), entry);
-  const KernelGenerator *generator = llvm::find_if(
-      kernelGenerators(), [&](const KernelGenerator &g) { return g.matches(kernel); });
+  const KernelGenerator *generator =
+      llvm::find_if(kernelGenerators(), [&](const KernelGenerator &g) {
+        return g.matches(kernel);
+      });
   if (generator == kernelGenerators().end()) {
     op.emitOpError("has no kernel generator; its ops cannot be one kernel");
     return failure();
@@ -114,16 +119,19 @@ FailureOr<ImageBuilder::Generated> ImageBuilder::generate(rt::KernelOp op, Role 
     return failure();
   kernel.addRanges(std::max(1u, dispatchSegments.lookup(op.getSymName())));
   LLVM::ReturnOp::create(builder, loc, ValueRange());
-  function.setFunctionType(
-      LLVM::LLVMFunctionType::get(none, SmallVector<Type>(entry->getArgumentTypes())));
-  function->setAttr(NVVM::NVVMDialect::getKernelFuncAttrName(), builder.getUnitAttr());
-  function->setAttr(NVVM::NVVMDialect::getMaxntidAttrName(),
-                    builder.getDenseI32ArrayAttr(
-                        {static_cast<int32_t>(kernel.launch.blockThreads), 1, 1}));
+  function.setFunctionType(LLVM::LLVMFunctionType::get(
+      none, SmallVector<Type>(entry->getArgumentTypes())));
+  function->setAttr(NVVM::NVVMDialect::getKernelFuncAttrName(),
+                    builder.getUnitAttr());
+  function->setAttr(
+      NVVM::NVVMDialect::getMaxntidAttrName(),
+      builder.getDenseI32ArrayAttr(
+          {static_cast<int32_t>(kernel.launch.blockThreads), 1, 1}));
   markWeights(op, function);
   if (kernel.launch.sharedBytes > target.gpu.sharedBytes) {
-    op.emitOpError() << "takes " << kernel.launch.sharedBytes << " bytes of shared memory; a block of "
-                     << target.name << " has " << target.gpu.sharedBytes;
+    op.emitOpError() << "takes " << kernel.launch.sharedBytes
+                     << " bytes of shared memory; a block of " << target.name
+                     << " has " << target.gpu.sharedBytes;
     return failure();
   }
 
@@ -137,10 +145,11 @@ FailureOr<ImageBuilder::Generated> ImageBuilder::generate(rt::KernelOp op, Role 
   append(*text);
   if (options.explain)
     options.explain(llvm::formatv(
-        "{0} {1}/{2}: {3}, rows {4}, blocks {5}, keys {6}, {7} threads, {8} bytes of shared memory",
-        op.getSymName(), std::string(target.name), std::string(roleName(role)), generator->name,
-        kernel.tile.rows, kernel.tile.blocks, kernel.tile.keys, kernel.launch.blockThreads,
-        kernel.launch.sharedBytes));
+        "{0} {1}/{2}: {3}, rows {4}, blocks {5}, keys {6}, {7} threads, {8} "
+        "bytes of shared memory",
+        op.getSymName(), std::string(target.name), std::string(roleName(role)),
+        generator->name, kernel.tile.rows, kernel.tile.blocks, kernel.tile.keys,
+        kernel.launch.blockThreads, kernel.launch.sharedBytes));
   return Generated{name, kernel.launch, kernel.tile, generator->family};
 }
 
@@ -148,23 +157,27 @@ LogicalResult ImageBuilder::add(rt::KernelOp op) {
   FailureOr<Generated> decode = generate(op, Role::Decode);
   if (failed(decode))
     return failure();
-  image.kernels.push_back({op.getSymName().str(), Role::Decode, decode->entry, decode->launch});
+  image.kernels.push_back(
+      {op.getSymName().str(), Role::Decode, decode->entry, decode->launch});
   // The roles share an entry where neither numerics nor algorithm can differ.
   FailureOr<Generated> prefill = decode;
   if (decode->family != KernelFamily::Rows || touchesActivations(op))
     prefill = generate(op, Role::Prefill);
   if (failed(prefill))
     return failure();
-  image.kernels.push_back({op.getSymName().str(), Role::Prefill, prefill->entry, prefill->launch});
+  image.kernels.push_back(
+      {op.getSymName().str(), Role::Prefill, prefill->entry, prefill->launch});
   return success();
 }
 
 } // namespace
 
-FailureOr<PtxImage> generatePtx(ModuleOp module, const Target &target, const PtxOptions &options) {
+FailureOr<PtxImage> generatePtx(ModuleOp module, const Target &target,
+                                const PtxOptions &options) {
   ImageBuilder builder(module, target, options);
   WalkResult walk = module.walk([&](rt::KernelOp op) {
-    return succeeded(builder.add(op)) ? WalkResult::advance() : WalkResult::interrupt();
+    return succeeded(builder.add(op)) ? WalkResult::advance()
+                                      : WalkResult::interrupt();
   });
   if (walk.wasInterrupted())
     return failure();

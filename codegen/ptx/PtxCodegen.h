@@ -2,8 +2,8 @@
 //
 // The GPU's sibling of codegen/host: one generator per kernel family emits IR
 // for a block of threads, LLVM's NVPTX backend makes PTX of it, and the text of
-// all kernels becomes one module per target. The launch of a kernel is data that
-// goes into the manifest (section 8 of docs/architecture.md).
+// all kernels becomes one module per target. The launch of a kernel is data
+// that goes into the manifest (section 8 of docs/architecture.md).
 //
 //===----------------------------------------------------------------------===//
 #ifndef QUERN_CODEGEN_PTX_PTXCODEGEN_H
@@ -20,7 +20,8 @@
 
 namespace quern::nvptx {
 
-/// What a factor of a grid counts. The numbers are those of the manifest's enum.
+/// What a factor of a grid counts. The numbers are those of the manifest's
+/// enum.
 enum class GridCount : uint8_t {
   /// Nothing: the factor is `per` itself.
   One = 0,
@@ -72,7 +73,8 @@ struct PtxOptions {
 
 /// Generates every `rt.kernel` of `module` for the GPU `target`, both roles.
 /// Kernels whose two roles share numerics and tile share one entry.
-mlir::FailureOr<PtxImage> generatePtx(mlir::ModuleOp module, const Target &target,
+mlir::FailureOr<PtxImage> generatePtx(mlir::ModuleOp module,
+                                      const Target &target,
                                       const PtxOptions &options);
 
 /// Registers the upstream dialects and translations that the generators use.

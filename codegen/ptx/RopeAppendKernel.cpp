@@ -2,8 +2,8 @@
 //
 // Turns the query and key heads of a share and appends its keys and values to
 // their pages: a block per row. Angles are products in f32, as the models were
-// trained with; their sine and cosine are then computed in f64, since a position
-// may be large. They are made once a row and lie in shared memory.
+// trained with; their sine and cosine are then computed in f64, since a
+// position may be large. They are made once a row and lie in shared memory.
 //
 //===----------------------------------------------------------------------===//
 #include "codegen/ptx/Kernel.h"
@@ -37,8 +37,8 @@ private:
   void emitAppend(lm::KvAppendOp append, unsigned segment);
   /// This row of `value`: an argument, a result, or shared memory.
   Value rowPointer(Value value);
-  /// Calls `body(head, i)` for heads [begin, end) (columns) and i < count, spread
-  /// over the block's threads.
+  /// Calls `body(head, i)` for heads [begin, end) (columns) and i < count,
+  /// spread over the block's threads.
   void forHeads(std::pair<Value, Value> range, int64_t headDim, int64_t count,
                 function_ref<void(Value column, Value i)> body);
 
@@ -56,13 +56,15 @@ Value RopeAppendEmitter::rowPointer(Value value) {
   return e.offset(pointers[value], e.mul(row, e.index(4 * columnsOf(value))));
 }
 
-void RopeAppendEmitter::forHeads(std::pair<Value, Value> range, int64_t headDim, int64_t count,
+void RopeAppendEmitter::forHeads(std::pair<Value, Value> range, int64_t headDim,
+                                 int64_t count,
                                  function_ref<void(Value, Value)> body) {
   Value heads = e.div(e.sub(range.second, range.first), e.index(headDim));
-  e.forLoop(e.thread(), e.mul(heads, e.index(count)), kThreads, [&](Value item) {
-    Value head = e.mul(e.div(item, e.index(count)), e.index(headDim));
-    body(e.add(range.first, head), e.rem(item, e.index(count)));
-  });
+  e.forLoop(e.thread(), e.mul(heads, e.index(count)), kThreads,
+            [&](Value item) {
+              Value head = e.mul(e.div(item, e.index(count)), e.index(headDim));
+              body(e.add(range.first, head), e.rem(item, e.index(count)));
+            });
 }
 
 /// (sin, cos) of an f64: reduction by pi/2 in two parts, Taylor series on
@@ -79,18 +81,20 @@ std::pair<Value, Value> RopeAppendEmitter::sinCos(Value angle) {
       p = e.fma(p, r2, c(coefficient));
     return p;
   };
-  Value sine = e.mul(r, series({-1.0 / 39916800, 1.0 / 362880, -1.0 / 5040, 1.0 / 120,
-                                -1.0 / 6, 1.0}));
-  Value cosine = series({1.0 / 479001600, -1.0 / 3628800, 1.0 / 40320, -1.0 / 720, 1.0 / 24,
-                         -0.5, 1.0});
+  Value sine = e.mul(r, series({-1.0 / 39916800, 1.0 / 362880, -1.0 / 5040,
+                                1.0 / 120, -1.0 / 6, 1.0}));
+  Value cosine = series({1.0 / 479001600, -1.0 / 3628800, 1.0 / 40320,
+                         -1.0 / 720, 1.0 / 24, -0.5, 1.0});
   Value quadrant = e.toInt(n, e.i32());
   auto bit = [&](Value value, int mask) {
-    return e.equal(e.andI(value, e.constant(e.i32(), mask)), e.constant(e.i32(), mask));
+    return e.equal(e.andI(value, e.constant(e.i32(), mask)),
+                   e.constant(e.i32(), mask));
   };
   Value odd = bit(quadrant, 1);
   Value s = e.select(odd, cosine, sine), co = e.select(odd, sine, cosine);
   s = e.select(bit(quadrant, 2), e.mul(s, c(-1.0)), s);
-  co = e.select(bit(e.add(quadrant, e.constant(e.i32(), 1)), 2), e.mul(co, c(-1.0)), co);
+  co = e.select(bit(e.add(quadrant, e.constant(e.i32(), 1)), 2),
+                e.mul(co, c(-1.0)), co);
   return {s, co};
 }
 
@@ -106,14 +110,16 @@ void RopeAppendEmitter::emitAngles(lm::RopeOp rope) {
     Value power = e.constant(e.f64(), 1.0);
     for (int bit = 0; int64_t{1} << bit < rotary / 2; ++bit) {
       Value mask = e.index(int64_t{1} << bit);
-      double factor = std::pow(base, -2.0 * static_cast<double>(int64_t{1} << bit) / rotary);
+      double factor = std::pow(
+          base, -2.0 * static_cast<double>(int64_t{1} << bit) / rotary);
       power = e.select(e.equal(e.andI(i, mask), mask),
                        e.mul(power, e.constant(e.f64(), factor)), power);
     }
     Value frequency = e.truncate(power, e.f32());
     Value byte = e.mul(i, e.index(4));
     if (Value factors = rope.getFactors())
-      frequency = e.div(frequency, e.load(e.f32(), e.offset(k.argument(factors), byte), 4));
+      frequency = e.div(
+          frequency, e.load(e.f32(), e.offset(k.argument(factors), byte), 4));
     auto [sine, cosine] = sinCos(e.extend(e.mul(position, frequency), e.f64()));
     e.store(e.truncate(sine, e.f32()), e.offset(sines, byte), 4);
     e.store(e.truncate(cosine, e.f32()), e.offset(cosines, byte), 4);
@@ -123,17 +129,21 @@ void RopeAppendEmitter::emitAngles(lm::RopeOp rope) {
 }
 
 /// One pair of a head, f32: y1 = x1 cos - x2 sin, y2 = x2 cos + x1 sin.
-void RopeAppendEmitter::turnPair(lm::RopeOp rope, Value source, Value target, Value pair) {
+void RopeAppendEmitter::turnPair(lm::RopeOp rope, Value source, Value target,
+                                 Value pair) {
   bool interleaved = rope.getMode() == lm::RopeMode::Interleaved;
   Value first = e.mul(pair, e.index(interleaved ? 8 : 4));
-  Value second = e.add(first, e.index(interleaved ? 4 : 2 * rope.getRotaryDim()));
+  Value second =
+      e.add(first, e.index(interleaved ? 4 : 2 * rope.getRotaryDim()));
   Value x1 = e.load(e.f32(), e.offset(source, first), 4);
   Value x2 = e.load(e.f32(), e.offset(source, second), 4);
   Value byte = e.mul(pair, e.index(4));
   Value cosine = e.load(e.f32(), e.offset(cosines, byte), 4);
   Value sine = e.load(e.f32(), e.offset(sines, byte), 4);
-  e.store(e.sub(e.mul(x1, cosine), e.mul(x2, sine)), e.offset(target, first), 4);
-  e.store(e.add(e.mul(x2, cosine), e.mul(x1, sine)), e.offset(target, second), 4);
+  e.store(e.sub(e.mul(x1, cosine), e.mul(x2, sine)), e.offset(target, first),
+          4);
+  e.store(e.add(e.mul(x2, cosine), e.mul(x1, sine)), e.offset(target, second),
+          4);
 }
 
 void RopeAppendEmitter::emitRope(lm::RopeOp rope, unsigned segment) {
@@ -154,7 +164,8 @@ void RopeAppendEmitter::emitRope(lm::RopeOp rope, unsigned segment) {
     return;
   forHeads(range, rope.getHeadDim(), rest, [&](Value column, Value i) {
     Value byte = e.mul(e.add(column, e.add(i, e.index(rotary))), e.index(4));
-    e.store(e.load(e.f32(), e.offset(source, byte), 4), e.offset(target, byte), 4);
+    e.store(e.load(e.f32(), e.offset(source, byte), 4), e.offset(target, byte),
+            4);
   });
 }
 
@@ -163,21 +174,27 @@ void RopeAppendEmitter::emitAppend(lm::KvAppendOp append, unsigned segment) {
   KvLayout layout(type);
   KvArgs kv = k.kvArgument(append.getKv());
   auto intAt = [&](Value pointer, Value i) {
-    return e.extend(e.load(e.i32(), e.offset(pointer, e.mul(i, e.index(4))), 4), e.i64());
+    return e.extend(e.load(e.i32(), e.offset(pointer, e.mul(i, e.index(4))), 4),
+                    e.i64());
   };
   Value slot = intAt(kv.slots, row), sequence = intAt(kv.sequences, row);
-  Value entry = e.add(e.mul(sequence, k.pageTableStride()), e.div(slot, e.index(layout.page)));
-  Value page = e.offset(kv.pool, e.mul(intAt(kv.pageTable, entry), k.pageBytes()));
+  Value entry = e.add(e.mul(sequence, k.pageTableStride()),
+                      e.div(slot, e.index(layout.page)));
+  Value page =
+      e.offset(kv.pool, e.mul(intAt(kv.pageTable, entry), k.pageBytes()));
   Value token = e.rem(slot, e.index(layout.page));
   Type element = type.getElementType();
 
   e.barrier(); // what other threads turned
-  /// Copies heads of `source`, element i of a head to `place(i)` within the head.
-  auto copy = [&](Value source, unsigned part, function_ref<Value(Value)> place) {
+  /// Copies heads of `source`, element i of a head to `place(i)` within the
+  /// head.
+  auto copy = [&](Value source, unsigned part,
+                  function_ref<Value(Value)> place) {
     Value pointer = rowPointer(source);
-    forHeads(columns(segment + part, columnsOf(source)), layout.headDim, layout.headDim,
-             [&](Value column, Value i) {
-               Value from = e.offset(pointer, e.mul(e.add(column, i), e.index(4)));
+    forHeads(columns(segment + part, columnsOf(source)), layout.headDim,
+             layout.headDim, [&](Value column, Value i) {
+               Value from =
+                   e.offset(pointer, e.mul(e.add(column, i), e.index(4)));
                Value value = e.load(e.f32(), from, 4);
                Value head = e.mul(e.div(column, e.index(layout.headDim)),
                                   e.index(layout.headBytes()));
@@ -187,11 +204,13 @@ void RopeAppendEmitter::emitAppend(lm::KvAppendOp append, unsigned segment) {
              });
   };
   copy(append.getK(), 0, [&](Value i) {
-    return e.mul(e.add(e.mul(i, e.index(layout.page)), token), e.index(layout.elementBytes));
+    return e.mul(e.add(e.mul(i, e.index(layout.page)), token),
+                 e.index(layout.elementBytes));
   });
   copy(append.getV(), 1, [&](Value i) {
     Value at = e.add(e.mul(token, e.index(layout.headDim)), i);
-    return e.add(e.mul(at, e.index(layout.elementBytes)), e.index(layout.valuesOffset()));
+    return e.add(e.mul(at, e.index(layout.elementBytes)),
+                 e.index(layout.valuesOffset()));
   });
 }
 

@@ -26,7 +26,8 @@ public:
 
 private:
   LogicalResult emitOp(Operation &op);
-  void emitRmsNorm(Value x, Value weight, Value result, FloatAttr eps, Value squares);
+  void emitRmsNorm(Value x, Value weight, Value result, FloatAttr eps,
+                   Value squares);
   Value emitSum(Value x, Value delta, Value sum);
 
   /// One pass over the columns of `result`: reads a column of every operand,
@@ -37,9 +38,10 @@ private:
   void dequantize(Value x, Value result);
 
   /// Calls `body` for this thread's groups of `value`, carrying `init`.
-  Value forGroups(Value value, Value init, function_ref<Value(Value group, Value carried)> body) {
-    return e.forLoop(e.warp(), e.index(columnsOf(value) / 32), kWarps, ValueRange{init},
-                     [&](Value group, ValueRange carried) {
+  Value forGroups(Value value, Value init,
+                  function_ref<Value(Value group, Value carried)> body) {
+    return e.forLoop(e.warp(), e.index(columnsOf(value) / 32), kWarps,
+                     ValueRange{init}, [&](Value group, ValueRange carried) {
                        return Emitter::Values{body(group, carried[0])};
                      })[0];
   }
@@ -53,13 +55,16 @@ private:
   Value rowPointer(Value value);
   Value shareRowPointer(Value partials, int64_t share);
   static int64_t rowBytes(Value value) {
-    return isActivation(value) ? activationRowBytes(columnsOf(value)) : 4 * columnsOf(value);
+    return isActivation(value) ? activationRowBytes(columnsOf(value))
+                               : 4 * columnsOf(value);
   }
   Value columnAt(Value pointer, Value group) {
     Value column = e.add(e.mul(group, e.index(32)), e.lane());
     return e.offset(pointer, e.mul(column, e.index(4)));
   }
-  Value load(Value pointer, Value group) { return e.load(e.f32(), columnAt(pointer, group), 4); }
+  Value load(Value pointer, Value group) {
+    return e.load(e.f32(), columnAt(pointer, group), 4);
+  }
 
   Kernel &k;
   Emitter &e;
@@ -75,14 +80,16 @@ Value RowwiseEmitter::rowPointer(Value value) {
 
 Value RowwiseEmitter::shareRowPointer(Value partials, int64_t share) {
   Value at = e.add(e.mul(k.rows(), e.index(share)), row);
-  return e.offset(pointers[partials], e.mul(at, e.index(4 * columnsOf(partials))));
+  return e.offset(pointers[partials],
+                  e.mul(at, e.index(4 * columnsOf(partials))));
 }
 
 Value RowwiseEmitter::blockSum(Value value) {
   Value sums = k.shared(4 * kWarps);
   Value sum = e.warpSum(value);
-  e.ifThen(e.equal(e.lane(), e.index(0)),
-           [&] { e.store(sum, e.offset(sums, e.mul(e.warp(), e.index(4))), 4); });
+  e.ifThen(e.equal(e.lane(), e.index(0)), [&] {
+    e.store(sum, e.offset(sums, e.mul(e.warp(), e.index(4))), 4);
+  });
   e.barrier();
   Value total = e.load(e.f32(), sums, 4);
   for (int64_t warp = 1; warp < kWarps; ++warp)
@@ -107,7 +114,8 @@ void RowwiseEmitter::elementwise(Value result, ArrayRef<Value> operands,
 void RowwiseEmitter::quantize(Value x, Value result) {
   Value source = rowPointer(x), target = rowPointer(result);
   forGroups(result, [&](Value group) {
-    storeActivation(k, target, columnsOf(result), group, e.lane(), load(source, group));
+    storeActivation(k, target, columnsOf(result), group, e.lane(),
+                    load(source, group));
   });
 }
 
@@ -122,7 +130,8 @@ void RowwiseEmitter::dequantize(Value x, Value result) {
       Value at = e.add(e.mul(group, e.index(32)), e.lane());
       Value code = e.extend(e.load(e.i8(), e.offset(source, at)), e.i32());
       Value scales = e.offset(source, activationScaleOffset(columnsOf(x)));
-      Value scale = e.load(e.f32(), e.offset(scales, e.mul(group, e.index(4))), 4);
+      Value scale =
+          e.load(e.f32(), e.offset(scales, e.mul(group, e.index(4))), 4);
       value = e.mul(e.toFloat(code, e.f32()), scale);
     }
     e.store(value, columnAt(target, group), 4);
@@ -140,27 +149,29 @@ Value RowwiseEmitter::emitSum(Value x, Value delta, Value sum) {
     deltas.push_back(rowPointer(delta));
   Value source = x ? rowPointer(x) : Value();
   Value target = rowPointer(sum);
-  return forGroups(sum, e.constant(e.f32(), 0.0), [&](Value group, Value squares) {
-    Value total = load(deltas[0], group);
-    for (Value pointer : ArrayRef<Value>(deltas).drop_front())
-      total = e.add(total, load(pointer, group));
-    if (source)
-      total = e.add(load(source, group), total);
-    e.store(total, columnAt(target, group), 4);
-    return e.fma(total, total, squares);
-  });
+  return forGroups(sum, e.constant(e.f32(), 0.0),
+                   [&](Value group, Value squares) {
+                     Value total = load(deltas[0], group);
+                     for (Value pointer : ArrayRef<Value>(deltas).drop_front())
+                       total = e.add(total, load(pointer, group));
+                     if (source)
+                       total = e.add(load(source, group), total);
+                     e.store(total, columnAt(target, group), 4);
+                     return e.fma(total, total, squares);
+                   });
 }
 
-void RowwiseEmitter::emitRmsNorm(Value x, Value weight, Value result, FloatAttr eps,
-                                 Value squares) {
+void RowwiseEmitter::emitRmsNorm(Value x, Value weight, Value result,
+                                 FloatAttr eps, Value squares) {
   Value source = rowPointer(x);
   if (!squares)
-    squares = forGroups(x, e.constant(e.f32(), 0.0), [&](Value group, Value sum) {
-      Value value = load(source, group);
-      return e.fma(value, value, sum);
-    });
-  Value mean =
-      e.div(blockSum(squares), e.constant(e.f32(), static_cast<double>(columnsOf(x))));
+    squares =
+        forGroups(x, e.constant(e.f32(), 0.0), [&](Value group, Value sum) {
+          Value value = load(source, group);
+          return e.fma(value, value, sum);
+        });
+  Value mean = e.div(blockSum(squares),
+                     e.constant(e.f32(), static_cast<double>(columnsOf(x))));
   Value root = e.sqrt(e.add(mean, e.constant(e.f32(), eps.getValueAsDouble())));
   Value scale = e.div(e.constant(e.f32(), 1.0), root);
   Value weights = pointers[weight], target = rowPointer(result);
@@ -182,11 +193,13 @@ LogicalResult RowwiseEmitter::emitOp(Operation &op) {
       })
       .Case([&](lm::AddRmsNormOp norm) {
         Value squares = emitSum(norm.getX(), norm.getDelta(), norm.getSum());
-        emitRmsNorm(norm.getSum(), norm.getW(), norm.getResult(), norm.getEpsAttr(), squares);
+        emitRmsNorm(norm.getSum(), norm.getW(), norm.getResult(),
+                    norm.getEpsAttr(), squares);
         return success();
       })
       .Case([&](lm::RmsNormOp norm) {
-        emitRmsNorm(norm.getX(), norm.getW(), norm.getResult(), norm.getEpsAttr(), {});
+        emitRmsNorm(norm.getX(), norm.getW(), norm.getResult(),
+                    norm.getEpsAttr(), {});
         return success();
       })
       .Case([&](lm::SiluOp silu) {
@@ -200,8 +213,9 @@ LogicalResult RowwiseEmitter::emitOp(Operation &op) {
         return success();
       })
       .Case([&](lm::SwigluOp swiglu) {
-        elementwise(swiglu.getResult(), {swiglu.getGate(), swiglu.getUp()},
-                    [&](ArrayRef<Value> x) { return e.mul(e.silu(x[0]), x[1]); });
+        elementwise(
+            swiglu.getResult(), {swiglu.getGate(), swiglu.getUp()},
+            [&](ArrayRef<Value> x) { return e.mul(e.silu(x[0]), x[1]); });
         return success();
       })
       .Case([&](lm::QuantizeOp op) {

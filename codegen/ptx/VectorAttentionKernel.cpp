@@ -1,11 +1,11 @@
 //===- VectorAttentionKernel.cpp - Attention a row at a time --------------===//
 //
 // Decode, and every attention that has no tensor core form. A block has one row
-// and the query heads of a unit (AttentionWork.h); its warps take the row's pages
-// in turns (split KV), each with an online softmax of its own, and their states
-// are joined in warp order. In a page a lane is first a key (scores), then a
-// column of the values. Keys and values are loaded once for all heads of the
-// unit. A result depends on nothing but its own query and prefix.
+// and the query heads of a unit (AttentionWork.h); its warps take the row's
+// pages in turns (split KV), each with an online softmax of its own, and their
+// states are joined in warp order. In a page a lane is first a key (scores),
+// then a column of the values. Keys and values are loaded once for all heads of
+// the unit. A result depends on nothing but its own query and prefix.
 //
 //===----------------------------------------------------------------------===//
 #include "codegen/ptx/AttentionWork.h"
@@ -86,25 +86,35 @@ void VectorAttentionEmitter::emit() {
 
 void VectorAttentionEmitter::emitRow() {
   auto intAt = [&](Value pointer, Value i) {
-    return e.extend(e.load(e.i32(), e.offset(pointer, e.mul(i, e.index(4))), 4), e.i64());
+    return e.extend(e.load(e.i32(), e.offset(pointer, e.mul(i, e.index(4))), 4),
+                    e.i64());
   };
   slot = intAt(kv.slots, row);
   Value sequence = intAt(kv.sequences, row);
-  pages = e.offset(kv.pageTable, e.mul(e.mul(sequence, k.pageTableStride()), e.index(4)));
-  work.forUnits(k, [&](Value kvHead, Value first, Value end) { emitUnit(kvHead, first, end); });
+  pages = e.offset(kv.pageTable,
+                   e.mul(e.mul(sequence, k.pageTableStride()), e.index(4)));
+  work.forUnits(k, [&](Value kvHead, Value first, Value end) {
+    emitUnit(kvHead, first, end);
+  });
 }
 
 void VectorAttentionEmitter::loadQueries(Value first, Value end) {
   int64_t headDim = work.headDim;
-  Value source = e.offset(k.argument(plan.q),
-                          e.mul(e.mul(row, e.index(plan.heads)), e.index(headDim * 4)));
-  e.forLoop(e.thread(), e.index(work.unitHeads * headDim), k.launch.blockThreads, [&](Value i) {
-    // Heads past the last repeat it; nobody stores what becomes of them.
-    Value head = e.minI(e.add(first, e.div(i, e.index(headDim))), e.sub(end, e.index(1)));
-    Value at = e.add(e.mul(head, e.index(headDim)), e.rem(i, e.index(headDim)));
-    Value q = e.load(e.f32(), e.offset(source, e.mul(at, e.index(4))), 4);
-    e.store(q, e.offset(queries, e.mul(i, e.index(4))), 4);
-  });
+  Value source =
+      e.offset(k.argument(plan.q),
+               e.mul(e.mul(row, e.index(plan.heads)), e.index(headDim * 4)));
+  e.forLoop(e.thread(), e.index(work.unitHeads * headDim),
+            k.launch.blockThreads, [&](Value i) {
+              // Heads past the last repeat it; nobody stores what becomes of
+              // them.
+              Value head = e.minI(e.add(first, e.div(i, e.index(headDim))),
+                                  e.sub(end, e.index(1)));
+              Value at = e.add(e.mul(head, e.index(headDim)),
+                               e.rem(i, e.index(headDim)));
+              Value q =
+                  e.load(e.f32(), e.offset(source, e.mul(at, e.index(4))), 4);
+              e.store(q, e.offset(queries, e.mul(i, e.index(4))), 4);
+            });
 }
 
 Emitter::Values VectorAttentionEmitter::scores(Value keys, Value firstKey) {
@@ -112,12 +122,15 @@ Emitter::Values VectorAttentionEmitter::scores(Value keys, Value firstKey) {
   Value column = e.offset(keys, e.mul(e.lane(), e.index(bytes)));
   Values zeros(work.unitHeads, e.constant(e.f32(), 0.0));
   Values result = e.forLoop(
-      e.index(0), e.index(work.headDim), 1, zeros, [&](Value d, ValueRange carried) {
-        Value key = loadElement(e.offset(column, e.mul(d, e.index(kWarp * bytes))));
+      e.index(0), e.index(work.headDim), 1, zeros,
+      [&](Value d, ValueRange carried) {
+        Value key =
+            loadElement(e.offset(column, e.mul(d, e.index(kWarp * bytes))));
         Values next;
         for (int64_t h = 0; h < work.unitHeads; ++h) {
           Value at = e.add(e.mul(d, e.index(4)), e.index(h * work.headDim * 4));
-          next.push_back(e.fma(e.load(e.f32(), e.offset(queries, at), 4), key, carried[h]));
+          next.push_back(e.fma(e.load(e.f32(), e.offset(queries, at), 4), key,
+                               carried[h]));
         }
         return next;
       });
@@ -127,11 +140,13 @@ Emitter::Values VectorAttentionEmitter::scores(Value keys, Value firstKey) {
     hidden = e.orI(hidden, e.less(key, e.sub(slot, e.index(plan.window - 1))));
   Value nothing = e.constant(e.f32(), -std::numeric_limits<double>::infinity());
   for (Value &score : result)
-    score = e.select(hidden, nothing, e.mul(score, e.constant(e.f32(), plan.scale)));
+    score = e.select(hidden, nothing,
+                     e.mul(score, e.constant(e.f32(), plan.scale)));
   return result;
 }
 
-Emitter::Values VectorAttentionEmitter::step(Value page, Value kvHead, ValueRange state) {
+Emitter::Values VectorAttentionEmitter::step(Value page, Value kvHead,
+                                             ValueRange state) {
   int64_t heads = work.unitHeads, bytes = work.layout.elementBytes;
   Value entry = e.load(e.i32(), e.offset(pages, e.mul(page, e.index(4))), 4);
   Value keys = work.headPointer(k, kv, e.extend(entry, e.i64()), kvHead);
@@ -152,26 +167,32 @@ Emitter::Values VectorAttentionEmitter::step(Value page, Value kvHead, ValueRang
       column = e.mul(column, correction);
     }
   }
-  // What lies behind the row's own slot in the page may never have been written.
-  Value visible = e.minI(e.index(kWarp), e.add(e.sub(slot, firstKey), e.index(1)));
+  // What lies behind the row's own slot in the page may never have been
+  // written.
+  Value visible =
+      e.minI(e.index(kWarp), e.add(e.sub(slot, firstKey), e.index(1)));
   ValueRange sums = ValueRange(next).drop_front(2 * heads);
-  Values totals = e.forLoop(e.index(0), visible, 1, sums, [&](Value key, ValueRange carried) {
-    Value line = e.offset(values, e.mul(key, e.index(work.headDim * bytes)));
-    Values value;
-    for (int64_t part = 0; part < parts; ++part) {
-      // Lanes past the head's columns read its last one and store nothing.
-      Value d = e.minI(e.add(e.lane(), e.index(part * kWarp)), e.index(work.headDim - 1));
-      value.push_back(loadElement(e.offset(line, e.mul(d, e.index(bytes)))));
-    }
-    Value from = e.truncate(key, e.i32());
-    Values sum;
-    for (int64_t h = 0; h < heads; ++h) {
-      Value p = e.shuffle(probabilities[h], from);
-      for (int64_t part = 0; part < parts; ++part)
-        sum.push_back(e.fma(p, value[part], carried[h * parts + part]));
-    }
-    return sum;
-  });
+  Values totals = e.forLoop(
+      e.index(0), visible, 1, sums, [&](Value key, ValueRange carried) {
+        Value line =
+            e.offset(values, e.mul(key, e.index(work.headDim * bytes)));
+        Values value;
+        for (int64_t part = 0; part < parts; ++part) {
+          // Lanes past the head's columns read its last one and store nothing.
+          Value d = e.minI(e.add(e.lane(), e.index(part * kWarp)),
+                           e.index(work.headDim - 1));
+          value.push_back(
+              loadElement(e.offset(line, e.mul(d, e.index(bytes)))));
+        }
+        Value from = e.truncate(key, e.i32());
+        Values sum;
+        for (int64_t h = 0; h < heads; ++h) {
+          Value p = e.shuffle(probabilities[h], from);
+          for (int64_t part = 0; part < parts; ++part)
+            sum.push_back(e.fma(p, value[part], carried[h * parts + part]));
+        }
+        return sum;
+      });
   std::copy(totals.begin(), totals.end(), next.begin() + 2 * heads);
   return next;
 }
@@ -204,7 +225,8 @@ void VectorAttentionEmitter::finish(Value first, Value end) {
     Value sum = e.constant(e.f32(), 0.0);
     Values weights;
     for (int64_t warp = 0; warp < warps; ++warp) {
-      weights.push_back(e.exp(e.sub(e.load(e.f32(), at(maxima, warp, 4), 4), best)));
+      weights.push_back(
+          e.exp(e.sub(e.load(e.f32(), at(maxima, warp, 4), 4), best)));
       sum = e.fma(e.load(e.f32(), at(sums, warp, 4), 4), weights[warp], sum);
     }
     Value inverse = e.div(e.constant(e.f32(), 1.0), sum);
@@ -212,7 +234,8 @@ void VectorAttentionEmitter::finish(Value first, Value end) {
       Value total = e.constant(e.f32(), 0.0);
       for (int64_t warp = 0; warp < warps; ++warp) {
         Value place = e.mul(e.add(e.lane(), e.index(part * kWarp)), e.index(4));
-        Value column = e.load(e.f32(), e.offset(at(columns, warp, parts * kWarp * 4), place), 4);
+        Value column = e.load(
+            e.f32(), e.offset(at(columns, warp, parts * kWarp * 4), place), 4);
         total = e.fma(column, weights[warp], total);
       }
       storeAttended(k, plan, work.headDim, row, e.add(first, h), part * kWarp,
@@ -228,10 +251,13 @@ void VectorAttentionEmitter::emitUnit(Value kvHead, Value first, Value end) {
   state.append(work.unitHeads * (1 + parts), e.constant(e.f32(), 0.0));
   Value begin = e.index(0);
   if (plan.window > 0)
-    begin = e.div(e.maxI(begin, e.sub(slot, e.index(plan.window - 1))), e.index(kWarp));
+    begin = e.div(e.maxI(begin, e.sub(slot, e.index(plan.window - 1))),
+                  e.index(kWarp));
   Value last = e.add(e.div(slot, e.index(kWarp)), e.index(1));
   state = e.forLoop(e.add(begin, e.warp()), last, warps, state,
-                    [&](Value page, ValueRange carried) { return step(page, kvHead, carried); });
+                    [&](Value page, ValueRange carried) {
+                      return step(page, kvHead, carried);
+                    });
   leaveState(state);
   e.barrier();
   finish(first, end);
@@ -240,7 +266,9 @@ void VectorAttentionEmitter::emitUnit(Value kvHead, Value first, Value end) {
 
 } // namespace
 
-bool matchesVectorAttention(Kernel &k) { return planAttention(k.op).has_value(); }
+bool matchesVectorAttention(Kernel &k) {
+  return planAttention(k.op).has_value();
+}
 
 LogicalResult generateVectorAttention(Kernel &k) {
   AttentionPlan plan = *planAttention(k.op);

@@ -8,9 +8,9 @@
 //   float    x is f32: weights are decoded to f32, one fma per product
 //
 // A lane has one row of a row block (16 outputs); the two halves of a warp and
-// the warps of a row block take turns at the groups of K, and their sums meet in
-// a fixed order. So a result depends neither on the rows beside it nor on the
-// grid.
+// the warps of a row block take turns at the groups of K, and their sums meet
+// in a fixed order. So a result depends neither on the rows beside it nor on
+// the grid.
 //
 //===----------------------------------------------------------------------===//
 #include "codegen/kernels/MatmulPlan.h"
@@ -44,14 +44,16 @@ private:
 
   /// Sums of this thread's groups of the row block at `base`, one a row from
   /// `row` on; K is `columns` wide and begins at column `first` of x.
-  Values partialSums(BlockFormat format, Value base, Value row, int64_t rows, Value first,
-                     Value columns);
-  void integerGroup(WeightDecoder &w, const WeightDecoder::Group &group, ArrayRef<Value> xRows,
-                    Value index, MutableArrayRef<Value> acc);
-  void floatGroup(WeightDecoder &w, const WeightDecoder::Group &group, ArrayRef<Value> xRows,
-                  Value index, MutableArrayRef<Value> acc);
-  /// Adds both halves of a warp and leaves the sums of stream `stream` in shared
-  /// memory.
+  Values partialSums(BlockFormat format, Value base, Value row, int64_t rows,
+                     Value first, Value columns);
+  void integerGroup(WeightDecoder &w, const WeightDecoder::Group &group,
+                    ArrayRef<Value> xRows, Value index,
+                    MutableArrayRef<Value> acc);
+  void floatGroup(WeightDecoder &w, const WeightDecoder::Group &group,
+                  ArrayRef<Value> xRows, Value index,
+                  MutableArrayRef<Value> acc);
+  /// Adds both halves of a warp and leaves the sums of stream `stream` in
+  /// shared memory.
   void leaveSums(Value stream, ArrayRef<Value> acc);
   /// What the warps of stream `stream` summed for `row` and `lane` (0..15).
   Value total(Value stream, Value row, Value lane);
@@ -74,13 +76,16 @@ private:
   Value sums;        ///< shared f32 [stream][warp][tileRows][16]
 };
 
-void VectorMatmulEmitter::integerGroup(WeightDecoder &w, const WeightDecoder::Group &group,
+void VectorMatmulEmitter::integerGroup(WeightDecoder &w,
+                                       const WeightDecoder::Group &group,
                                        ArrayRef<Value> xRows, Value index,
                                        MutableArrayRef<Value> acc) {
   const PackedFormat &format = w.format;
   Value codesAt = e.mul(index, e.index(kPackedGroup));
-  Value scaleAt = e.add(e.mul(index, e.index(4)), e.index(activationScaleOffset(depth)));
-  Value sumsAt = e.add(e.mul(index, e.index(8)), e.index(activationSumOffset(depth)));
+  Value scaleAt =
+      e.add(e.mul(index, e.index(4)), e.index(activationScaleOffset(depth)));
+  Value sumsAt =
+      e.add(e.mul(index, e.index(8)), e.index(activationSumOffset(depth)));
   int quads = format.subGroup / 4;
   Type four = e.vec(4, e.i32());
   for (int sub = 0; sub < format.subGroups(); ++sub) {
@@ -94,12 +99,15 @@ void VectorMatmulEmitter::integerGroup(WeightDecoder &w, const WeightDecoder::Gr
       if (format.zero || minimum) {
         sum = e.load(e.i32(), e.offset(e.offset(xRow, sumsAt), 4 * sub), 4);
         if (format.subGroups() == 1)
-          sum = e.add(sum, e.load(e.i32(), e.offset(e.offset(xRow, sumsAt), 4), 4));
+          sum = e.add(sum,
+                      e.load(e.i32(), e.offset(e.offset(xRow, sumsAt), 4), 4));
       }
       // The zero point costs nothing: the dot starts at -zero * sum(x). Two
       // accumulators halve the chain of dependent dots.
       Value zero = e.constant(e.i32(), 0);
-      Value dots[2] = {format.zero ? e.mul(sum, e.constant(e.i32(), -format.zero)) : zero, zero};
+      Value dots[2] = {
+          format.zero ? e.mul(sum, e.constant(e.i32(), -format.zero)) : zero,
+          zero};
       for (int q = 0; q < quads; q += 4) {
         Value at = e.offset(e.offset(xRow, codesAt), 4 * (sub * quads + q));
         Value words = e.load(four, at, 16);
@@ -115,7 +123,8 @@ void VectorMatmulEmitter::integerGroup(WeightDecoder &w, const WeightDecoder::Gr
   }
 }
 
-void VectorMatmulEmitter::floatGroup(WeightDecoder &w, const WeightDecoder::Group &group,
+void VectorMatmulEmitter::floatGroup(WeightDecoder &w,
+                                     const WeightDecoder::Group &group,
                                      ArrayRef<Value> xRows, Value index,
                                      MutableArrayRef<Value> acc) {
   Value at = e.mul(index, e.index(4 * kPackedGroup));
@@ -140,8 +149,9 @@ void VectorMatmulEmitter::floatGroup(WeightDecoder &w, const WeightDecoder::Grou
   }
 }
 
-Emitter::Values VectorMatmulEmitter::partialSums(BlockFormat format, Value base, Value row,
-                                                 int64_t rows, Value first, Value columns) {
+Emitter::Values VectorMatmulEmitter::partialSums(BlockFormat format, Value base,
+                                                 Value row, int64_t rows,
+                                                 Value first, Value columns) {
   WeightDecoder w(e, format);
   SmallVector<Value> xRows;
   for (int64_t i = 0; i < rows; ++i)
@@ -165,7 +175,8 @@ Emitter::Values VectorMatmulEmitter::partialSums(BlockFormat format, Value base,
 }
 
 void VectorMatmulEmitter::leaveSums(Value stream, ArrayRef<Value> acc) {
-  Value warp = e.add(e.mul(stream, e.index(warps)), e.rem(e.warp(), e.index(warps)));
+  Value warp =
+      e.add(e.mul(stream, e.index(warps)), e.rem(e.warp(), e.index(warps)));
   Value at = e.offset(sums, e.mul(warp, e.index(tileRows * kPackedRows * 4)));
   Value lane = e.rem(e.lane(), e.index(kPackedRows));
   at = e.offset(at, e.mul(lane, e.index(4)));
@@ -177,13 +188,16 @@ void VectorMatmulEmitter::leaveSums(Value stream, ArrayRef<Value> acc) {
 }
 
 Value VectorMatmulEmitter::total(Value stream, Value row, Value lane) {
-  Value place = e.add(e.mul(e.add(e.mul(stream, e.index(warps * tileRows)), row),
-                            e.index(kPackedRows)),
-                      lane);
+  Value place =
+      e.add(e.mul(e.add(e.mul(stream, e.index(warps * tileRows)), row),
+                  e.index(kPackedRows)),
+            lane);
   Value at = e.offset(sums, e.mul(place, e.index(4)));
   Value total = e.load(e.f32(), at, 4);
   for (int64_t warp = 1; warp < warps; ++warp)
-    total = e.add(total, e.load(e.f32(), e.offset(at, warp * tileRows * kPackedRows * 4), 4));
+    total = e.add(
+        total,
+        e.load(e.f32(), e.offset(at, warp * tileRows * kPackedRows * 4), 4));
   return total;
 }
 
@@ -193,14 +207,16 @@ void VectorMatmulEmitter::forRowTiles(function_ref<void(Value, int64_t)> body) {
   if (tileRows == 1)
     return body(first, 1);
   Value full = e.equal(e.sub(end, first), e.index(tileRows));
-  e.ifElse(full, [&] { body(first, tileRows); },
-           [&] { e.forLoop(first, end, 1, [&](Value row) { body(row, 1); }); });
+  e.ifElse(
+      full, [&] { body(first, tileRows); },
+      [&] { e.forLoop(first, end, 1, [&](Value row) { body(row, 1); }); });
 }
 
 void VectorMatmulEmitter::emitStore() {
   OutputTiles tiles(k, plan);
   warps = kStoreWarps;
-  int64_t blocks = tiles.segments() > 1 ? 1 : std::clamp<int64_t>(k.tile.blocks, 1, 4);
+  int64_t blocks =
+      tiles.segments() > 1 ? 1 : std::clamp<int64_t>(k.tile.blocks, 1, 4);
   sums = k.shared(blocks * warps * tileRows * kPackedRows * 4);
   k.launch.blockThreads = blocks * warps * kWarp;
   k.launch.grid = {tiles.gridFactor(blocks),
@@ -208,22 +224,27 @@ void VectorMatmulEmitter::emitStore() {
   Value stream = e.div(e.warp(), e.index(warps));
   tiles.select(e.mul(e.block(0), e.index(blocks)), [&](const OutputTile &tile) {
     // Row blocks past the last one are summed as the last and not stored.
-    Value mine = e.minI(e.add(tile.block, stream), e.sub(tile.blockCount, e.index(1)));
+    Value mine =
+        e.minI(e.add(tile.block, stream), e.sub(tile.blockCount, e.index(1)));
     Value blockBytes = WeightDecoder(e, tile.format).rowBlockBytes(tile.depth);
     Value base = e.offset(tile.weight, e.mul(mine, blockBytes));
     forRowTiles([&](Value row, int64_t rows) {
-      leaveSums(stream, partialSums(tile.format, base, row, rows, tile.firstDepth, tile.depth));
+      leaveSums(stream, partialSums(tile.format, base, row, rows,
+                                    tile.firstDepth, tile.depth));
       e.barrier();
-      e.forLoop(e.thread(), e.index(rows * blocks * kPackedRows), k.launch.blockThreads,
-                [&](Value item) {
-                  Value lane = e.rem(item, e.index(kPackedRows));
-                  Value rest = e.div(item, e.index(kPackedRows));
-                  Value source = e.div(rest, e.index(rows)), i = e.rem(rest, e.index(rows));
-                  Value column = e.add(tile.firstColumn,
-                                       e.add(e.mul(e.add(tile.block, source),
-                                                   e.index(kPackedRows)), lane));
-                  tiles.store(tile, e.add(row, i), column, total(source, i, lane));
-                });
+      e.forLoop(
+          e.thread(), e.index(rows * blocks * kPackedRows),
+          k.launch.blockThreads, [&](Value item) {
+            Value lane = e.rem(item, e.index(kPackedRows));
+            Value rest = e.div(item, e.index(kPackedRows));
+            Value source = e.div(rest, e.index(rows)),
+                  i = e.rem(rest, e.index(rows));
+            Value column = e.add(
+                tile.firstColumn,
+                e.add(e.mul(e.add(tile.block, source), e.index(kPackedRows)),
+                      lane));
+            tiles.store(tile, e.add(row, i), column, total(source, i, lane));
+          });
       e.barrier();
     });
   });
@@ -244,7 +265,8 @@ void VectorMatmulEmitter::emitSwiglu() {
   Value block = e.add(e.mul(pair, e.index(2)), e.rem(stream, e.index(2)));
   Value group = e.add(e.div(k.rangeBegin(0), e.index(kPackedGroup)), pair);
   auto baseOf = [&](const Projection &projection) {
-    Value bytes = WeightDecoder(e, formatOf(projection.weight)).rowBlockBytes(columns);
+    Value bytes =
+        WeightDecoder(e, formatOf(projection.weight)).rowBlockBytes(columns);
     return e.offset(k.argument(projection.weight), e.mul(block, bytes));
   };
   const Projection &gate = plan.projections[0], &up = plan.projections[1];
@@ -257,8 +279,9 @@ void VectorMatmulEmitter::emitSwiglu() {
     if (oneFormat)
       sum(formatOf(gate.weight), e.select(isGate, baseOf(gate), baseOf(up)));
     else
-      e.ifElse(isGate, [&] { sum(formatOf(gate.weight), baseOf(gate)); },
-               [&] { sum(formatOf(up.weight), baseOf(up)); });
+      e.ifElse(
+          isGate, [&] { sum(formatOf(gate.weight), baseOf(gate)); },
+          [&] { sum(formatOf(up.weight), baseOf(up)); });
     e.barrier();
     // A warp a row, a lane a column.
     e.forLoop(e.warp(), e.index(rows), 4 * warps, [&](Value i) {
@@ -274,7 +297,8 @@ void VectorMatmulEmitter::emitSwiglu() {
         }
       }
       Value y = e.mul(e.silu(sums[0]), sums[1]);
-      Value outRow = e.offset(k.result(0), e.mul(e.add(row, i), e.index(rowBytes)));
+      Value outRow =
+          e.offset(k.result(0), e.mul(e.add(row, i), e.index(rowBytes)));
       if (quantize)
         return storeActivation(k, outRow, width, group, e.lane(), y);
       Value column = e.add(e.mul(group, e.index(kPackedGroup)), e.lane());

@@ -7,10 +7,15 @@ namespace quern::nvptx {
 
 WeightDecoder::Group WeightDecoder::group(Value base, Value index, Value row) {
   if (!format.hasSuperblock())
-    return {e.offset(base, e.mul(index, e.index(format.superblockBytes()))), {}, row};
+    return {e.offset(base, e.mul(index, e.index(format.superblockBytes()))),
+            {},
+            row};
   Value count = e.index(format.groupsPerSuperblock);
-  Value super = e.offset(base, e.mul(e.div(index, count), e.index(format.superblockBytes())));
-  return {e.offset(super, e.mul(e.rem(index, count), e.index(format.groupBytes()))), super, row};
+  Value super = e.offset(
+      base, e.mul(e.div(index, count), e.index(format.superblockBytes())));
+  return {
+      e.offset(super, e.mul(e.rem(index, count), e.index(format.groupBytes()))),
+      super, row};
 }
 
 Value WeightDecoder::rowBlockBytes(Value columns) {
@@ -54,7 +59,8 @@ Value WeightDecoder::codes(const Group &group, Value quad) {
     Value word = e.load(e.i32(), at, 4);
     word = e.shrU(word, e.truncate(e.rem(bit, e.index(8)), e.i32()));
     if (bits < 8)
-      word = e.andI(word, e.constant(e.i32(), ((1 << bits) - 1) * int64_t{0x01010101}));
+      word = e.andI(
+          word, e.constant(e.i32(), ((1 << bits) - 1) * int64_t{0x01010101}));
     if (shift > 0)
       word = e.shl(word, e.constant(e.i32(), shift));
     merged = merged ? e.orI(merged, word) : word;
@@ -64,7 +70,8 @@ Value WeightDecoder::codes(const Group &group, Value quad) {
 
 Value WeightDecoder::byte(Value pointer, Value row, bool isSigned) {
   Value byte = e.load(e.i8(), e.offset(pointer, row));
-  Value wide = isSigned ? e.extend(byte, e.i32()) : e.extendUnsigned(byte, e.i32());
+  Value wide =
+      isSigned ? e.extend(byte, e.i32()) : e.extendUnsigned(byte, e.i32());
   return e.toFloat(wide, e.f32());
 }
 
@@ -72,7 +79,8 @@ Value WeightDecoder::scale(const Group &group, int sub) {
   Value pointer = e.offset(group.pointer, format.scaleOffset(sub));
   if (format.scaleKind == ParamKind::F16)
     return half(pointer, group.row);
-  Value super = half(e.offset(group.super, format.superScaleOffset()), group.row);
+  Value super =
+      half(e.offset(group.super, format.superScaleOffset()), group.row);
   return e.mul(super, byte(pointer, group.row, format.scaleSigned));
 }
 
@@ -82,10 +90,12 @@ Value WeightDecoder::minimum(const Group &group, int sub) {
   if (format.minKind == ParamKind::F16) {
     minimum = half(pointer, group.row);
   } else {
-    Value super = half(e.offset(group.super, format.superMinOffset()), group.row);
+    Value super =
+        half(e.offset(group.super, format.superMinOffset()), group.row);
     minimum = e.mul(super, byte(pointer, group.row, /*isSigned=*/false));
   }
-  return format.minSign > 0 ? minimum : e.sub(e.constant(e.f32(), -0.0), minimum);
+  return format.minSign > 0 ? minimum
+                            : e.sub(e.constant(e.f32(), -0.0), minimum);
 }
 
 Value WeightDecoder::value(Value codes, int j, Value scale, Value minimum) {
@@ -99,12 +109,13 @@ Value WeightDecoder::value(Value codes, int j, Value scale, Value minimum) {
 }
 
 Value WeightDecoder::floatValue(const Group &group, Value column) {
-  Type element = format.elementBytes == 4              ? e.f32()
+  Type element = format.elementBytes == 4             ? e.f32()
                  : format.format == BlockFormat::BF16 ? e.bf16()
-                                                       : e.f16();
+                                                      : e.f16();
   Value at = e.add(e.mul(column, e.index(kPackedRows)), group.row);
-  Value value = e.load(element, e.offset(group.pointer, e.mul(at, e.index(format.elementBytes))),
-                       format.elementBytes);
+  Value value = e.load(
+      element, e.offset(group.pointer, e.mul(at, e.index(format.elementBytes))),
+      format.elementBytes);
   return format.elementBytes == 4 ? value : e.extend(value, e.f32());
 }
 

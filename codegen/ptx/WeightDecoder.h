@@ -3,8 +3,8 @@
 // IR by which one lane turns its row of a group of the packed layout
 // (PackedLayout.h) into integer codes, scales, minima or float values. 16
 // neighbouring lanes read the 16 rows of a row block, so that a load of a plane
-// vector is one access of 64 bytes. The format table drives it: no kernel knows a
-// format by name.
+// vector is one access of 64 bytes. The format table drives it: no kernel knows
+// a format by name.
 //
 //===----------------------------------------------------------------------===//
 #ifndef QUERN_CODEGEN_PTX_WEIGHTDECODER_H
@@ -19,7 +19,8 @@ class WeightDecoder {
 public:
   using Value = mlir::Value;
 
-  WeightDecoder(Emitter &e, BlockFormat format) : e(e), format(packedFormat(format)) {}
+  WeightDecoder(Emitter &e, BlockFormat format)
+      : e(e), format(packedFormat(format)) {}
 
   Emitter &e;
   const PackedFormat &format;

@@ -147,7 +147,8 @@ std::string_view roleName(Role role) {
 }
 
 std::string_view numericsName(Numerics numerics) {
-  constexpr std::array<std::string_view, 4> names = {"int8", "bf16", "f16", "float"};
+  constexpr std::array<std::string_view, 4> names = {"int8", "bf16", "f16",
+                                                     "float"};
   return names[static_cast<int>(numerics)];
 }
 

@@ -48,7 +48,8 @@ Status CheckGrid(const ManifestCheck& check, const schema::Kernel& kernel,
 Status CheckLaunch(const ManifestCheck& check, const schema::GpuKernelCode& code,
                    const std::string& item) {
   if (!IsIdentifier(code.entry()->string_view())) {
-    return check.Bad(item + ".entry", &code, "'" + code.entry()->str().substr(0, 64) + "'",
+    // The name is not repeated: it may hold anything, line ends too.
+    return check.Bad(item + ".entry", &code, std::to_string(code.entry()->size()) + " bytes",
                      "a PTX identifier");
   }
   if (code.block_threads() == 0 || code.block_threads() > kMaxBlockThreads) {

@@ -42,8 +42,8 @@ Activations MakeActivations(std::mt19937& random, int64_t rows, int64_t columns)
         *scale = amax / 127;
         sums[2 * group] = sums[2 * group + 1] = 0;
       }
-      const auto code = static_cast<int8_t>(
-          std::nearbyint(x.floats.as<float>()[m * columns + k] / *scale));
+      const auto code =
+          static_cast<int8_t>(std::nearbyint(x.floats.as<float>()[m * columns + k] / *scale));
       reinterpret_cast<int8_t*>(row)[k] = code;
       sums[k / 16] += code;
       x.values[m * columns + k] = *scale * static_cast<float>(code);
@@ -73,14 +73,14 @@ std::string MatmulText(const Case& c, const std::string& element, int64_t shares
   const std::string y = "tensor<" + (shares > 1 ? std::to_string(shares) + "x" : std::string()) +
                         "?x" + std::to_string(c.outputs) + "xf32>";
   text << "rt.kernel @k(%x: " << x << ", %w: " << w << ") -> (" << y
-       << ") attributes {split = #lm<kernel_split shares>} {\n  %y = lm.quant_matmul %x, %w " << split
-       << " : (" << x << ", " << w << ") -> " << y << "\n  lm.yield %y : " << y << "\n}\n";
+       << ") attributes {split = #lm<kernel_split shares>} {\n  %y = lm.quant_matmul %x, %w "
+       << split << " : (" << x << ", " << w << ") -> " << y << "\n  lm.yield %y : " << y << "\n}\n";
   return text.str();
 }
 
 /// |got - sum_k x w| within the bound of the file's comment.
-void ExpectProduct(const float* got, const float* x, const float* w, int64_t k_begin,
-                   int64_t k_end, double terms_per_k, const std::string& where) {
+void ExpectProduct(const float* got, const float* x, const float* w, int64_t k_begin, int64_t k_end,
+                   double terms_per_k, const std::string& where) {
   double sum = 0, magnitude = 0;
   for (int64_t k = k_begin; k < k_end; ++k) {
     sum += static_cast<double>(x[k]) * w[k];
@@ -105,8 +105,8 @@ TEST_P(MatmulKernel, IntegerDotsOfEveryFormat) {
     const auto format = static_cast<BlockFormat>(f);
     if (format == BlockFormat::A8 || blockFormatInfo(format).isFloat()) continue;
     const int64_t unit = packedFormat(format).superblockColumns();
-    for (const Case& c : {Case{format, 1, 16, unit}, Case{format, 3, 48, 3 * unit},
-                          Case{format, 17, 40, 1536}}) {
+    for (const Case& c :
+         {Case{format, 1, 16, unit}, Case{format, 3, 48, 3 * unit}, Case{format, 17, 40, 1536}}) {
       auto kernel = CompiledKernel::Compile(MatmulText(c, "!lm.block<a8>", 1, ""), GetParam());
       ASSERT_TRUE(kernel);
       Weight weight = RandomWeight(random, format, c.outputs, c.depth);
@@ -221,10 +221,10 @@ TEST_P(MatmulKernel, QkvOfMixedFormatsWithBiasesAndAShareOfEach) {
     bias.push_back(RandomFloats(random, outputs[i]));
     result.emplace_back(rows * outputs[i] * 4);
   }
-  kernel->Run({x.numeric.data(), packed[0].data(), packed[1].data(), packed[2].data(),
-               bias[0].data(), bias[1].data(), bias[2].data(), result[0].data(),
-               result[1].data(), result[2].data()},
-              {rows}, {448, 896, 64, 128, 64, 128});
+  kernel->Run(
+      {x.numeric.data(), packed[0].data(), packed[1].data(), packed[2].data(), bias[0].data(),
+       bias[1].data(), bias[2].data(), result[0].data(), result[1].data(), result[2].data()},
+      {rows}, {448, 896, 64, 128, 64, 128});
   for (int i = 0; i < 3; ++i) {
     EXPECT_TRUE(result[i].IsIntact());
     for (int64_t m = 0; m < rows; ++m)
@@ -235,8 +235,8 @@ TEST_P(MatmulKernel, QkvOfMixedFormatsWithBiasesAndAShareOfEach) {
           continue;
         }
         const float without = got - bias[i].as<float>()[n];
-        ExpectProduct(&without, x.values.data() + m * depth,
-                      weights[i].values.data() + n * depth, 0, depth, 1, "qkv");
+        ExpectProduct(&without, x.values.data() + m * depth, weights[i].values.data() + n * depth,
+                      0, depth, 1, "qkv");
       }
   }
 }
@@ -249,10 +249,11 @@ TEST_P(MatmulKernel, SwigluQuantizesWhatGateAndUpGive) {
                     f = "tensor<?x96xf32>", q = "tensor<?x96x!lm.block<a8>>";
   const std::string text = "rt.kernel @k(%x: " + x + ", %g: " + w + ", %u: " + w + ") -> (" + q +
                            ") attributes {split = #lm<kernel_split shares>} {\n"
-                           "  %a = lm.quant_matmul %x, %g : (" + x + ", " + w + ") -> " + f +
-                           "\n  %b = lm.quant_matmul %x, %u : (" + x + ", " + w + ") -> " + f +
-                           "\n  %h = lm.swiglu %a, %b : " + f + "\n  %y = lm.quantize %h : " + f +
-                           " -> " + q + "\n  lm.yield %y : " + q + "\n}\n";
+                           "  %a = lm.quant_matmul %x, %g : (" +
+                           x + ", " + w + ") -> " + f + "\n  %b = lm.quant_matmul %x, %u : (" + x +
+                           ", " + w + ") -> " + f + "\n  %h = lm.swiglu %a, %b : " + f +
+                           "\n  %y = lm.quantize %h : " + f + " -> " + q +
+                           "\n  lm.yield %y : " + q + "\n}\n";
   auto kernel = CompiledKernel::Compile(text, GetParam());
   ASSERT_TRUE(kernel);
   Weight gate = RandomWeight(random, BlockFormat::Q4_1, width, depth);
@@ -288,8 +289,8 @@ TEST_P(MatmulKernel, SwigluQuantizesWhatGateAndUpGive) {
 
 /// The contract of int8 numerics: the same bits on every ISA.
 TEST(MatmulKernelAcrossIsas, IntegerNumericsGiveTheSameBits) {
-  for (BlockFormat format : {BlockFormat::Q4_1, BlockFormat::Q8_0, BlockFormat::Q6_K,
-                             BlockFormat::Q2_K}) {
+  for (BlockFormat format :
+       {BlockFormat::Q4_1, BlockFormat::Q8_0, BlockFormat::Q6_K, BlockFormat::Q2_K}) {
     const Case c = {format, 7, 48, 768};
     std::vector<float> first;
     for (const Machine& machine : RunnableMachines()) {

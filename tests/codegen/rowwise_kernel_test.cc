@@ -14,9 +14,7 @@ namespace {
 
 class RowwiseKernel : public testing::TestWithParam<Machine> {
  protected:
-  Numerics numerics() const {
-    return findTarget(GetParam().target)->numericsFor(GetParam().role);
-  }
+  Numerics numerics() const { return findTarget(GetParam().target)->numericsFor(GetParam().role); }
   bool IsInteger() const { return numerics() == Numerics::Int8; }
   std::unique_ptr<CompiledKernel> Compile(const std::string& text) {
     return CompiledKernel::Compile(text, GetParam());
@@ -28,7 +26,8 @@ double NumericAt(const uint8_t* row, int64_t columns, int64_t column, Numerics n
   if (numerics == Numerics::F16)
     return f16ToF32(reinterpret_cast<const uint16_t*>(row)[HalfRowPlace(column)]);
   if (numerics == Numerics::Bf16) {
-    const uint32_t bits = static_cast<uint32_t>(reinterpret_cast<const uint16_t*>(row)[column]) << 16;
+    const uint32_t bits = static_cast<uint32_t>(reinterpret_cast<const uint16_t*>(row)[column])
+                          << 16;
     float value;
     std::memcpy(&value, &bits, 4);
     return value;
@@ -72,7 +71,8 @@ TEST_P(RowwiseKernel, AddRmsNormQuantizeSumsSharesInOrder) {
       const double want = sum.as<float>()[m * columns + k] * scale * w.as<float>()[k];
       double step = std::fabs(want) / 256;  // half a bf16 step
       if (IsInteger())
-        step = 0.501 * reinterpret_cast<const float*>(row + host::activationScaleOffset(columns))[k / 32];
+        step = 0.501 *
+               reinterpret_cast<const float*>(row + host::activationScaleOffset(columns))[k / 32];
       ASSERT_NEAR(NumericAt(row, columns, k, numerics()), want, step + 1e-6);
     }
   }
@@ -92,7 +92,9 @@ TEST_P(RowwiseKernel, ZeroAndTinyRowsQuantizeToZero) {
   kernel->Run({x.data(), numeric.data()}, {2}, {0, 2});
   for (int64_t m = 0; m < 2; ++m)
     for (int64_t k = 0; k < 32; ++k)
-      ASSERT_NEAR(NumericAt(numeric.data() + m * host::activationRowBytes(32), 32, k, Numerics::Int8), 0, 1e-38);
+      ASSERT_NEAR(
+          NumericAt(numeric.data() + m * host::activationRowBytes(32), 32, k, Numerics::Int8), 0,
+          1e-38);
 }
 
 TEST_P(RowwiseKernel, SiluMulAndSwigluAgree) {
@@ -132,11 +134,15 @@ TEST_P(RowwiseKernel, EmbeddingReadsOneLaneOfEveryFormat) {
     if (format == BlockFormat::A8) continue;
     const std::string name(blockFormatInfo(format).name);
     const std::string table =
-        "tensor<40x512x" + (blockFormatInfo(format).isFloat() ? name : "!lm.block<" + name + ">") + ">";
-    auto kernel = Compile("rt.kernel @k(%t: " + table + ", %i: tensor<?xi32>) -> (tensor<?x512xf32>) "
-                          "attributes {split = #lm<kernel_split rows>} {\n  %y = lm.embedding %t, %i : (" +
-                          table + ", tensor<?xi32>) -> tensor<?x512xf32>\n"
-                          "  lm.yield %y : tensor<?x512xf32>\n}\n");
+        "tensor<40x512x" + (blockFormatInfo(format).isFloat() ? name : "!lm.block<" + name + ">") +
+        ">";
+    auto kernel =
+        Compile("rt.kernel @k(%t: " + table +
+                ", %i: tensor<?xi32>) -> (tensor<?x512xf32>) "
+                "attributes {split = #lm<kernel_split rows>} {\n  %y = lm.embedding %t, %i : (" +
+                table +
+                ", tensor<?xi32>) -> tensor<?x512xf32>\n"
+                "  lm.yield %y : tensor<?x512xf32>\n}\n");
     ASSERT_TRUE(kernel);
     Weight weight = RandomWeight(random, format, 40, 512);
     Buffer packed = weight.Pack(0, 40, 0, 512), y(4 * 512 * 4), tokens(16);
@@ -145,7 +151,8 @@ TEST_P(RowwiseKernel, EmbeddingReadsOneLaneOfEveryFormat) {
     kernel->Run({packed.data(), tokens.data(), y.data()}, {4}, {0, 4});
     EXPECT_TRUE(y.IsIntact());
     for (int m = 0; m < 4; ++m)
-      ASSERT_EQ(0, std::memcmp(y.as<float>() + m * 512, weight.values.data() + ids[m] * 512, 512 * 4))
+      ASSERT_EQ(0,
+                std::memcmp(y.as<float>() + m * 512, weight.values.data() + ids[m] * 512, 512 * 4))
           << name << " token " << ids[m] << ": the format's own numbers, bit for bit";
   }
 }
@@ -174,7 +181,8 @@ struct RopeCase {
 };
 
 TEST_P(RowwiseKernel, RopeTurnsPairsAndAppendsToPages) {
-  for (const RopeCase& c : {RopeCase{"interleaved", 64}, RopeCase{"half", 64}, RopeCase{"half", 32}}) {
+  for (const RopeCase& c :
+       {RopeCase{"interleaved", 64}, RopeCase{"half", 64}, RopeCase{"half", 32}}) {
     const std::string rope = ", head_dim = 64, rotary_dim = " + std::to_string(c.rotary) +
                              ", base = 1.0e+04, mode = " + c.mode;
     const std::string kv = "!lm.kv_cache<heads = 2, head_dim = 64, page = 32, f16>";
@@ -182,9 +190,14 @@ TEST_P(RowwiseKernel, RopeTurnsPairsAndAppendsToPages) {
         "rt.kernel @k(%q: tensor<?x192xf32>, %p: tensor<?xi32>, %k: tensor<?x128xf32>, %kv: " + kv +
         ", %v: tensor<?x128xf32>) -> (tensor<?x192xf32>, " + kv +
         ") attributes {split = #lm<kernel_split shares>} {\n"
-        "  %a = lm.rope %q, %p heads = 3" + rope + " : (tensor<?x192xf32>, tensor<?xi32>) -> tensor<?x192xf32>\n"
-        "  %b = lm.rope %k, %p heads = 2" + rope + " : (tensor<?x128xf32>, tensor<?xi32>) -> tensor<?x128xf32>\n"
-        "  %c = lm.kv_append %kv, %b, %v : (" + kv + ", tensor<?x128xf32>, tensor<?x128xf32>) -> " + kv +
+        "  %a = lm.rope %q, %p heads = 3" +
+        rope +
+        " : (tensor<?x192xf32>, tensor<?xi32>) -> tensor<?x192xf32>\n"
+        "  %b = lm.rope %k, %p heads = 2" +
+        rope +
+        " : (tensor<?x128xf32>, tensor<?xi32>) -> tensor<?x128xf32>\n"
+        "  %c = lm.kv_append %kv, %b, %v : (" +
+        kv + ", tensor<?x128xf32>, tensor<?x128xf32>) -> " + kv +
         "\n  lm.yield %a, %c : tensor<?x192xf32>, " + kv + "\n}\n");
     ASSERT_TRUE(kernel);
     std::mt19937 random(5);
@@ -226,11 +239,13 @@ TEST_P(RowwiseKernel, RopeTurnsPairsAndAppendsToPages) {
                     turn(q.as<float>() + m * 192 + i / 64 * 64, i % 64, position[m]), 1e-6)
             << c.mode << " row " << m << " column " << i;
       const int32_t page = table[sequence[m] * 4 + slot[m] / 32];
-      const auto* head = reinterpret_cast<const uint16_t*>(pool.data() + page * page_bytes) + head_elements;
+      const auto* head =
+          reinterpret_cast<const uint16_t*>(pool.data() + page * page_bytes) + head_elements;
       for (int64_t i = 0; i < 64; ++i) {
         const double want = turn(k.as<float>() + m * 128 + 64, i, position[m]);
         ASSERT_NEAR(f16ToF32(head[i * 32 + slot[m] % 32]), want, std::fabs(want) / 2000 + 1e-6);
-        ASSERT_EQ(head[64 * 32 + (slot[m] % 32) * 64 + i], f32ToF16(v.as<float>()[m * 128 + 64 + i]));
+        ASSERT_EQ(head[64 * 32 + (slot[m] % 32) * 64 + i],
+                  f32ToF16(v.as<float>()[m * 128 + 64 + i]));
       }
     }
   }

@@ -1,12 +1,12 @@
 // The table of targets: what passes, generators and loaders take for granted.
 #include "codegen/target/Target.h"
 
+#include <gtest/gtest.h>
+
 #include <algorithm>
 #include <fstream>
 #include <set>
 #include <sstream>
-
-#include <gtest/gtest.h>
 
 namespace quern {
 namespace {
@@ -16,8 +16,9 @@ TEST(Target, NamesAreFoundAndUnknownOnesListTheKnown) {
   EXPECT_EQ(findTarget("AVX2"), nullptr);
   std::string error;
   EXPECT_EQ(resolveTarget("neon", error), nullptr);
-  EXPECT_EQ(error, "unknown target 'neon' (known: host, avx2, avx512-vnni, amx, sm_80, sm_89, sm_90a, "
-                   "sm_100a, sm_120a)");
+  EXPECT_EQ(error,
+            "unknown target 'neon' (known: host, avx2, avx512-vnni, amx, sm_80, sm_89, sm_90a, "
+            "sm_100a, sm_120a)");
 }
 
 // The runtime takes the last target that a machine can run, so each must demand all that the one

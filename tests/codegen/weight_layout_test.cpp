@@ -1,13 +1,13 @@
 // The weights segment: order, sharing and alignment of pieces, and their bytes.
+#include <gtest/gtest.h>
+
+#include <random>
+
 #include "codegen/artifact/WeightLayout.h"
 #include "codegen/host/PackedLayout.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Parser/Parser.h"
 #include "runtime/schema/kernel_abi.h"
-
-#include <gtest/gtest.h>
-
-#include <random>
 
 using namespace quern;
 
@@ -15,7 +15,7 @@ namespace {
 
 /// Two shares, two layers; one vector and two matrices a layer, a head tied to
 /// the embedding. Formats and ranges are filled in.
-constexpr const char *kProgram = R"(
+constexpr const char* kProgram = R"(
 rt.program @model shares = 2 layers = [@layer, @layer] {
   rt.prologue {
     rt.weight_slot "embd" : tensor<96x96x!lm.block<FORMAT>>
@@ -31,32 +31,27 @@ rt.program @model shares = 2 layers = [@layer, @layer] {
   }
 })";
 
-std::string replaced(std::string text, const std::string &from,
-                     const std::string &to) {
-  for (size_t at = 0; (at = text.find(from, at)) != std::string::npos;
-       at += to.size())
+std::string replaced(std::string text, const std::string& from, const std::string& to) {
+  for (size_t at = 0; (at = text.find(from, at)) != std::string::npos; at += to.size())
     text.replace(at, from.size(), to);
   return text;
 }
 
 class WeightLayoutTest : public testing::Test {
-protected:
+ protected:
   WeightLayoutTest() {
     context.loadDialect<lm::LmDialect, rt::RtDialect, mlir::func::FuncDialect>();
   }
 
   /// A random tensor of the "model file".
-  void addTensor(const std::string &name, BlockFormat format, int64_t rows,
-                 int64_t columns) {
-    std::vector<uint8_t> &bytes = storage.emplace_back();
+  void addTensor(const std::string& name, BlockFormat format, int64_t rows, int64_t columns) {
+    std::vector<uint8_t>& bytes = storage.emplace_back();
     std::mt19937 random(storage.size());
     std::vector<float> row(columns);
     for (int64_t r = 0; r < rows; ++r) {
-      for (float &x : row)
-        x = std::normal_distribution<float>()(random);
+      for (float& x : row) x = std::normal_distribution<float>()(random);
       bytes.resize((r + 1) * blockFormatInfo(format).rowBytes(columns));
-      quantizeRow(format, row.data(),
-                  bytes.data() + r * blockFormatInfo(format).rowBytes(columns),
+      quantizeRow(format, row.data(), bytes.data() + r * blockFormatInfo(format).rowBytes(columns),
                   columns);
     }
     file.push_back({name, format, rows, columns, bytes});
@@ -64,7 +59,7 @@ protected:
 
   void addModel(BlockFormat format, BlockFormat vectors = BlockFormat::F32) {
     addTensor("embd", format, 96, 96);
-    for (const char *layer : {"blk.0.", "blk.1."}) {
+    for (const char* layer : {"blk.0.", "blk.1."}) {
       addTensor(layer + std::string("norm"), vectors, 1, 96);
       addTensor(layer + std::string("up"), format, 80, 96);
       addTensor(layer + std::string("down"), format, 40, 96);
@@ -72,43 +67,39 @@ protected:
     addTensor("factors", BlockFormat::F32, 1, 16);
   }
 
-  llvm::Expected<WeightLayout> layOut(const std::string &text) {
+  llvm::Expected<WeightLayout> layOut(const std::string& text) {
     module = mlir::parseSourceString<mlir::ModuleOp>(text, &context);
     EXPECT_TRUE(module);
     rt::ProgramOp program = *module->getOps<rt::ProgramOp>().begin();
     auto bodies = programBodies(program);
     EXPECT_TRUE(static_cast<bool>(bodies));
     auto find = [&](llvm::StringRef name) -> llvm::Expected<WeightSource> {
-      for (const WeightSource &source : file)
-        if (source.name == name)
-          return source;
+      for (const WeightSource& source : file)
+        if (source.name == name) return source;
       return compileError(ExitCode::Incompatible, "no " + name);
     };
     return layOutWeights(program, *bodies, find);
   }
 
-  static std::string program(const std::string &format,
-                             const std::string &head = "32",
-                             const std::string &source = "f32") {
-    return replaced(replaced(replaced(kProgram, "FORMAT", format), "HEAD", head),
-                    "SOURCE", source);
+  static std::string program(const std::string& format, const std::string& head = "32",
+                             const std::string& source = "f32") {
+    return replaced(replaced(replaced(kProgram, "FORMAT", format), "HEAD", head), "SOURCE", source);
   }
 
-  const WeightSource &source(const std::string &name) {
-    for (const WeightSource &source : file)
-      if (source.name == name)
-        return source;
+  const WeightSource& source(const std::string& name) {
+    for (const WeightSource& source : file)
+      if (source.name == name) return source;
     ADD_FAILURE() << name;
     return file.front();
   }
 
   /// What the piece should be, row block by row block.
-  std::vector<uint8_t> packed(const std::string &name, int64_t rowBegin,
-                              int64_t rowEnd, int64_t kBegin, int64_t kEnd) {
-    const WeightSource &weight = source(name);
+  std::vector<uint8_t> packed(const std::string& name, int64_t rowBegin, int64_t rowEnd,
+                              int64_t kBegin, int64_t kEnd) {
+    const WeightSource& weight = source(name);
     std::vector<uint8_t> bytes;
     for (int64_t row = rowBegin; row < rowEnd; row += kPackedRows) {
-      std::vector<const uint8_t *> rows;
+      std::vector<const uint8_t*> rows;
       for (int64_t r = row; r < std::min(row + kPackedRows, rowEnd); ++r)
         rows.push_back(weight.row(r));
       const size_t at = bytes.size();
@@ -118,7 +109,7 @@ protected:
     return bytes;
   }
 
-  static std::vector<uint8_t> segment(const WeightPlan &plan) {
+  static std::vector<uint8_t> segment(const WeightPlan& plan) {
     std::vector<uint8_t> bytes;
     llvm::cantFail(streamWeights(plan, [&](std::span<const uint8_t> part) {
       bytes.insert(bytes.end(), part.begin(), part.end());
@@ -127,10 +118,8 @@ protected:
     return bytes;
   }
 
-  static std::vector<uint8_t> cut(const std::vector<uint8_t> &bytes,
-                                  uint64_t offset, size_t size) {
-    if (offset + size > bytes.size())
-      return {};
+  static std::vector<uint8_t> cut(const std::vector<uint8_t>& bytes, uint64_t offset, size_t size) {
+    if (offset + size > bytes.size()) return {};
     return {bytes.begin() + offset, bytes.begin() + offset + size};
   }
 
@@ -149,12 +138,10 @@ TEST_F(WeightLayoutTest, PiecesAreWhereTheOffsetsSay) {
   for (int64_t layer = 0; layer < 2; ++layer) {
     const std::string blk = "blk." + std::to_string(layer) + ".";
     // Slots norm, up, down, factors; two shares each.
-    const std::vector<uint64_t> &at = layout.layers[layer].offsets;
-    for (uint64_t offset : at)
-      EXPECT_EQ(offset % kBufferAlignment, 0u);
-    const WeightSource &norm = source(blk + "norm");
-    EXPECT_EQ(cut(bytes, at[0], 96 * 4),
-              std::vector<uint8_t>(norm.data.begin(), norm.data.end()));
+    const std::vector<uint64_t>& at = layout.layers[layer].offsets;
+    for (uint64_t offset : at) EXPECT_EQ(offset % kBufferAlignment, 0u);
+    const WeightSource& norm = source(blk + "norm");
+    EXPECT_EQ(cut(bytes, at[0], 96 * 4), std::vector<uint8_t>(norm.data.begin(), norm.data.end()));
     EXPECT_EQ(at[0], at[1]);
     const auto up = packed(blk + "up", 48, 80, 0, 96);
     EXPECT_EQ(cut(bytes, at[3], up.size()), up);
@@ -171,9 +158,8 @@ TEST_F(WeightLayoutTest, ASharesWeightsAscendInExecutionOrder) {
   WeightLayout layout = llvm::cantFail(layOut(program("q4_0")));
   std::vector<uint64_t> order;
   for (int64_t share = 0; share < 2; ++share)
-    for (const CallWeights &layer : layout.layers)
-      for (int64_t slot : {1, 2})
-        order.push_back(layer.offsets[slot * 2 + share]);
+    for (const CallWeights& layer : layout.layers)
+      for (int64_t slot : {1, 2}) order.push_back(layer.offsets[slot * 2 + share]);
   order.push_back(layout.epilogue.offsets[0]);
   order.push_back(layout.epilogue.offsets[1]);
   EXPECT_TRUE(std::is_sorted(order.begin(), order.end()));
@@ -216,24 +202,20 @@ TEST_F(WeightLayoutTest, FloatSourcesAreQuantizedWhilePacking) {
   const std::vector<uint8_t> bytes = segment(layout.plan);
   std::vector<float> row(96), unpacked(16 * 96), expected(96);
   std::vector<uint8_t> codes(blockFormatInfo(BlockFormat::Q8_0).rowBytes(96));
-  unpackRowBlockToFloat(BlockFormat::Q8_0,
-                        bytes.data() + layout.layers[1].offsets[2], 96,
+  unpackRowBlockToFloat(BlockFormat::Q8_0, bytes.data() + layout.layers[1].offsets[2], 96,
                         unpacked.data());
   dequantizeRow(BlockFormat::F16, source("blk.1.up").row(5), row.data(), 96);
   quantizeRow(BlockFormat::Q8_0, row.data(), codes.data(), 96);
   dequantizeRow(BlockFormat::Q8_0, codes.data(), expected.data(), 96);
-  for (int64_t k = 0; k < 96; ++k)
-    EXPECT_EQ(unpacked[5 * 96 + k], expected[k]);
+  for (int64_t k = 0; k < 96; ++k) EXPECT_EQ(unpacked[5 * 96 + k], expected[k]);
 }
 
 TEST_F(WeightLayoutTest, ShortFloatVectorsBecomeFloat32) {
   addModel(BlockFormat::Q4_0, BlockFormat::BF16);
-  WeightLayout layout =
-      llvm::cantFail(layOut(program("q4_0", "32", "bf16")));
+  WeightLayout layout = llvm::cantFail(layOut(program("q4_0", "32", "bf16")));
   const std::vector<uint8_t> bytes = segment(layout.plan);
   std::vector<float> expected(96), seen(96);
-  dequantizeRow(BlockFormat::BF16, source("blk.1.norm").row(0), expected.data(),
-                96);
+  dequantizeRow(BlockFormat::BF16, source("blk.1.norm").row(0), expected.data(), 96);
   std::memcpy(seen.data(), bytes.data() + layout.layers[1].offsets[0], 96 * 4);
   EXPECT_EQ(seen, expected);
 }
@@ -246,16 +228,14 @@ TEST_F(WeightLayoutTest, BandsAndThreadsDoNotShow) {
   EXPECT_EQ(segment(plan), packed("big", 0, 1000, 0, 1504));
 }
 
-std::string messageOf(llvm::Error error) {
-  return llvm::toString(std::move(error));
-}
+std::string messageOf(llvm::Error error) { return llvm::toString(std::move(error)); }
 
 TEST_F(WeightLayoutTest, RefusesWhatDoesNotFit) {
   addModel(BlockFormat::Q4_0);
   struct Case {
     const char *from, *to, *word;
   };
-  for (const Case &c : {
+  for (const Case& c : {
            Case{"tensor<80x96x", "tensor<96x80x", "in the IR"},
            Case{"\"factors\"", "\"missing\"", "no missing"},
            Case{"[0:64], [64:96]", "[0:48], [48:96]", "block of 32"},
@@ -263,15 +243,13 @@ TEST_F(WeightLayoutTest, RefusesWhatDoesNotFit) {
            Case{"80x96x!lm.block<q4_0>", "80x96x!lm.block<a8>", "weight format"},
        }) {
     // Verifiers catch some of these at once; what they let through is refused.
-    mlir::ScopedDiagnosticHandler quiet(&context, [](mlir::Diagnostic &) {});
+    mlir::ScopedDiagnosticHandler quiet(&context, [](mlir::Diagnostic&) {});
     const std::string text = replaced(program("q4_0"), c.from, c.to);
-    if (!mlir::parseSourceString<mlir::ModuleOp>(text, &context))
-      continue;
+    if (!mlir::parseSourceString<mlir::ModuleOp>(text, &context)) continue;
     llvm::Expected<WeightLayout> layout = layOut(text);
     ASSERT_FALSE(static_cast<bool>(layout)) << c.to;
-    EXPECT_NE(messageOf(layout.takeError()).find(c.word), std::string::npos)
-        << c.to;
+    EXPECT_NE(messageOf(layout.takeError()).find(c.word), std::string::npos) << c.to;
   }
 }
 
-} // namespace
+}  // namespace

@@ -55,7 +55,7 @@ struct AstVariable {
   uint32_t line = 0;
   Space space = Space::kGlobal;
   uint32_t alignment = 1;
-  uint64_t bytes = 0;     ///< 0 for `.extern .shared x[]`.
+  uint64_t bytes = 0;  ///< 0 for `.extern .shared x[]`.
   bool external = false;
   std::vector<uint8_t> initial;  ///< Empty: zeros.
 };
@@ -67,7 +67,7 @@ struct AstRegister {
 
 /// A pair of braces. Names are looked up from the inside out.
 struct AstScope {
-  uint32_t parent = 0;  ///< Scope 0 is its own parent.
+  uint32_t parent = 0;                                     ///< Scope 0 is its own parent.
   std::map<std::string, uint32_t, std::less<>> registers;  ///< Index into AstKernel::registers.
   std::map<std::string, uint32_t, std::less<>> labels;     ///< Index of an instruction.
   std::map<std::string, uint32_t, std::less<>> variables;  ///< Index into AstKernel::variables.

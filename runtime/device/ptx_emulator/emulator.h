@@ -28,8 +28,8 @@ namespace quern::ptx {
 
 // ---- Device memory ------------------------------------------------------------------------------
 
-/// Global memory of one emulated device: buffers at 64-bit device addresses that are no addresses of
-/// this process. Buffers never touch, and an address is never given out twice, so that an access
+/// Global memory of one emulated device: buffers at 64-bit device addresses that are no addresses
+/// of this process. Buffers never touch, and an address is never given out twice, so that an access
 /// past the end or after Free is an error and not a surprise. Contents start as 0xCD.
 /// Thread safe, except that nothing may be freed while a kernel that uses it runs.
 class Memory {
@@ -75,11 +75,12 @@ class Memory {
     uint64_t bytes = 0;
     std::unique_ptr<uint8_t[]> host;
   };
-  const Buffer* Find(uint64_t address) const;  ///< The last buffer that begins at or before address.
+  const Buffer* Find(
+      uint64_t address) const;  ///< The last buffer that begins at or before address.
 
   mutable std::mutex mutex_;
-  std::map<uint64_t, Buffer> buffers_;                    ///< By address.
-  std::vector<std::pair<uint64_t, uint64_t>> freed_;      ///< (address, bytes), for messages.
+  std::map<uint64_t, Buffer> buffers_;                ///< By address.
+  std::vector<std::pair<uint64_t, uint64_t>> freed_;  ///< (address, bytes), for messages.
   uint64_t capacity_;
   uint64_t used_ = 0;
   uint64_t next_;
@@ -89,8 +90,8 @@ class Memory {
 
 struct Program;  // A module resolved to executable form; see program.h.
 
-/// One parameter of a kernel, in the order of the text. Parameters are packed like the fields of a C
-/// struct: `offset` is the previous end rounded up to `alignment`.
+/// One parameter of a kernel, in the order of the text. Parameters are packed like the fields of a
+/// C struct: `offset` is the previous end rounded up to `alignment`.
 struct ParameterInfo {
   std::string name;
   uint32_t offset = 0;
@@ -104,10 +105,10 @@ struct KernelInfo {
   std::string name;
   uint32_t line = 0;
   std::vector<ParameterInfo> parameters;
-  uint32_t parameter_bytes = 0;      ///< End of the last parameter.
-  uint32_t static_shared_bytes = 0;  ///< Without what the launch adds.
-  uint32_t local_bytes = 0;          ///< Per thread.
-  uint32_t registers = 0;            ///< Virtual registers declared.
+  uint32_t parameter_bytes = 0;                          ///< End of the last parameter.
+  uint32_t static_shared_bytes = 0;                      ///< Without what the launch adds.
+  uint32_t local_bytes = 0;                              ///< Per thread.
+  uint32_t registers = 0;                                ///< Virtual registers declared.
   std::array<uint32_t, 3> max_threads = {0, 0, 0};       ///< .maxntid; 0: not given.
   std::array<uint32_t, 3> required_threads = {0, 0, 0};  ///< .reqntid; 0: not given.
   std::array<uint32_t, 3> cluster = {0, 0, 0};           ///< .reqnctapercluster; 0: not given.
@@ -142,7 +143,8 @@ struct LaunchOptions {
   std::array<uint32_t, 3> cluster = {1, 1, 1};  ///< CTAs of a cluster; must divide the grid.
   uint32_t shared_bytes = 0;                    ///< Dynamic shared memory of a CTA.
   /// Order in which warps run and asynchronous operations complete. 0: warps in turn, each until it
-  /// waits, asynchronous operations only when nothing else can go on. Others: random from this seed.
+  /// waits, asynchronous operations only when nothing else can go on. Others: random from this
+  /// seed.
   uint64_t seed = 0;
   /// Host threads; 0: one per CPU. CTAs (clusters) are independent work; with more than one thread
   /// the order of atomics on global memory is not reproducible.
@@ -172,10 +174,10 @@ struct LineCount {
 };
 
 struct LaunchReport {
-  uint64_t instructions = 0;                      ///< Warp instructions executed.
+  uint64_t instructions = 0;  ///< Warp instructions executed.
   uint64_t threads_launched = 0;
-  std::map<std::string, uint64_t> by_opcode;      ///< With LaunchOptions::coverage.
-  std::vector<LineCount> lines;                   ///< With coverage: every instruction of the kernel.
+  std::map<std::string, uint64_t> by_opcode;  ///< With LaunchOptions::coverage.
+  std::vector<LineCount> lines;               ///< With coverage: every instruction of the kernel.
   std::vector<Finding> races;
   std::vector<Finding> lints;
   bool clean() const { return races.empty() && lints.empty(); }

@@ -30,8 +30,8 @@ Status CheckOptions(const Code& code, size_t parameter_bytes, LaunchOptions& opt
     if (options.grid[axis] == 0 || options.grid[axis] > kMostCtas[axis])
       return UsageError(kernel + "a grid of " + Text(options.grid) + " CTAs");
     if (options.cluster[axis] == 0 || options.grid[axis] % options.cluster[axis])
-      return UsageError(kernel + "clusters of " + Text(options.cluster) + " do not divide a grid of " +
-                        Text(options.grid));
+      return UsageError(kernel + "clusters of " + Text(options.cluster) +
+                        " do not divide a grid of " + Text(options.grid));
     if (options.block[axis] == 0 || options.block[axis] > kMaxThreadsPerCta)
       return UsageError(kernel + "blocks of " + Text(options.block) + " threads");
   }
@@ -44,7 +44,8 @@ Status CheckOptions(const Code& code, size_t parameter_bytes, LaunchOptions& opt
     return UsageError(kernel + std::to_string(threads) + " threads in a CTA; it was compiled for " +
                       std::to_string(Product(info.max_threads)));
   if (info.required_threads[0] && options.block != info.required_threads)
-    return UsageError(kernel + "blocks of " + Text(options.block) + "; it requires " + Text(info.required_threads));
+    return UsageError(kernel + "blocks of " + Text(options.block) + "; it requires " +
+                      Text(info.required_threads));
   const uint64_t shared = uint64_t{code.shared_bytes} + options.shared_bytes;
   if (shared > kMaxSharedBytes)
     return UsageError(kernel + std::to_string(shared) + " bytes of shared memory; " +
@@ -53,8 +54,8 @@ Status CheckOptions(const Code& code, size_t parameter_bytes, LaunchOptions& opt
 }
 
 /// Puts the variables of the module into `memory` and their addresses into the constants.
-Status PlaceGlobals(const Program& program, const Code& code, Memory& memory, LaunchContext& context,
-                    std::vector<uint64_t>& placed) {
+Status PlaceGlobals(const Program& program, const Code& code, Memory& memory,
+                    LaunchContext& context, std::vector<uint64_t>& placed) {
   std::vector<uint64_t> addresses(program.globals.size(), 0);
   for (const Code::Relocation& relocation : code.relocations) {
     uint64_t& address = addresses[relocation.variable];
@@ -66,7 +67,8 @@ Status PlaceGlobals(const Program& program, const Code& code, Memory& memory, La
       QUERN_ASSIGN_OR_RETURN(address, memory.Allocate(std::max<uint64_t>(variable.bytes, 1)));
       placed.push_back(address);
       QUERN_RETURN_IF_ERROR(memory.Fill(address, 0, 1, variable.bytes));
-      QUERN_RETURN_IF_ERROR(memory.CopyToDevice(address, variable.initial.data(), variable.initial.size()));
+      QUERN_RETURN_IF_ERROR(
+          memory.CopyToDevice(address, variable.initial.data(), variable.initial.size()));
     }
     const uint64_t value = address + relocation.addend;
     for (uint32_t lane = 0; lane < kLanes; ++lane)
@@ -95,8 +97,10 @@ void Collect(const Cluster& cluster, Shared& shared) {
     if (!cta->races) continue;
     for (const auto& [key, finding] : cta->races->findings()) {
       auto [it, fresh] = shared.findings.try_emplace(key, finding);
-      if (fresh) it->second.cta = cta->index;
-      else it->second.count += finding.count;
+      if (fresh)
+        it->second.cta = cta->index;
+      else
+        it->second.count += finding.count;
     }
   }
 }
@@ -158,10 +162,12 @@ Result<LaunchReport> Launch(const Module& module, std::string_view name,
       context.global.ranges.push_back({address, bytes, host});
     });
     const uint64_t clusters = Product(context.options.grid) / Product(context.options.cluster);
-    uint64_t threads = options.threads ? options.threads : std::max(1u, std::thread::hardware_concurrency());
+    uint64_t threads =
+        options.threads ? options.threads : std::max(1u, std::thread::hardware_concurrency());
     threads = std::min({threads, clusters, uint64_t{256}});
     std::vector<std::thread> pool;
-    for (uint64_t i = 1; i < threads; ++i) pool.emplace_back([&] { Work(context, clusters, shared); });
+    for (uint64_t i = 1; i < threads; ++i)
+      pool.emplace_back([&] { Work(context, clusters, shared); });
     Work(context, clusters, shared);
     for (std::thread& thread : pool) thread.join();
     status = shared.status;

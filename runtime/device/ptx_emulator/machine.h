@@ -31,7 +31,10 @@ enum class AccessKind : uint8_t { kRead, kWrite, kAtomic };
 
 /// Global memory as a launch sees it.
 struct GlobalView {
-  struct Range { uint64_t address, bytes; uint8_t* host; };
+  struct Range {
+    uint64_t address, bytes;
+    uint8_t* host;
+  };
   std::vector<Range> ranges;  ///< By address.
   const Memory* memory = nullptr;
 };
@@ -73,17 +76,20 @@ class Warp {
   // ---- Operands
   template <class S>
   S* Lanes(const Operand& operand) {
-    return reinterpret_cast<S*>(operand.slot >= 0 ? Registers() + operand.slot
-                                                  : const_cast<uint8_t*>(constants_) + ~operand.slot);
+    return reinterpret_cast<S*>(operand.slot >= 0
+                                    ? Registers() + operand.slot
+                                    : const_cast<uint8_t*>(constants_) + ~operand.slot);
   }
   uint64_t Value(const Operand& operand, uint32_t lane) {
     return operand.bytes == 8 ? Lanes<uint64_t>(operand)[lane] : Lanes<uint32_t>(operand)[lane];
   }
   /// Keeps the low `operand.bytes` bytes.
   void SetValue(const Operand& operand, uint32_t lane, uint64_t value) {
-    if (operand.bytes == 8) Lanes<uint64_t>(operand)[lane] = value;
-    else Lanes<uint32_t>(operand)[lane] =
-        static_cast<uint32_t>(operand.bytes == 2 ? value & 0xffff : value);
+    if (operand.bytes == 8)
+      Lanes<uint64_t>(operand)[lane] = value;
+    else
+      Lanes<uint32_t>(operand)[lane] =
+          static_cast<uint32_t>(operand.bytes == 2 ? value & 0xffff : value);
   }
   LaneMask Predicate(const Operand& operand) const {
     return operand.negated ? ~predicates_[operand.slot] : predicates_[operand.slot];
@@ -100,8 +106,8 @@ class Warp {
   }
 
   // ---- Memory
-  /// The `bytes` bytes at `address` of `space`, checked for bounds and for alignment to `alignment`;
-  /// null after a fault.
+  /// The `bytes` bytes at `address` of `space`, checked for bounds and for alignment to
+  /// `alignment`; null after a fault.
   uint8_t* Access(Space space, uint64_t address, uint32_t bytes, uint32_t alignment, uint32_t lane,
                   AccessKind kind);
   uint8_t* Global(uint64_t address, uint32_t bytes, uint32_t alignment, uint32_t lane);
@@ -126,7 +132,10 @@ class Warp {
   void Unblock(LaneMask mask) { blocked &= ~mask; }
 
   // ---- Scheduling
-  struct Level { uint32_t pc, reconverge; LaneMask mask; };
+  struct Level {
+    uint32_t pc, reconverge;
+    LaneMask mask;
+  };
   /// Runs until it waits, ends, faults or has executed `quantum` instructions.
   void Run(uint64_t quantum);
   bool Done() const { return stack_.empty(); }
@@ -141,7 +150,11 @@ class Warp {
   bool yielded = false;  ///< The last Run ended in Yield.
   bool retry = false;    ///< Yielded, and the instruction must be executed again.
   /// What a blocked or yielded warp waits for.
-  struct Wait { uint32_t line = 0; const char* what = ""; uint64_t detail = 0; } wait;
+  struct Wait {
+    uint32_t line = 0;
+    const char* what = "";
+    uint64_t detail = 0;
+  } wait;
 
   // ---- Asynchronous work of this warp
   std::vector<PendingCopy> copies;
@@ -149,11 +162,11 @@ class Warp {
   std::vector<PendingBulk> bulks;
   std::array<uint32_t, kLanes> bulk_groups = {};
   std::deque<PendingWgmma> wgmmas;
-  uint32_t wgmma_groups = 0;                ///< Committed so far.
-  std::vector<uint32_t> wgmma_times;        ///< When, per group; for RaceCheck.
-  bool wgmma_fenced = false;                ///< A wgmma.fence was executed.
-  std::vector<uint32_t> wgmma_dirty;        ///< Per register slot: line of a write since the fence.
-  uint64_t cluster_phase_arrived = 0;       ///< barrier.cluster phases this warp arrived at.
+  uint32_t wgmma_groups = 0;           ///< Committed so far.
+  std::vector<uint32_t> wgmma_times;   ///< When, per group; for RaceCheck.
+  bool wgmma_fenced = false;           ///< A wgmma.fence was executed.
+  std::vector<uint32_t> wgmma_dirty;   ///< Per register slot: line of a write since the fence.
+  uint64_t cluster_phase_arrived = 0;  ///< barrier.cluster phases this warp arrived at.
 
   uint8_t* Local(uint32_t lane);
 
@@ -164,7 +177,9 @@ class Warp {
   void Execute(const Inst& inst, LaneMask mask);
   void CheckWgmmaRegisters(const Inst& inst);
 
-  struct AlignedDelete { void operator()(uint64_t* p) const; };
+  struct AlignedDelete {
+    void operator()(uint64_t* p) const;
+  };
   Cta* cta_;
   uint32_t id_;
   const uint8_t* constants_;
@@ -190,7 +205,11 @@ struct Barrier {
   uint32_t arrived = 0;   ///< Threads.
   uint32_t expected = 0;  ///< 0: nobody is here.
   uint32_t line = 0;      ///< Of the first arrival.
-  struct Waiter { Warp* warp; LaneMask mask; const Inst* reduction; };
+  struct Waiter {
+    Warp* warp;
+    LaneMask mask;
+    const Inst* reduction;
+  };
   std::vector<Waiter> waiters;
   uint32_t any = 0, all = 1, count = 0;  ///< barrier.red
   VectorClock gathered;
@@ -216,9 +235,10 @@ class Cta {
   std::array<Barrier, kBarriers> barriers;
   std::map<uint32_t, Mbarrier> mbarriers;  ///< By shared address.
   std::unique_ptr<RaceCheck> races;        ///< Null unless LaunchOptions::check_races.
-  std::map<uint32_t, VectorClock> sync;    ///< Orders made by atomics, per address; ~0: global memory.
+  std::map<uint32_t, VectorClock>
+      sync;  ///< Orders made by atomics, per address; ~0: global memory.
   std::vector<std::unique_ptr<Warp>> warps;
-  std::vector<uint32_t> tensor_memory;     ///< (128 lanes, 512 columns); empty before tcgen05.alloc.
+  std::vector<uint32_t> tensor_memory;  ///< (128 lanes, 512 columns); empty before tcgen05.alloc.
   std::map<uint32_t, uint32_t> tensor_columns;  ///< Allocated: first column, columns.
 
  private:

@@ -3,8 +3,8 @@
 //   bits 0-13   start address / 16        16-29  leading byte offset / 16 (LBO)
 //   bits 32-45  stride byte offset / 16 (SBO)   49-51  base offset   62-63  swizzle
 //
-// With T = 16 bytes of elements, W = 16, 32, 64 or 128 bytes for no swizzle, 32, 64 and 128, "row" the
-// M or N index and k the depth:
+// With T = 16 bytes of elements, W = 16, 32, 64 or 128 bytes for no swizzle, 32, 64 and 128, "row"
+// the M or N index and k the depth:
 //   K-major:         row r, byte kb:  (r / 8) SBO + (r % 8) W + kb            (kb < W)
 //   K-major, none:   (r / 8) SBO + (r % 8) 16 + (kb / 16) LBO + kb % 16
 //   MN-major:        (r / P) LBO + (k / 8) SBO + (k % 8) W + (r % P) bytes    (P = W / element)
@@ -25,15 +25,17 @@ class SharedMatrix {
  public:
   SharedMatrix(uint64_t descriptor, MatrixType type, bool mn_major)
       : type_(type), mn_major_(mn_major), bytes_(MatrixTypeBytes(type)) {
-    constexpr TensorSwizzle kModes[] = {TensorSwizzle::kNone, TensorSwizzle::k128, TensorSwizzle::k64,
-                                        TensorSwizzle::k32};
+    constexpr TensorSwizzle kModes[] = {TensorSwizzle::kNone, TensorSwizzle::k128,
+                                        TensorSwizzle::k64, TensorSwizzle::k32};
     swizzle_ = kModes[descriptor >> 62];
     width_ = 16u << static_cast<uint32_t>(swizzle_);
     start_ = static_cast<uint32_t>(descriptor & 0x3fff) << 4;
     leading_ = static_cast<uint32_t>((descriptor >> 16) & 0x3fff) << 4;
     stride_ = static_cast<uint32_t>((descriptor >> 32) & 0x3fff) << 4;
-    if ((descriptor >> 49) & 7) problem_ = "matrix descriptors with a base offset are not supported";
-    else if (mn_major && bytes_ != 2) problem_ = "only 16-bit matrices may be MN-major";
+    if ((descriptor >> 49) & 7)
+      problem_ = "matrix descriptors with a base offset are not supported";
+    else if (mn_major && bytes_ != 2)
+      problem_ = "only 16-bit matrices may be MN-major";
   }
 
   /// What cannot be executed, or "".
@@ -62,7 +64,8 @@ class SharedMatrix {
       __builtin_memcpy(words, shared + (address - kSharedBase), 16);
       float* to = out + (row - first) * row_step + k * k_step;
       const uint32_t step = mn_major_ ? row_step : k_step;
-      for (uint32_t i = 0; i < per; ++i) to[i * step] = MatrixElement(type_, words[i / each], i % each);
+      for (uint32_t i = 0; i < per; ++i)
+        to[i * step] = MatrixElement(type_, words[i / each], i % each);
     });
   }
 

@@ -9,10 +9,18 @@
 namespace quern::ptx {
 
 /// Sixteen-bit and packed operands, told apart by type so that a table row can name them.
-struct Half { uint16_t bits; };
-struct Bf16 { uint16_t bits; };
-struct Half2 { uint16_t lo, hi; };
-struct Bf162 { uint16_t lo, hi; };
+struct Half {
+  uint16_t bits;
+};
+struct Bf16 {
+  uint16_t bits;
+};
+struct Half2 {
+  uint16_t lo, hi;
+};
+struct Bf162 {
+  uint16_t lo, hi;
+};
 
 /// Rounding modes: to nearest even, towards zero, down, up, to nearest with ties away (rna).
 enum class Rounding : uint8_t { kNearest, kZero, kDown, kUp, kAway };
@@ -55,11 +63,16 @@ inline float ToFloat(Bf16 x) { return Bf16ToFloat(x.bits); }
 /// Rounds to an integer by `mode`.
 inline double RoundIntegral(double x, Rounding mode) {
   switch (mode) {
-    case Rounding::kZero: return std::trunc(x);
-    case Rounding::kDown: return std::floor(x);
-    case Rounding::kUp: return std::ceil(x);
-    case Rounding::kAway: return std::round(x);
-    default: return std::nearbyint(x);
+    case Rounding::kZero:
+      return std::trunc(x);
+    case Rounding::kDown:
+      return std::floor(x);
+    case Rounding::kUp:
+      return std::ceil(x);
+    case Rounding::kAway:
+      return std::round(x);
+    default:
+      return std::nearbyint(x);
   }
 }
 

@@ -78,13 +78,17 @@ using Storage = std::conditional_t<sizeof(T) == 8, uint64_t, uint32_t>;
 
 template <class T>
 inline T FromStorage(Storage<T> bits) {
-  if constexpr (sizeof(T) == 2) return std::bit_cast<T>(static_cast<uint16_t>(bits));
-  else return std::bit_cast<T>(bits);
+  if constexpr (sizeof(T) == 2)
+    return std::bit_cast<T>(static_cast<uint16_t>(bits));
+  else
+    return std::bit_cast<T>(bits);
 }
 template <class T>
 inline Storage<T> ToStorage(T value) {
-  if constexpr (sizeof(T) == 2) return std::bit_cast<uint16_t>(value);
-  else return std::bit_cast<Storage<T>>(value);
+  if constexpr (sizeof(T) == 2)
+    return std::bit_cast<uint16_t>(value);
+  else
+    return std::bit_cast<Storage<T>>(value);
 }
 
 /// One operand of a lane function, ready to be read or written at a lane.
@@ -114,9 +118,12 @@ struct LaneView<bool> {
 
 template <class T>
 constexpr char ClassOf() {
-  if constexpr (kIsPredicate<T>) return 'p';
-  else if constexpr (sizeof(T) == 2) return 'h';
-  else return sizeof(T) == 8 ? 'l' : 'w';
+  if constexpr (kIsPredicate<T>)
+    return 'p';
+  else if constexpr (sizeof(T) == 2)
+    return 'h';
+  else
+    return sizeof(T) == 8 ? 'l' : 'w';
 }
 
 template <class F, class R, class... Args>
@@ -135,9 +142,8 @@ struct LaneFunction {
       for (uint32_t lane = 0; lane < kLanes; ++lane)
         result.Set(lane, F{}(std::get<I>(sources).Get(lane)...));
     } else {
-      ForLanes(mask, [&](uint32_t lane) {
-        result.Set(lane, F{}(std::get<I>(sources).Get(lane)...));
-      });
+      ForLanes(mask,
+               [&](uint32_t lane) { result.Set(lane, F{}(std::get<I>(sources).Get(lane)...)); });
     }
     result.Finish();
   }

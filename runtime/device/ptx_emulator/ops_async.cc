@@ -18,32 +18,36 @@ void RunCopy(Warp& warp, const Inst& inst, LaneMask mask) {
   const Operand& extra = inst.operands[3];
   ForLanes(mask, [&](uint32_t lane) {
     uint32_t source_bytes = bytes;
-    if (extra.kind == Operand::Kind::kPredicate && ((warp.Predicate(extra) >> lane) & 1)) source_bytes = 0;
+    if (extra.kind == Operand::Kind::kPredicate && ((warp.Predicate(extra) >> lane) & 1))
+      source_bytes = 0;
     if (extra.kind == Operand::Kind::kLanes && (extra.constant || extra.bytes == 4))
       source_bytes = static_cast<uint32_t>(warp.Value(extra, lane));
     if (source_bytes > bytes)
       return warp.Fault("a source of " + std::to_string(source_bytes) + " bytes for a copy of " +
-                            std::to_string(bytes), lane);
+                            std::to_string(bytes),
+                        lane);
     const uint64_t source = warp.Address(inst.operands[1], lane);
     const uint64_t destination = warp.Address(inst.operands[0], lane);
     // The hardware may write at once: check, and note the write, here.
     if (!warp.Shared(destination, bytes, bytes, lane, AccessKind::kWrite)) return;
     if (source_bytes && !warp.Global(source, source_bytes, bytes, lane)) return;
-    warp.copies.push_back({lane, static_cast<uint32_t>(destination & ~kWindowMask), bytes, source_bytes,
-                           warp.copy_groups[lane], inst.line, 0, source});
+    warp.copies.push_back({lane, static_cast<uint32_t>(destination & ~kWindowMask), bytes,
+                           source_bytes, warp.copy_groups[lane], inst.line, 0, source});
   });
 }
 
 std::string BindCopy(const Match& match, const Code&, Inst& inst) {
   const uint64_t bytes = inst.operands[2].value;
-  if (bytes != 4 && bytes != 8 && bytes != 16) return "a copy of " + std::to_string(bytes) + " bytes";
+  if (bytes != 4 && bytes != 8 && bytes != 16)
+    return "a copy of " + std::to_string(bytes) + " bytes";
   if (match.Has(".cg") && bytes != 16) return ".cg copies 16 bytes";
   return "";
 }
 
 void Apply(Warp& warp, const PendingCopy& copy) {
   uint8_t* to = warp.cta().shared.data() + (copy.destination - kSharedBase);
-  const uint8_t* from = copy.source_bytes ? warp.Global(copy.source, copy.source_bytes, 1, copy.lane) : nullptr;
+  const uint8_t* from =
+      copy.source_bytes ? warp.Global(copy.source, copy.source_bytes, 1, copy.lane) : nullptr;
   if (from) std::memcpy(to, from, copy.source_bytes);
   std::memset(to + copy.source_bytes, 0, copy.bytes - copy.source_bytes);
 }
@@ -90,16 +94,18 @@ void RunArriveOnCopies(Warp& warp, const Inst& inst, LaneMask mask) {
       return true;
     });
     warp.cluster().async.push_back({&warp, inst.line, [=, &warp, mine = std::move(mine)] {
-      for (const PendingCopy& copy : mine) Apply(warp, copy);
-      if (mbarrier->pending == 0)
-        return warp.Fault("cp.async.mbarrier.arrive of line " + std::to_string(inst.line) +
-                          ": the phase has no arrivals left");
-      --mbarrier->pending;
-      auto& gathered = mbarrier->gathered;
-      gathered.resize(std::max(gathered.size(), clock.size()), 0);
-      for (size_t v = 0; v < clock.size(); ++v) gathered[v] = std::max(gathered[v], clock[v]);
-      owner->UpdateMbarrier(*mbarrier);
-    }});
+                                      for (const PendingCopy& copy : mine) Apply(warp, copy);
+                                      if (mbarrier->pending == 0)
+                                        return warp.Fault("cp.async.mbarrier.arrive of line " +
+                                                          std::to_string(inst.line) +
+                                                          ": the phase has no arrivals left");
+                                      --mbarrier->pending;
+                                      auto& gathered = mbarrier->gathered;
+                                      gathered.resize(std::max(gathered.size(), clock.size()), 0);
+                                      for (size_t v = 0; v < clock.size(); ++v)
+                                        gathered[v] = std::max(gathered[v], clock[v]);
+                                      owner->UpdateMbarrier(*mbarrier);
+                                    }});
   });
 }
 
@@ -112,12 +118,14 @@ std::string BindArrive(const Match& match, const Code&, Inst& inst) {
 
 std::span<const Row> AsyncCopyRows() {
   static const Rows kRows = {
-      {"cp.async(.ca|.cg)(.shared|.shared::cta).global[.L2::cache_hint][.L2::64B|.L2::128B|.L2::256B]",
+      {"cp.async(.ca|.cg)(.shared|.shared::cta).global[.L2::cache_hint][.L2::64B|.L2::128B|.L2::"
+       "256B]",
        "a a i y? l?", RunCopy, BindCopy},
       {"cp.async.commit_group", "", RunCommit, nullptr},
       {"cp.async(.wait_group)", "i", RunWait, BindWait},
       {"cp.async(.wait_all)", "", RunWait, BindWait},
-      {"cp.async.mbarrier.arrive[.noinc][.shared|.shared::cta].b64", "a", RunArriveOnCopies, BindArrive},
+      {"cp.async.mbarrier.arrive[.noinc][.shared|.shared::cta].b64", "a", RunArriveOnCopies,
+       BindArrive},
   };
   return kRows;
 }

@@ -16,10 +16,13 @@ constexpr std::pair<std::string_view, Operation> kOperations[] = {
     {".xor", kXor}, {".exch", kExch}, {".inc", kInc}, {".dec", kDec}, {".cas", kCas}};
 
 enum Type { kU32, kS32, kU64, kS64, kF32, kF64, kF16, kBf16, kF16x2, kBf16x2, kB16, kB32, kB64 };
-struct TypeName { std::string_view name; Type type; };
+struct TypeName {
+  std::string_view name;
+  Type type;
+};
 constexpr TypeName kTypes[] = {
-    {".u32", kU32}, {".s32", kS32}, {".u64", kU64},     {".s64", kS64},       {".f32", kF32},
-    {".f64", kF64}, {".f16", kF16}, {".bf16", kBf16},   {".f16x2", kF16x2},   {".bf16x2", kBf16x2},
+    {".u32", kU32}, {".s32", kS32}, {".u64", kU64},   {".s64", kS64},     {".f32", kF32},
+    {".f64", kF64}, {".f16", kF16}, {".bf16", kBf16}, {".f16x2", kF16x2}, {".bf16x2", kBf16x2},
     {".b16", kB16}, {".b32", kB32}, {".b64", kB64}};
 
 enum Data { kSpace, kOp, kType, kBytes, kReturns };
@@ -34,40 +37,60 @@ float Bf16Sum(uint32_t a, uint32_t b) {
 uint64_t Add(Type type, uint64_t a, uint64_t b) {
   const auto x = static_cast<uint32_t>(a), y = static_cast<uint32_t>(b);
   switch (type) {
-    case kF32: return BitsOf(FloatOf(x) + FloatOf(y));
-    case kF64: return std::bit_cast<uint64_t>(std::bit_cast<double>(a) + std::bit_cast<double>(b));
-    case kF16: return FloatToHalf(HalfSum(x, y));
-    case kBf16: return FloatToBf16(Bf16Sum(x, y));
+    case kF32:
+      return BitsOf(FloatOf(x) + FloatOf(y));
+    case kF64:
+      return std::bit_cast<uint64_t>(std::bit_cast<double>(a) + std::bit_cast<double>(b));
+    case kF16:
+      return FloatToHalf(HalfSum(x, y));
+    case kBf16:
+      return FloatToBf16(Bf16Sum(x, y));
     case kF16x2:
       return FloatToHalf(HalfSum(x, y)) | uint32_t{FloatToHalf(HalfSum(x >> 16, y >> 16))} << 16;
     case kBf16x2:
       return FloatToBf16(Bf16Sum(x, y)) | uint32_t{FloatToBf16(Bf16Sum(x >> 16, y >> 16))} << 16;
-    default: return a + b;
+    default:
+      return a + b;
   }
 }
 
 bool Less(Type type, uint64_t a, uint64_t b) {
   switch (type) {
-    case kS32: return static_cast<int32_t>(a) < static_cast<int32_t>(b);
-    case kS64: return static_cast<int64_t>(a) < static_cast<int64_t>(b);
-    case kF32: return FloatOf(static_cast<uint32_t>(a)) < FloatOf(static_cast<uint32_t>(b));
-    case kU32: return static_cast<uint32_t>(a) < static_cast<uint32_t>(b);
-    default: return a < b;
+    case kS32:
+      return static_cast<int32_t>(a) < static_cast<int32_t>(b);
+    case kS64:
+      return static_cast<int64_t>(a) < static_cast<int64_t>(b);
+    case kF32:
+      return FloatOf(static_cast<uint32_t>(a)) < FloatOf(static_cast<uint32_t>(b));
+    case kU32:
+      return static_cast<uint32_t>(a) < static_cast<uint32_t>(b);
+    default:
+      return a < b;
   }
 }
 
 uint64_t Apply(Operation operation, Type type, uint64_t old, uint64_t b, uint64_t c) {
   switch (operation) {
-    case kAdd: return Add(type, old, b);
-    case kMin: return Less(type, b, old) ? b : old;
-    case kMax: return Less(type, old, b) ? b : old;
-    case kAnd: return old & b;
-    case kOr: return old | b;
-    case kXor: return old ^ b;
-    case kExch: return b;
-    case kInc: return old >= b ? 0 : old + 1;
-    case kDec: return old == 0 || old > b ? b : old - 1;
-    case kCas: return old == b ? c : old;
+    case kAdd:
+      return Add(type, old, b);
+    case kMin:
+      return Less(type, b, old) ? b : old;
+    case kMax:
+      return Less(type, old, b) ? b : old;
+    case kAnd:
+      return old & b;
+    case kOr:
+      return old | b;
+    case kXor:
+      return old ^ b;
+    case kExch:
+      return b;
+    case kInc:
+      return old >= b ? 0 : old + 1;
+    case kDec:
+      return old == 0 || old > b ? b : old - 1;
+    case kCas:
+      return old == b ? c : old;
   }
   return old;
 }
@@ -87,9 +110,12 @@ uint64_t Exchange(uint8_t* at, const Inst& inst, uint64_t b, uint64_t c) {
 
 uint64_t ExchangeAt(uint8_t* at, const Inst& inst, uint64_t b, uint64_t c) {
   switch (inst.data[kBytes]) {
-    case 2: return Exchange<uint16_t>(at, inst, b, c);
-    case 4: return Exchange<uint32_t>(at, inst, b, c);
-    default: return Exchange<uint64_t>(at, inst, b, c);
+    case 2:
+      return Exchange<uint16_t>(at, inst, b, c);
+    case 4:
+      return Exchange<uint32_t>(at, inst, b, c);
+    default:
+      return Exchange<uint64_t>(at, inst, b, c);
   }
 }
 
@@ -104,7 +130,8 @@ void RunAtomic(Warp& warp, const Inst& inst, LaneMask mask) {
   const auto bytes = static_cast<uint32_t>(inst.data[kBytes]);
   ForLanes(mask, [&](uint32_t lane) {
     const uint64_t address = warp.Address(inst.operands[first], lane);
-    uint8_t* at = warp.Access(space, address, bytes * count, bytes * count, lane, AccessKind::kAtomic);
+    uint8_t* at =
+        warp.Access(space, address, bytes * count, bytes * count, lane, AccessKind::kAtomic);
     if (!at) return;
     const uint64_t third = inst.data[kOp] == kCas ? warp.Value(c, lane) : 0;
     for (uint32_t i = 0; i < count; ++i) {
@@ -137,8 +164,10 @@ std::string BindAtomic(const Match& match, Inst& inst, bool returns) {
   if (floating && op != kAdd) return "floating-point atomics have .add only";
   if ((op == kInc || op == kDec) && type != kU32) return ".inc and .dec have .u32 only";
   if (type >= kB16 && (op == kAdd || op == kMin || op == kMax)) return "arithmetic on untyped bits";
-  if (vector != (match.Has(".v2") || match.Has(".v4") || match.Has(".v8"))) return "a vector operand";
-  if (!vector && !value.constant && value.bytes != inst.data[kBytes]) return "a register of another width";
+  if (vector != (match.Has(".v2") || match.Has(".v4") || match.Has(".v8")))
+    return "a vector operand";
+  if (!vector && !value.constant && value.bytes != inst.data[kBytes])
+    return "a register of another width";
   return "";
 }
 
@@ -156,7 +185,8 @@ Rows MakeRows() {
   Rows rows;
   rows.push_back({"atom" + head + operations + tail, "=m a m x?", RunAtomic, BindAtom});
   // The scope in front of the order is an older spelling.
-  const std::string old_head = "(.global|.shared)(.cta|.gpu|.sys)(.relaxed|.acquire|.release|.acq_rel)";
+  const std::string old_head =
+      "(.global|.shared)(.cta|.gpu|.sys)(.relaxed|.acquire|.release|.acq_rel)";
   rows.push_back({"atom" + old_head + operations + tail, "=m a m x?", RunAtomic, BindAtom});
   rows.push_back({"red" + old_head + operations + tail, "a m x?", RunAtomic, BindRed});
   rows.push_back({"red" + head + operations + tail, "a m x?", RunAtomic, BindRed});

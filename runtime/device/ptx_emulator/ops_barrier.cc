@@ -43,8 +43,7 @@ void RunBarrier(Warp& warp, const Inst& inst, LaneMask mask) {
   Cta& cta = warp.cta();
   const auto all = static_cast<uint32_t>(cta.warps.size()) * kLanes;
   const Operand& count = inst.operands[first + 1];
-  const uint64_t expected =
-      count.kind == Operand::Kind::kLanes ? warp.Value(count, lane) : all;
+  const uint64_t expected = count.kind == Operand::Kind::kLanes ? warp.Value(count, lane) : all;
   if (id >= kBarriers) return warp.Fault("barrier " + std::to_string(id) + " of 16");
   if (expected == 0 || expected % kLanes || expected > all)
     return warp.Fault("a barrier of " + std::to_string(expected) + " threads in a CTA of " +
@@ -158,20 +157,23 @@ Rows MakeRows() {
   };
   rows.push_back({"bar[.cta](.red)(.and|.or).pred", "=p w y p?", RunBarrier, bind_bar_red});
   rows.push_back({"bar[.cta](.red)(.popc).u32", "=w w y p?", RunBarrier, bind_bar_red});
-  rows.push_back({"barrier[.cta](.red)(.and|.or)[.aligned].pred", "=p w y p?", RunBarrier, bind_red});
+  rows.push_back(
+      {"barrier[.cta](.red)(.and|.or)[.aligned].pred", "=p w y p?", RunBarrier, bind_red});
   rows.push_back({"barrier[.cta](.red)(.popc)[.aligned].u32", "=w w y p?", RunBarrier, bind_red});
-  rows.push_back({"barrier.cluster.arrive[.release|.relaxed][.aligned]", "", RunClusterArrive, nullptr});
+  rows.push_back(
+      {"barrier.cluster.arrive[.release|.relaxed][.aligned]", "", RunClusterArrive, nullptr});
   rows.push_back({"barrier.cluster.wait[.acquire][.aligned]", "", RunClusterWait, nullptr});
-  rows.push_back({"fence[.sc|.acq_rel|.acquire|.release][.cta|.cluster|.gpu|.sys]", "", RunFence, nullptr});
+  rows.push_back(
+      {"fence[.sc|.acq_rel|.acquire|.release][.cta|.cluster|.gpu|.sys]", "", RunFence, nullptr});
   rows.push_back({"membar(.cta|.gl|.sys)", "", RunFence, nullptr});
   rows.push_back({"fence.mbarrier_init.release.cluster", "", Nothing, nullptr});
-  rows.push_back({"fence.proxy(.async)[.global|.shared::cta|.shared::cluster]", "",
-                  RunProxyFence, nullptr});
+  rows.push_back(
+      {"fence.proxy(.async)[.global|.shared::cta|.shared::cluster]", "", RunProxyFence, nullptr});
   rows.push_back({"fence.proxy.alias", "", Nothing, nullptr});
-  rows.push_back({"fence.proxy.tensormap::generic.acquire(.cta|.cluster|.gpu|.sys)", "a i", Nothing,
-                  nullptr});
-  rows.push_back({"fence.proxy.tensormap::generic.release(.cta|.cluster|.gpu|.sys)", "", Nothing,
-                  nullptr});
+  rows.push_back(
+      {"fence.proxy.tensormap::generic.acquire(.cta|.cluster|.gpu|.sys)", "a i", Nothing, nullptr});
+  rows.push_back(
+      {"fence.proxy.tensormap::generic.release(.cta|.cluster|.gpu|.sys)", "", Nothing, nullptr});
   return rows;
 }
 

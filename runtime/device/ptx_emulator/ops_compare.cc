@@ -10,39 +10,55 @@ using Rows = std::vector<Row>;
 
 enum Comparison { kEq, kNe, kLt, kLe, kGt, kGe, kNum, kNan };
 
-struct ComparisonName { std::string_view name; Comparison comparison; bool unordered; };
+struct ComparisonName {
+  std::string_view name;
+  Comparison comparison;
+  bool unordered;
+};
 constexpr ComparisonName kComparisons[] = {
-    {".eq", kEq, false},  {".ne", kNe, false},  {".lt", kLt, false},  {".le", kLe, false},
-    {".gt", kGt, false},  {".ge", kGe, false},  {".lo", kLt, false},  {".ls", kLe, false},
-    {".hi", kGt, false},  {".hs", kGe, false},  {".equ", kEq, true},  {".neu", kNe, true},
-    {".ltu", kLt, true},  {".leu", kLe, true},  {".gtu", kGt, true},  {".geu", kGe, true},
+    {".eq", kEq, false},   {".ne", kNe, false},  {".lt", kLt, false}, {".le", kLe, false},
+    {".gt", kGt, false},   {".ge", kGe, false},  {".lo", kLt, false}, {".ls", kLe, false},
+    {".hi", kGt, false},   {".hs", kGe, false},  {".equ", kEq, true}, {".neu", kNe, true},
+    {".ltu", kLt, true},   {".leu", kLe, true},  {".gtu", kGt, true}, {".geu", kGe, true},
     {".num", kNum, false}, {".nan", kNan, true},
 };
 
 template <class T>
 auto Comparable(T x) {
-  if constexpr (std::is_same_v<T, Half> || std::is_same_v<T, Bf16>) return ToFloat(x);
-  else return x;
+  if constexpr (std::is_same_v<T, Half> || std::is_same_v<T, Bf16>)
+    return ToFloat(x);
+  else
+    return x;
 }
 
 template <class V>
 bool Unordered(V a, V b) {
-  if constexpr (std::is_floating_point_v<V>) return std::isnan(a) || std::isnan(b);
-  else return false;
+  if constexpr (std::is_floating_point_v<V>)
+    return std::isnan(a) || std::isnan(b);
+  else
+    return false;
 }
 
 template <class V>
 bool Compare(Comparison comparison, bool unordered, V a, V b) {
   if (Unordered(a, b)) return unordered;
   switch (comparison) {
-    case kEq: return a == b;
-    case kNe: return a != b;
-    case kLt: return a < b;
-    case kLe: return a <= b;
-    case kGt: return a > b;
-    case kGe: return a >= b;
-    case kNum: return true;
-    case kNan: return false;
+    case kEq:
+      return a == b;
+    case kNe:
+      return a != b;
+    case kLt:
+      return a < b;
+    case kLe:
+      return a <= b;
+    case kGt:
+      return a > b;
+    case kGe:
+      return a >= b;
+    case kNum:
+      return true;
+    case kNan:
+      return false;
   }
   return false;
 }
@@ -56,8 +72,9 @@ LaneMask CompareLanes(Warp& warp, const Inst& inst, LaneMask mask) {
   const bool unordered = inst.data[1];
   LaneMask result = 0;
   ForLanes(mask, [&](uint32_t lane) {
-    result |= LaneMask{Compare(comparison, unordered, Comparable(a.Get(lane)),
-                               Comparable(b.Get(lane)))} << lane;
+    result |=
+        LaneMask{Compare(comparison, unordered, Comparable(a.Get(lane)), Comparable(b.Get(lane)))}
+        << lane;
   });
   return result;
 }
@@ -69,15 +86,20 @@ void RunSetp(Warp& warp, const Inst& inst, LaneMask mask) {
   const auto combine = [&](LaneMask bits) {
     const LaneMask c = warp.Predicate(inst.operands[4]);
     switch (static_cast<Combination>(inst.data[2])) {
-      case kAnd: return bits & c;
-      case kOr: return bits | c;
-      case kXor: return bits ^ c;
-      default: return bits;
+      case kAnd:
+        return bits & c;
+      case kOr:
+        return bits | c;
+      case kXor:
+        return bits ^ c;
+      default:
+        return bits;
     }
   };
   const LaneMask p = combine(result), q = combine(~result);
   warp.SetPredicate(inst.operands[0], p, mask);
-  if (inst.operands[1].kind == Operand::Kind::kPredicate) warp.SetPredicate(inst.operands[1], q, mask);
+  if (inst.operands[1].kind == Operand::Kind::kPredicate)
+    warp.SetPredicate(inst.operands[1], q, mask);
 }
 
 /// set d, a, b: all ones or zero (an integer), 1.0 or 0.0 (a float).
@@ -103,7 +125,10 @@ std::string BindComparison(const Match& match, const Code&, Inst& inst) {
 }
 
 std::string BindSetp(const Match& match, const Code& code, Inst& inst) {
-  inst.data[2] = match.Has(".and") ? kAnd : match.Has(".or") ? kOr : match.Has(".xor") ? kXor : kPlain;
+  inst.data[2] = match.Has(".and")   ? kAnd
+                 : match.Has(".or")  ? kOr
+                 : match.Has(".xor") ? kXor
+                                     : kPlain;
   return BindComparison(match, code, inst);
 }
 
@@ -125,8 +150,8 @@ void AddType(Rows& rows, const std::string& types, bool floating) {
   rows.push_back({"setp" + orders + ftz + types, "=p|p " + operands, RunSetp<T>, BindSetp});
   rows.push_back({"setp" + orders + "(.and|.or|.xor)" + ftz + types, "=p|p " + operands + " p",
                   RunSetp<T>, BindSetp});
-  rows.push_back({"set" + orders + ftz + "(.u32|.s32|.f32)" + types, "=w " + operands, RunSet<T>,
-                  BindSet});
+  rows.push_back(
+      {"set" + orders + ftz + "(.u32|.s32|.f32)" + types, "=w " + operands, RunSet<T>, BindSet});
 }
 
 /// setp.f16x2 p|q: a comparison of each half.
@@ -136,8 +161,10 @@ void RunSetpHalf2(Warp& warp, const Inst& inst, LaneMask mask) {
   const auto comparison = static_cast<Comparison>(inst.data[0]);
   ForLanes(mask, [&](uint32_t lane) {
     const Half2 x = a.Get(lane), y = b.Get(lane);
-    low |= LaneMask{Compare(comparison, inst.data[1] != 0, HalfToFloat(x.lo), HalfToFloat(y.lo))} << lane;
-    high |= LaneMask{Compare(comparison, inst.data[1] != 0, HalfToFloat(x.hi), HalfToFloat(y.hi))} << lane;
+    low |= LaneMask{Compare(comparison, inst.data[1] != 0, HalfToFloat(x.lo), HalfToFloat(y.lo))}
+           << lane;
+    high |= LaneMask{Compare(comparison, inst.data[1] != 0, HalfToFloat(x.hi), HalfToFloat(y.hi))}
+            << lane;
   });
   warp.SetPredicate(inst.operands[0], low, mask);
   if (inst.operands[1].kind == Operand::Kind::kPredicate)
@@ -156,14 +183,14 @@ Rows MakeRows() {
   AddType<double>(rows, ".f64", true);
   AddType<Half>(rows, ".f16", true);
   AddType<Bf16>(rows, ".bf16", true);
-  rows.push_back({std::string("setp") + kFloatOrders + "[.ftz].f16x2", "=p|p w w", RunSetpHalf2,
-                  BindSetp});
+  rows.push_back(
+      {std::string("setp") + kFloatOrders + "[.ftz].f16x2", "=p|p w w", RunSetpHalf2, BindSetp});
   rows.push_back(Lane("selp(.b16|.u16|.s16|.f16|.bf16)",
                       [](uint16_t a, uint16_t b, bool c) { return c ? a : b; }));
   rows.push_back(Lane("selp(.b32|.u32|.s32|.f32|.f16x2|.bf16x2)",
                       [](uint32_t a, uint32_t b, bool c) { return c ? a : b; }));
-  rows.push_back(Lane("selp(.b64|.u64|.s64|.f64)",
-                      [](uint64_t a, uint64_t b, bool c) { return c ? a : b; }));
+  rows.push_back(
+      Lane("selp(.b64|.u64|.s64|.f64)", [](uint64_t a, uint64_t b, bool c) { return c ? a : b; }));
   rows.push_back(Lane("slct(.b32|.u32|.s32|.f32).s32",
                       [](uint32_t a, uint32_t b, int32_t c) { return c >= 0 ? a : b; }));
   return rows;

@@ -11,12 +11,17 @@ namespace {
 using Rows = std::vector<Row>;
 
 enum class Class : uint8_t { kUnsigned, kSigned, kFloat };
-struct Type { std::string_view name; Class kind; int bits; const FloatFormat* format; };
+struct Type {
+  std::string_view name;
+  Class kind;
+  int bits;
+  const FloatFormat* format;
+};
 constexpr Type kTypes[] = {
-    {".u8", Class::kUnsigned, 8, nullptr},   {".u16", Class::kUnsigned, 16, nullptr},
-    {".u32", Class::kUnsigned, 32, nullptr}, {".u64", Class::kUnsigned, 64, nullptr},
-    {".s8", Class::kSigned, 8, nullptr},     {".s16", Class::kSigned, 16, nullptr},
-    {".s32", Class::kSigned, 32, nullptr},   {".s64", Class::kSigned, 64, nullptr},
+    {".u8", Class::kUnsigned, 8, nullptr},    {".u16", Class::kUnsigned, 16, nullptr},
+    {".u32", Class::kUnsigned, 32, nullptr},  {".u64", Class::kUnsigned, 64, nullptr},
+    {".s8", Class::kSigned, 8, nullptr},      {".s16", Class::kSigned, 16, nullptr},
+    {".s32", Class::kSigned, 32, nullptr},    {".s64", Class::kSigned, 64, nullptr},
     {".f16", Class::kFloat, 16, &kFormatF16}, {".bf16", Class::kFloat, 16, &kFormatBf16},
     {".f32", Class::kFloat, 32, &kFormatF32}, {".f64", Class::kFloat, 64, nullptr},
 };
@@ -37,8 +42,10 @@ int64_t SignExtend(uint64_t value, int bits) {
 
 double DecodeFloat(uint64_t bits, const Type& type) {
   switch (type.bits) {
-    case 64: return std::bit_cast<double>(bits);
-    case 32: return FloatOf(static_cast<uint32_t>(bits));
+    case 64:
+      return std::bit_cast<double>(bits);
+    case 32:
+      return FloatOf(static_cast<uint32_t>(bits));
     default:
       return type.format == &kFormatF16 ? HalfToFloat(static_cast<uint16_t>(bits))
                                         : Bf16ToFloat(static_cast<uint16_t>(bits));
@@ -47,8 +54,9 @@ double DecodeFloat(uint64_t bits, const Type& type) {
 
 /// Integer of `bits` bits to `type`.
 uint64_t IntegerTo(const Type& type, const Type& from, uint64_t bits, bool saturate) {
-  const __int128 value = from.kind == Class::kSigned ? static_cast<__int128>(SignExtend(bits, from.bits))
-                                                     : static_cast<__int128>(LowBits(bits, from.bits));
+  const __int128 value = from.kind == Class::kSigned
+                             ? static_cast<__int128>(SignExtend(bits, from.bits))
+                             : static_cast<__int128>(LowBits(bits, from.bits));
   if (!saturate) return LowBits(static_cast<uint64_t>(value), type.bits);
   const bool is_signed = type.kind == Class::kSigned;
   const __int128 one = 1;
@@ -106,7 +114,8 @@ uint64_t ConvertOne(uint64_t bits, const Inst& inst) {
     return to.kind == Class::kFloat ? IntegerToFloat(bits, from, to, mode)
                                     : IntegerTo(to, from, bits, saturate);
   double value = DecodeFloat(bits, from);
-  if (inst.data[kFtz] && from.bits == 32 && std::fabs(value) < 0x1p-126) value = std::copysign(0.0, value);
+  if (inst.data[kFtz] && from.bits == 32 && std::fabs(value) < 0x1p-126)
+    value = std::copysign(0.0, value);
   if (to.kind != Class::kFloat) return FloatToInteger(value, to, mode);
   if (inst.data[kIntegral]) value = RoundIntegral(value, mode);
   if (saturate) value = value > 0 ? std::min(value, 1.0) : 0.0;
@@ -127,9 +136,9 @@ void RunConvert(Warp& warp, const Inst& inst, LaneMask mask) {
 }
 
 constexpr std::pair<std::string_view, Rounding> kModes[] = {
-    {".rn", Rounding::kNearest},  {".rz", Rounding::kZero},  {".rm", Rounding::kDown},
-    {".rp", Rounding::kUp},       {".rna", Rounding::kAway}, {".rni", Rounding::kNearest},
-    {".rzi", Rounding::kZero},    {".rmi", Rounding::kDown}, {".rpi", Rounding::kUp}};
+    {".rn", Rounding::kNearest}, {".rz", Rounding::kZero},  {".rm", Rounding::kDown},
+    {".rp", Rounding::kUp},      {".rna", Rounding::kAway}, {".rni", Rounding::kNearest},
+    {".rzi", Rounding::kZero},   {".rmi", Rounding::kDown}, {".rpi", Rounding::kUp}};
 
 void BindModifiers(const Match& match, Inst& inst) {
   for (const auto& [name, mode] : kModes)
@@ -231,12 +240,10 @@ void AddFastRows(Rows& rows) {
   rows.push_back(Lane("cvt.f32.bf16", [](Bf16 a) { return Bf16ToFloat(a.bits); }));
   rows.push_back(Lane("cvt.rn.f16.f32", [](float a) { return Half{FloatToHalf(a)}; }));
   rows.push_back(Lane("cvt.rn.bf16.f32", [](float a) { return Bf16{FloatToBf16(a)}; }));
-  rows.push_back(Lane("cvt.rn.f16x2.f32", [](float a, float b) {
-    return Half2{FloatToHalf(b), FloatToHalf(a)};
-  }));
-  rows.push_back(Lane("cvt.rn.bf16x2.f32", [](float a, float b) {
-    return Bf162{FloatToBf16(b), FloatToBf16(a)};
-  }));
+  rows.push_back(Lane("cvt.rn.f16x2.f32",
+                      [](float a, float b) { return Half2{FloatToHalf(b), FloatToHalf(a)}; }));
+  rows.push_back(Lane("cvt.rn.bf16x2.f32",
+                      [](float a, float b) { return Bf162{FloatToBf16(b), FloatToBf16(a)}; }));
   rows.push_back(Lane("cvt.u64.u32", [](uint32_t a) { return uint64_t{a}; }));
   rows.push_back(Lane("cvt.s64.s32", [](int32_t a) { return int64_t{a}; }));
   rows.push_back(Lane("cvt.rn.f32.s32", [](int32_t a) { return static_cast<float>(a); }));
@@ -251,8 +258,10 @@ Rows MakeRows() {
       "(.u8|.u16|.u32|.u64|.s8|.s16|.s32|.s64|.f16|.bf16|.f32|.f64)";
   rows.push_back({"cvt[.rn|.rz|.rm|.rp|.rni|.rzi|.rmi|.rpi][.relu][.ftz][.sat]" + types, "=x x",
                   RunConvert, BindConvert});
-  rows.push_back({"cvt(.rn|.rz)[.relu][.satfinite](.f16x2|.bf16x2)(.f32)", "=w w w", RunPack, BindPack});
-  rows.push_back({"cvt(.rn)[.satfinite][.relu](.e4m3x2|.e5m2x2)(.f32)", "=h w w", RunPack, BindPack});
+  rows.push_back(
+      {"cvt(.rn|.rz)[.relu][.satfinite](.f16x2|.bf16x2)(.f32)", "=w w w", RunPack, BindPack});
+  rows.push_back(
+      {"cvt(.rn)[.satfinite][.relu](.e4m3x2|.e5m2x2)(.f32)", "=h w w", RunPack, BindPack});
   rows.push_back({"cvt(.rn)[.satfinite][.relu](.e4m3x2|.e5m2x2)(.f16x2|.bf16x2)", "=h w", RunRepack,
                   BindPack});
   rows.push_back({"cvt(.rn)[.relu](.f16x2|.bf16x2)(.e4m3x2|.e5m2x2)", "=w h", RunRepack, BindPack});

@@ -18,7 +18,8 @@ float Saturate(float x) { return x > 0.0f ? std::min(x, 1.0f) : 0.0f; }
 
 /// Rows of `name`[.ftz][.sat].f32 for a function of floats.
 template <class F, class... Args>
-void AddVariants(Rows& rows, const std::string& name, bool saturating, F, float (F::*)(Args...) const) {
+void AddVariants(Rows& rows, const std::string& name, bool saturating, F,
+                 float (F::*)(Args...) const) {
   rows.push_back(Lane(name + ".f32", [](Args... args) { return F{}(args...); }));
   rows.push_back(Lane(name + ".ftz.f32", [](Args... args) { return Flush(F{}(Flush(args)...)); }));
   if (!saturating) return;
@@ -83,8 +84,10 @@ void AddArithmetic64(Rows& rows) {
   rows.push_back(Lane("add[.rn].f64", [](double a, double b) { return a + b; }));
   rows.push_back(Lane("sub[.rn].f64", [](double a, double b) { return a - b; }));
   rows.push_back(Lane("mul[.rn].f64", [](double a, double b) { return a * b; }));
-  rows.push_back(Lane("fma.rn.f64", [](double a, double b, double c) { return std::fma(a, b, c); }));
-  rows.push_back(Lane("mad.rn.f64", [](double a, double b, double c) { return std::fma(a, b, c); }));
+  rows.push_back(
+      Lane("fma.rn.f64", [](double a, double b, double c) { return std::fma(a, b, c); }));
+  rows.push_back(
+      Lane("mad.rn.f64", [](double a, double b, double c) { return std::fma(a, b, c); }));
   rows.push_back(Lane("div.rn.f64", [](double a, double b) { return a / b; }));
   rows.push_back(Lane("rcp.rn.f64", [](double a) { return 1.0 / a; }));
   rows.push_back(Lane("sqrt.rn.f64", [](double a) { return std::sqrt(a); }));

@@ -19,13 +19,21 @@ float RoundToOdd(double x) {
 
 template <class T>
 T Narrow(float x) {
-  if constexpr (std::is_same_v<T, Half>) return {FloatToHalf(x)};
-  else return {FloatToBf16(x)};
+  if constexpr (std::is_same_v<T, Half>)
+    return {FloatToHalf(x)};
+  else
+    return {FloatToBf16(x)};
 }
 
 /// f16 and f16x2, or bf16 and bf16x2.
-struct HalfFormat { using One = Half; using Two = Half2; };
-struct Bf16Format { using One = Bf16; using Two = Bf162; };
+struct HalfFormat {
+  using One = Half;
+  using Two = Half2;
+};
+struct Bf16Format {
+  using One = Bf16;
+  using Two = Bf162;
+};
 
 template <class Format, class F>
 void AddUnary(Rows& rows, const std::string& name, const std::string& type, F) {
@@ -33,7 +41,8 @@ void AddUnary(Rows& rows, const std::string& name, const std::string& type, F) {
   using Two = typename Format::Two;
   rows.push_back(Lane(name + type, [](One a) { return Narrow<One>(F{}(ToFloat(a))); }));
   rows.push_back(Lane(name + type + "x2", [](Two a) {
-    return Two{Narrow<One>(F{}(ToFloat(One{a.lo}))).bits, Narrow<One>(F{}(ToFloat(One{a.hi}))).bits};
+    return Two{Narrow<One>(F{}(ToFloat(One{a.lo}))).bits,
+               Narrow<One>(F{}(ToFloat(One{a.hi}))).bits};
   }));
 }
 

@@ -70,8 +70,8 @@ void AddSigned(Rows& rows, const std::string& type) {
   rows.push_back(Lane("max" + type, [](T a, T b) { return std::max(a, b); }));
   rows.push_back(Lane("sad" + type, [](T a, T b, T c) {
     using U = std::make_unsigned_t<T>;
-    const U difference = a < b ? static_cast<U>(b) - static_cast<U>(a)
-                               : static_cast<U>(a) - static_cast<U>(b);
+    const U difference =
+        a < b ? static_cast<U>(b) - static_cast<U>(a) : static_cast<U>(a) - static_cast<U>(b);
     return static_cast<T>(difference + static_cast<U>(c));
   }));
   rows.push_back(Lane("shr" + type, [](T a, uint32_t n) {
@@ -107,8 +107,10 @@ void AddLogic(Rows& rows, const std::string& type) {
 /// Bit fields and counts, of 32 and 64 bits.
 template <class U>
 void AddBits(Rows& rows, const std::string& bits) {
-  rows.push_back(Lane("popc.b" + bits, [](U a) { return static_cast<uint32_t>(std::popcount(a)); }));
-  rows.push_back(Lane("clz.b" + bits, [](U a) { return static_cast<uint32_t>(std::countl_zero(a)); }));
+  rows.push_back(
+      Lane("popc.b" + bits, [](U a) { return static_cast<uint32_t>(std::popcount(a)); }));
+  rows.push_back(
+      Lane("clz.b" + bits, [](U a) { return static_cast<uint32_t>(std::countl_zero(a)); }));
   rows.push_back(Lane("brev.b" + bits, [](U a) {
     U result = 0;
     for (int i = 0; i < kBits<U>; ++i) result |= ((a >> i) & 1) << (kBits<U> - 1 - i);
@@ -117,9 +119,8 @@ void AddBits(Rows& rows, const std::string& bits) {
   rows.push_back(Lane("bfind.u" + bits, [](U a) {
     return a ? static_cast<uint32_t>(kBits<U> - 1 - std::countl_zero(a)) : ~0u;
   }));
-  rows.push_back(Lane("bfind.shiftamt.u" + bits, [](U a) {
-    return a ? static_cast<uint32_t>(std::countl_zero(a)) : ~0u;
-  }));
+  rows.push_back(Lane("bfind.shiftamt.u" + bits,
+                      [](U a) { return a ? static_cast<uint32_t>(std::countl_zero(a)) : ~0u; }));
   rows.push_back(Lane("bfind.s" + bits, [](U a) {
     const U magnitude = a >> (kBits<U> - 1) ? static_cast<U>(~a) : a;
     return magnitude ? static_cast<uint32_t>(kBits<U> - 1 - std::countl_zero(magnitude)) : ~0u;
@@ -128,8 +129,9 @@ void AddBits(Rows& rows, const std::string& bits) {
     const uint32_t position = b & 255, length = c & 255;
     if (position >= static_cast<uint32_t>(kBits<U>) || length == 0) return U{0};
     const U field = a >> position;
-    return length >= static_cast<uint32_t>(kBits<U>) ? field
-                                                     : static_cast<U>(field & ((U{1} << length) - 1));
+    return length >= static_cast<uint32_t>(kBits<U>)
+               ? field
+               : static_cast<U>(field & ((U{1} << length) - 1));
   }));
   rows.push_back(Lane("bfe.s" + bits, [](U a, uint32_t b, uint32_t c) {
     const int position = static_cast<int>(b & 255), length = static_cast<int>(c & 255);
@@ -235,9 +237,8 @@ int32_t Dot2(uint32_t a, uint32_t b, uint32_t c) {
 
 template <class A16, class A8, class B8>
 void AddDot(Rows& rows, const std::string& types) {
-  rows.push_back(Lane("dp4a" + types, [](uint32_t a, uint32_t b, uint32_t c) {
-    return Dot4<A8, B8>(a, b, c);
-  }));
+  rows.push_back(Lane("dp4a" + types,
+                      [](uint32_t a, uint32_t b, uint32_t c) { return Dot4<A8, B8>(a, b, c); }));
   rows.push_back(Lane("dp2a.lo" + types, [](uint32_t a, uint32_t b, uint32_t c) {
     return Dot2<A16, B8, 0>(a, b, c);
   }));

@@ -28,7 +28,8 @@ void MoveMatrices(Warp& warp, const Inst& inst, LaneMask mask, bool load) {
   for (uint32_t lane = 0; lane < 8 * count; ++lane) {
     const uint64_t at = warp.Address(address, lane);
     rows[lane] = inst.data[2]
-                     ? warp.Access(Space::kGeneric, at, 16, 16, lane, load ? AccessKind::kRead : AccessKind::kWrite)
+                     ? warp.Access(Space::kGeneric, at, 16, 16, lane,
+                                   load ? AccessKind::kRead : AccessKind::kWrite)
                      : warp.Shared(at, 16, 16, lane, load ? AccessKind::kRead : AccessKind::kWrite);
     if (!rows[lane]) return;
   }
@@ -40,14 +41,20 @@ void MoveMatrices(Warp& warp, const Inst& inst, LaneMask mask, bool load) {
         const uint32_t row = transposed ? minor : major, column = transposed ? major : minor;
         uint8_t* element = rows[8 * i + row] + 2 * column;
         auto* place = reinterpret_cast<uint8_t*>(&values[lane]) + 2 * half;
-        if (load) std::memcpy(place, element, 2);
-        else std::memcpy(element, place, 2);
+        if (load)
+          std::memcpy(place, element, 2);
+        else
+          std::memcpy(element, place, 2);
       }
   }
 }
 
-void RunLdmatrix(Warp& warp, const Inst& inst, LaneMask mask) { MoveMatrices(warp, inst, mask, true); }
-void RunStmatrix(Warp& warp, const Inst& inst, LaneMask mask) { MoveMatrices(warp, inst, mask, false); }
+void RunLdmatrix(Warp& warp, const Inst& inst, LaneMask mask) {
+  MoveMatrices(warp, inst, mask, true);
+}
+void RunStmatrix(Warp& warp, const Inst& inst, LaneMask mask) {
+  MoveMatrices(warp, inst, mask, false);
+}
 
 std::string BindMoveMatrices(const Match& match, const Code& code, Inst& inst) {
   inst.data[0] = match.Has(".x4") ? 4 : match.Has(".x2") ? 2 : 1;
@@ -118,13 +125,17 @@ constexpr uint32_t AccumulatorIndex(uint32_t lane, uint32_t i) {
 /// Accumulators: float32, or int32 computed with 64 bits and then wrapped or saturated.
 template <class T>
 T FromWord(uint32_t word) {
-  if constexpr (std::is_same_v<T, float>) return FloatOf(word);
-  else return static_cast<int32_t>(word);
+  if constexpr (std::is_same_v<T, float>)
+    return FloatOf(word);
+  else
+    return static_cast<int32_t>(word);
 }
 template <class T>
 uint32_t ToWord(T value, bool saturate) {
-  if constexpr (std::is_same_v<T, float>) return BitsOf(value);
-  else return static_cast<uint32_t>(saturate ? std::clamp<T>(value, INT32_MIN, INT32_MAX) : value);
+  if constexpr (std::is_same_v<T, float>)
+    return BitsOf(value);
+  else
+    return static_cast<uint32_t>(saturate ? std::clamp<T>(value, INT32_MIN, INT32_MAX) : value);
 }
 
 template <class T>
@@ -158,7 +169,8 @@ void RunMma(Warp& warp, const Inst& inst, LaneMask mask) {
 std::string CheckRegisters(const Code& code, const Operand& operand, uint32_t count) {
   if (operand.kind != Operand::Kind::kVector && count != 1) return "expected a vector of registers";
   if (operand.kind == Operand::Kind::kVector && operand.count != count)
-    return "a vector of " + std::to_string(operand.count) + " registers; " + std::to_string(count) + " are wanted";
+    return "a vector of " + std::to_string(operand.count) + " registers; " + std::to_string(count) +
+           " are wanted";
   for (uint32_t i = 0; i < operand.count; ++i)
     if (code.elements[operand.first + i].bytes != 4) return "expected 32-bit registers";
   return "";
@@ -176,7 +188,8 @@ std::string BindMma(const Match& match, const Code& code, Inst& inst) {
   inst.data[kAccumulator] = d == ".s32" ? kInteger : d == ".f16" ? kHalf : kFloat;
   const bool integer = a == MatrixType::kS8 || a == MatrixType::kU8;
   if (integer != (d == ".s32")) return "operands and accumulator do not go together";
-  if (d == ".f16" && (a == MatrixType::kBf16 || a == MatrixType::kTf32)) return "this type needs .f32 accumulators";
+  if (d == ".f16" && (a == MatrixType::kBf16 || a == MatrixType::kTf32))
+    return "this type needs .f32 accumulators";
   const uint32_t bytes = MatrixTypeBytes(a), depth = static_cast<uint32_t>(inst.data[kDepth]);
   if (MatrixTypeBytes(b) != bytes || (bytes != 1 && a != b)) return "operands of two types";
   const uint32_t blocks = depth * bytes / 16;
@@ -184,7 +197,8 @@ std::string BindMma(const Match& match, const Code& code, Inst& inst) {
   inst.data[kSaturate] = match.Has(".satfinite");
   inst.execute = integer ? RunMma<int64_t> : RunMma<float>;
   const uint32_t accumulators = inst.data[kAccumulator] == kHalf ? 2 : 4;
-  for (const auto& [operand, count] : {std::pair(0, accumulators), {1, 2 * blocks}, {2, blocks}, {3, accumulators}}) {
+  for (const auto& [operand, count] :
+       {std::pair(0, accumulators), {1, 2 * blocks}, {2, blocks}, {3, accumulators}}) {
     const std::string problem = CheckRegisters(code, inst.operands[operand], count);
     if (!problem.empty()) return problem;
   }
@@ -196,15 +210,16 @@ std::string BindMma(const Match& match, const Code& code, Inst& inst) {
 std::span<const Row> MatrixRows() {
   static const Rows kRows = [] {
     Rows rows;
-    rows.push_back({"ldmatrix.sync.aligned.m8n8(.x1|.x2|.x4)[.trans][.shared|.shared::cta].b16", "=m a",
-                    RunLdmatrix, BindMoveMatrices});
-    rows.push_back({"stmatrix.sync.aligned.m8n8(.x1|.x2|.x4)[.trans][.shared|.shared::cta].b16", "a m",
-                    RunStmatrix, BindMoveMatrices});
+    rows.push_back({"ldmatrix.sync.aligned.m8n8(.x1|.x2|.x4)[.trans][.shared|.shared::cta].b16",
+                    "=m a", RunLdmatrix, BindMoveMatrices});
+    rows.push_back({"stmatrix.sync.aligned.m8n8(.x1|.x2|.x4)[.trans][.shared|.shared::cta].b16",
+                    "a m", RunStmatrix, BindMoveMatrices});
     rows.push_back({"movmatrix.sync.aligned.m8n8.trans.b16", "=w w", RunMovmatrix, nullptr});
-    rows.push_back({"mma.sync.aligned(.m16n8k4|.m16n8k8|.m16n8k16|.m16n8k32).row.col[.satfinite]"
-                    "(.f32|.f16|.s32)(.f16|.bf16|.tf32|.e4m3|.e5m2|.s8|.u8)"
-                    "(.f16|.bf16|.tf32|.e4m3|.e5m2|.s8|.u8)(.f32|.f16|.s32)",
-                    "=m m m m", RunMma<float>, BindMma});
+    rows.push_back(
+        {"mma.sync.aligned(.m16n8k4|.m16n8k8|.m16n8k16|.m16n8k32).row.col[.satfinite]"
+         "(.f32|.f16|.s32)(.f16|.bf16|.tf32|.e4m3|.e5m2|.s8|.u8)"
+         "(.f16|.bf16|.tf32|.e4m3|.e5m2|.s8|.u8)(.f32|.f16|.s32)",
+         "=m m m m", RunMma<float>, BindMma});
     return rows;
   }();
   return kRows;

@@ -17,7 +17,8 @@ void RunInit(Warp& warp, const Inst& inst, LaneMask mask) {
     const uint64_t count = warp.Value(inst.operands[1], lane);
     if (!warp.Shared(address, 8, 8, lane, AccessKind::kWrite)) return;
     if (count == 0 || count > kMaxCount)
-      return warp.Fault("an mbarrier of " + std::to_string(count) + " arrivals; 1 to 1048575 are possible", lane);
+      return warp.Fault(
+          "an mbarrier of " + std::to_string(count) + " arrivals; 1 to 1048575 are possible", lane);
     Mbarrier mbarrier;
     mbarrier.expected = static_cast<uint32_t>(count);
     mbarrier.pending = static_cast<int64_t>(count);
@@ -48,7 +49,8 @@ void RunArrive(Warp& warp, const Inst& inst, LaneMask mask) {
     uint64_t count = 1;
     if (inst.data[kExpectTx]) {
       mbarrier->tx += static_cast<uint32_t>(warp.Value(amount, lane));
-      if (mbarrier->tx > kMaxTx) return warp.Fault("more than 1048575 transaction bytes expected", lane);
+      if (mbarrier->tx > kMaxTx)
+        return warp.Fault("more than 1048575 transaction bytes expected", lane);
     } else if (given) {
       count = warp.Value(amount, lane);
     }
@@ -62,7 +64,8 @@ void RunTx(Warp& warp, const Inst& inst, LaneMask mask) {
     Cta* owner = nullptr;
     Mbarrier* mbarrier = MbarrierAt(warp, warp.Address(inst.operands[0], lane), lane, &owner);
     if (!mbarrier) return;
-    const auto bytes = static_cast<int64_t>(static_cast<uint32_t>(warp.Value(inst.operands[1], lane)));
+    const auto bytes =
+        static_cast<int64_t>(static_cast<uint32_t>(warp.Value(inst.operands[1], lane)));
     CompleteTransaction(*owner, *mbarrier, inst.data[kExpectTx] ? -bytes : bytes);
   });
 }
@@ -77,9 +80,11 @@ void RunWait(Warp& warp, const Inst& inst, LaneMask mask) {
     Mbarrier* mbarrier = MbarrierAt(warp, address, lane, &owner);
     if (!mbarrier) return;
     const uint64_t value = warp.Value(inst.operands[2], lane);
-    const bool over = inst.data[0] ? (mbarrier->phase & 1) != (value & 1) : mbarrier->phase != value;
+    const bool over =
+        inst.data[0] ? (mbarrier->phase & 1) != (value & 1) : mbarrier->phase != value;
     done |= LaneMask{over} << lane;
-    if (over && owner->races && owner == &warp.cta()) owner->races->Acquire(warp.id(), mbarrier->published);
+    if (over && owner->races && owner == &warp.cta())
+      owner->races->Acquire(warp.id(), mbarrier->published);
     if (!over) warp.Yield("the mbarrier at shared offset", (address & ~kWindowMask) - kSharedBase);
   });
   warp.cluster().events = events;
@@ -112,8 +117,10 @@ std::span<const Row> MbarrierRows() {
     rows.push_back({"mbarrier.inval[.shared|.shared::cta].b64", "a", RunInval, nullptr});
     rows.push_back({"mbarrier(.arrive|.arrive_drop)[.noComplete|.expect_tx]" + order + shared,
                     "=l a w?", RunArrive, BindArrive});
-    rows.push_back({"mbarrier(.expect_tx|.complete_tx)[.relaxed][.cta|.cluster]"
-                    "[.shared|.shared::cta|.shared::cluster].b64", "a w", RunTx, BindTx});
+    rows.push_back(
+        {"mbarrier(.expect_tx|.complete_tx)[.relaxed][.cta|.cluster]"
+         "[.shared|.shared::cta|.shared::cluster].b64",
+         "a w", RunTx, BindTx});
     rows.push_back({"mbarrier.test_wait[.parity]" + wait, "=p a x", RunWait, BindWait});
     rows.push_back({"mbarrier.try_wait[.parity]" + wait, "=p a x w?", RunWait, BindWait});
     return rows;

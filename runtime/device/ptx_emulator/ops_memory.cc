@@ -26,16 +26,21 @@ Space SpaceOf(const Match& match) {
 /// Elements of global memory are read and written whole: CTAs run on several threads.
 uint64_t LoadElement(const uint8_t* from, int32_t bytes) {
   switch (bytes) {
-    case 1: return __atomic_load_n(from, __ATOMIC_RELAXED);
-    case 2: return __atomic_load_n(reinterpret_cast<const uint16_t*>(from), __ATOMIC_RELAXED);
-    case 4: return __atomic_load_n(reinterpret_cast<const uint32_t*>(from), __ATOMIC_RELAXED);
-    default: return __atomic_load_n(reinterpret_cast<const uint64_t*>(from), __ATOMIC_RELAXED);
+    case 1:
+      return __atomic_load_n(from, __ATOMIC_RELAXED);
+    case 2:
+      return __atomic_load_n(reinterpret_cast<const uint16_t*>(from), __ATOMIC_RELAXED);
+    case 4:
+      return __atomic_load_n(reinterpret_cast<const uint32_t*>(from), __ATOMIC_RELAXED);
+    default:
+      return __atomic_load_n(reinterpret_cast<const uint64_t*>(from), __ATOMIC_RELAXED);
   }
 }
 
 void StoreElement(uint8_t* to, int32_t bytes, uint64_t value) {
   switch (bytes) {
-    case 1: return __atomic_store_n(to, static_cast<uint8_t>(value), __ATOMIC_RELAXED);
+    case 1:
+      return __atomic_store_n(to, static_cast<uint8_t>(value), __ATOMIC_RELAXED);
     case 2:
       return __atomic_store_n(reinterpret_cast<uint16_t*>(to), static_cast<uint16_t>(value),
                               __ATOMIC_RELAXED);
@@ -56,8 +61,7 @@ uint64_t Extend(uint64_t value, const Inst& inst) {
 void RunLoad(Warp& warp, const Inst& inst, LaneMask mask) {
   const Operand& d = inst.operands[0];
   const bool vector = d.kind == Operand::Kind::kVector;
-  const Operand* elements =
-      vector ? warp.cta().context().code->elements.data() + d.first : &d;
+  const Operand* elements = vector ? warp.cta().context().code->elements.data() + d.first : &d;
   const uint32_t count = vector ? d.count : 1;
   const int32_t bytes = inst.data[kBytes];
   const auto total = static_cast<uint32_t>(bytes) * count;
@@ -69,7 +73,8 @@ void RunLoad(Warp& warp, const Inst& inst, LaneMask mask) {
     const uint8_t* from = warp.Access(space, address, total, total, lane, kind);
     if (!from) return;
     for (uint32_t i = 0; i < count; ++i)
-      warp.SetValue(elements[i], lane, Extend(LoadElement(from + i * static_cast<uint32_t>(bytes), bytes), inst));
+      warp.SetValue(elements[i], lane,
+                    Extend(LoadElement(from + i * static_cast<uint32_t>(bytes), bytes), inst));
     if (inst.data[kOrder] == kAcquire) Synchronize(warp, space, address, true, false);
   });
   warp.cluster().events = events;  // A read changes nothing, ordered or not.
@@ -77,7 +82,8 @@ void RunLoad(Warp& warp, const Inst& inst, LaneMask mask) {
 }
 
 /// Notes a weak store to shared memory, with whether it changes anything.
-void NoteStore(Warp& warp, uint64_t address, const uint8_t* to, const uint8_t* bytes, uint32_t count) {
+void NoteStore(Warp& warp, uint64_t address, const uint8_t* to, const uint8_t* bytes,
+               uint32_t count) {
   RaceCheck* races = warp.cta().races.get();
   const uint64_t offset = (address & ~kWindowMask) - kSharedBase;
   if (!races || offset >= warp.cta().shared.size()) return;  // Another CTA's.
@@ -96,7 +102,8 @@ void RunStore(Warp& warp, const Inst& inst, LaneMask mask) {
   if (!weak) __atomic_thread_fence(__ATOMIC_RELEASE);
   ForLanes(mask, [&](uint32_t lane) {
     const uint64_t address = warp.Address(inst.operands[0], lane);
-    uint8_t* to = warp.Access(space, address, bytes * count, bytes * count, lane, AccessKind::kAtomic);
+    uint8_t* to =
+        warp.Access(space, address, bytes * count, bytes * count, lane, AccessKind::kAtomic);
     if (!to) return;
     uint8_t values[32];
     for (uint32_t i = 0; i < count; ++i) {
@@ -163,8 +170,8 @@ Rows MakeRows() {
   rows.push_back({"ld" + read, "=m a l?", RunLoad, BindLoad});
   rows.push_back({"ldu" + read, "=m a l?", RunLoad, BindLoad});
   rows.push_back({"st" + write, "a m l?", RunStore, BindStore});
-  rows.push_back({"prefetch[.global|.local](.L1|.L2|.L2::evict_last|.L2::evict_normal)", "a", Nothing,
-                  nullptr});
+  rows.push_back({"prefetch[.global|.local](.L1|.L2|.L2::evict_last|.L2::evict_normal)", "a",
+                  Nothing, nullptr});
   rows.push_back({"prefetch[.const|.param].tensormap", "a", Nothing, nullptr});
   rows.push_back({"prefetchu.L1", "a", Nothing, nullptr});
   rows.push_back({"applypriority[.global].L2::evict_normal", "a i", Nothing, nullptr});

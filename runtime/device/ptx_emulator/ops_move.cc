@@ -17,21 +17,25 @@ void RunMove(Warp& warp, const Inst& inst, LaneMask mask) {
     ForLanes(mask, [&](uint32_t lane) {
       const uint64_t value = warp.Value(a, lane);
       for (uint32_t i = 0; i < d.count; ++i)
-        warp.SetValue(elements[d.first + i], lane, (value >> (bits * i)) & ((uint64_t{1} << bits) - 1));
+        warp.SetValue(elements[d.first + i], lane,
+                      (value >> (bits * i)) & ((uint64_t{1} << bits) - 1));
     });
   } else if (a.kind == Operand::Kind::kVector) {
     const uint32_t bits = 8 * width / a.count;
     ForLanes(mask, [&](uint32_t lane) {
       uint64_t value = 0;
       for (uint32_t i = 0; i < a.count; ++i)
-        value |= (warp.Value(elements[a.first + i], lane) & ((uint64_t{1} << bits) - 1)) << (bits * i);
+        value |= (warp.Value(elements[a.first + i], lane) & ((uint64_t{1} << bits) - 1))
+                 << (bits * i);
       warp.SetValue(d, lane, value);
     });
   } else if (d.bytes == 4) {
     uint32_t* to = warp.Lanes<uint32_t>(d);
     const uint32_t* from = warp.Lanes<uint32_t>(a);  // Little-endian: also the low half of 64 bits.
-    if (a.bytes == 8) ForLanes(mask, [&](uint32_t lane) { to[lane] = static_cast<uint32_t>(warp.Value(a, lane)); });
-    else ForLanes(mask, [&](uint32_t lane) { to[lane] = from[lane]; });
+    if (a.bytes == 8)
+      ForLanes(mask, [&](uint32_t lane) { to[lane] = static_cast<uint32_t>(warp.Value(a, lane)); });
+    else
+      ForLanes(mask, [&](uint32_t lane) { to[lane] = from[lane]; });
   } else {
     ForLanes(mask, [&](uint32_t lane) { warp.SetValue(d, lane, warp.Value(a, lane)); });
   }
@@ -65,8 +69,10 @@ void RunCvta(Warp& warp, const Inst& inst, LaneMask mask) {
   const uint64_t window = static_cast<uint64_t>(inst.data[0]) << 56;
   ForLanes(mask, [&](uint32_t lane) {
     uint64_t address = warp.Value(inst.operands[1], lane);
-    if (inst.data[1]) address &= window ? ~kWindowMask : ~uint64_t{0};
-    else address |= window;
+    if (inst.data[1])
+      address &= window ? ~kWindowMask : ~uint64_t{0};
+    else
+      address |= window;
     warp.SetValue(inst.operands[0], lane, address);
   });
 }
@@ -117,19 +123,23 @@ void RunZero(Warp& warp, const Inst& inst, LaneMask mask) {
 
 Rows MakeRows() {
   Rows rows;
-  rows.push_back({"mov(.b16|.u16|.s16|.f16|.bf16|.b32|.u32|.s32|.f32|.f16x2|.bf16x2|.b64|.u64|.s64|.f64)",
-                  "=m m", RunMove, BindMove});
+  rows.push_back(
+      {"mov(.b16|.u16|.s16|.f16|.bf16|.b32|.u32|.s32|.f32|.f16x2|.bf16x2|.b64|.u64|.s64|.f64)",
+       "=m m", RunMove, BindMove});
   rows.push_back(Lane("mov.pred", [](bool a) { return a; }));
-  rows.push_back({"cvta[.to](.global|.shared|.shared::cta|.shared::cluster|.local|.const|.param|"
-                  ".param::entry)(.u64|.u32)", "=x x", RunCvta, BindCvta});
-  rows.push_back({"isspacep(.global|.shared|.shared::cta|.local|.param)", "=p l", RunIsspacep,
-                  BindIsspacep});
+  rows.push_back(
+      {"cvta[.to](.global|.shared|.shared::cta|.shared::cluster|.local|.const|.param|"
+       ".param::entry)(.u64|.u32)",
+       "=x x", RunCvta, BindCvta});
+  rows.push_back(
+      {"isspacep(.global|.shared|.shared::cta|.local|.param)", "=p l", RunIsspacep, BindIsspacep});
   rows.push_back({"mapa[.shared::cluster](.u32|.u64)", "=x x w", RunMapa, nullptr});
   rows.push_back({"getctarank[.shared::cluster](.u32|.u64)", "=w x", RunGetctarank, nullptr});
   // Cache policies are hints: any value will do.
-  rows.push_back({"createpolicy.fractional(.L2::evict_last|.L2::evict_first|.L2::evict_normal|"
-                  ".L2::evict_unchanged)[.L2::evict_unchanged|.L2::evict_first].b64", "=l w?",
-                  RunZero, nullptr});
+  rows.push_back(
+      {"createpolicy.fractional(.L2::evict_last|.L2::evict_first|.L2::evict_normal|"
+       ".L2::evict_unchanged)[.L2::evict_unchanged|.L2::evict_first].b64",
+       "=l w?", RunZero, nullptr});
   return rows;
 }
 

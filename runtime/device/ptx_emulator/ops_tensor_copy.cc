@@ -15,7 +15,11 @@ using Rows = std::vector<Row>;
 using Proxy = RaceCheck::Proxy;
 
 /// A contiguous piece of a tile. `global` null: zeros (a load), nothing (a store).
-struct Piece { uint32_t shared; uint32_t bytes; uint8_t* global; };
+struct Piece {
+  uint32_t shared;
+  uint32_t bytes;
+  uint8_t* global;
+};
 using Pieces = std::vector<Piece>;
 
 bool ReadMap(Warp& warp, const Operand& operand, uint32_t lane, TensorMap& map) {
@@ -51,12 +55,14 @@ bool TilePieces(Warp& warp, const TensorMap& map, const std::array<int64_t, 5>& 
     const int64_t high = inside ? std::clamp<int64_t>(width - first, low, row_bytes) : low;
     uint8_t* from = nullptr;
     if (high > low) {
-      from = warp.Global(address + static_cast<uint64_t>(first + low), static_cast<uint32_t>(high - low), 1, lane);
+      from = warp.Global(address + static_cast<uint64_t>(first + low),
+                         static_cast<uint32_t>(high - low), 1, lane);
       if (!from) return false;
     }
     for (uint32_t at = 0; at < row_bytes; at += unit) {
       const uint32_t place = Swizzle(shared + row * row_bytes + at, map.swizzle);
-      const int64_t begin = std::clamp<int64_t>(low, at, at + unit), end = std::clamp<int64_t>(high, at, at + unit);
+      const int64_t begin = std::clamp<int64_t>(low, at, at + unit),
+                    end = std::clamp<int64_t>(high, at, at + unit);
       const auto before = static_cast<uint32_t>(begin - at);
       if (end <= begin) {
         pieces.push_back({place, unit, nullptr});
@@ -65,34 +71,39 @@ bool TilePieces(Warp& warp, const TensorMap& map, const std::array<int64_t, 5>& 
       if (before) pieces.push_back({place, before, nullptr});
       pieces.push_back({place + before, static_cast<uint32_t>(end - begin), from + (begin - low)});
       if (end < at + unit)
-        pieces.push_back({place + static_cast<uint32_t>(end - at), static_cast<uint32_t>(at + unit - end), nullptr});
+        pieces.push_back({place + static_cast<uint32_t>(end - at),
+                          static_cast<uint32_t>(at + unit - end), nullptr});
     }
   }
   return true;
 }
 
 /// What a copy that an mbarrier signals does when it happens.
-void QueueLoad(Warp& warp, const Inst& inst, std::vector<Cta*> targets, Pieces pieces, uint32_t bytes,
-               uint32_t barrier) {
+void QueueLoad(Warp& warp, const Inst& inst, std::vector<Cta*> targets, Pieces pieces,
+               uint32_t bytes, uint32_t barrier) {
   VectorClock clock;
   if (warp.cta().races) warp.cta().races->Release(warp.id(), clock);
   auto shared = std::make_shared<Pieces>(std::move(pieces));
   for (Cta* target : targets)
-    warp.cluster().async.push_back({&warp, inst.line, [=, &warp] {
-      for (const Piece& piece : *shared) {
-        uint8_t* to = target->shared.data() + (piece.shared - kSharedBase);
-        if (piece.global) std::memcpy(to, piece.global, piece.bytes);
-        else std::memset(to, 0, piece.bytes);
-      }
-      Mbarrier* mbarrier = target->FindMbarrier(barrier);
-      if (!mbarrier)
-        return warp.Fault("the copy of line " + std::to_string(inst.line) + " finds no mbarrier at shared offset " +
-                          std::to_string(barrier - kSharedBase));
-      auto& gathered = mbarrier->gathered;
-      gathered.resize(std::max(gathered.size(), clock.size()), 0);
-      for (size_t v = 0; v < clock.size(); ++v) gathered[v] = std::max(gathered[v], clock[v]);
-      CompleteTransaction(*target, *mbarrier, bytes);
-    }});
+    warp.cluster().async.push_back(
+        {&warp, inst.line, [=, &warp] {
+           for (const Piece& piece : *shared) {
+             uint8_t* to = target->shared.data() + (piece.shared - kSharedBase);
+             if (piece.global)
+               std::memcpy(to, piece.global, piece.bytes);
+             else
+               std::memset(to, 0, piece.bytes);
+           }
+           Mbarrier* mbarrier = target->FindMbarrier(barrier);
+           if (!mbarrier)
+             return warp.Fault("the copy of line " + std::to_string(inst.line) +
+                               " finds no mbarrier at shared offset " +
+                               std::to_string(barrier - kSharedBase));
+           auto& gathered = mbarrier->gathered;
+           gathered.resize(std::max(gathered.size(), clock.size()), 0);
+           for (size_t v = 0; v < clock.size(); ++v) gathered[v] = std::max(gathered[v], clock[v]);
+           CompleteTransaction(*target, *mbarrier, bytes);
+         }});
 }
 
 /// Operand i of an instruction, when it is there; the last ones are optional and of several kinds.
@@ -110,7 +121,8 @@ Cta* OwnerOf(Warp& warp, uint64_t& address) {
 }
 
 /// The CTAs that get a load: the one the address names, or those of a multicast mask.
-std::vector<Cta*> Targets(Warp& warp, const Inst& inst, Cta* named, const Operand* multicast, uint32_t lane) {
+std::vector<Cta*> Targets(Warp& warp, const Inst& inst, Cta* named, const Operand* multicast,
+                          uint32_t lane) {
   if (!inst.data[0] || !multicast) return {named};
   std::vector<Cta*> targets;
   const uint64_t mask = warp.Value(*multicast, lane);
@@ -133,7 +145,8 @@ void RunTensorLoad(Warp& warp, const Inst& inst, LaneMask mask) {
     std::array<int64_t, 5> start = {};
     for (uint32_t axis = 0; axis < map.rank; ++axis)
       start[axis] = static_cast<int32_t>(warp.Value(elements[coordinates.first + axis], lane));
-    uint64_t destination = warp.Address(inst.operands[0], lane), barrier = warp.Address(inst.operands[2], lane);
+    uint64_t destination = warp.Address(inst.operands[0], lane),
+             barrier = warp.Address(inst.operands[2], lane);
     uint32_t bytes = ElementBytes(map.element);
     for (uint32_t axis = 0; axis < map.rank; ++axis) bytes *= map.box[axis];
     if (!warp.Shared(destination, bytes, 128, lane, AccessKind::kWrite, Proxy::kAsync)) return;
@@ -141,8 +154,8 @@ void RunTensorLoad(Warp& warp, const Inst& inst, LaneMask mask) {
     OwnerOf(warp, barrier);
     Pieces pieces;
     if (!TilePieces(warp, map, start, static_cast<uint32_t>(destination), lane, pieces)) return;
-    QueueLoad(warp, inst, Targets(warp, inst, owner, OptionalOperand(inst, 3), lane), std::move(pieces),
-              bytes, static_cast<uint32_t>(barrier));
+    QueueLoad(warp, inst, Targets(warp, inst, owner, OptionalOperand(inst, 3), lane),
+              std::move(pieces), bytes, static_cast<uint32_t>(barrier));
   });
 }
 
@@ -166,17 +179,20 @@ void RunTensorStore(Warp& warp, const Inst& inst, LaneMask mask) {
     if (!TilePieces(warp, map, start, static_cast<uint32_t>(source), lane, pieces)) return;
     Cta* cta = &warp.cta();
     warp.bulks.push_back({lane, warp.bulk_groups[lane], [cta, pieces = std::move(pieces)] {
-      for (const Piece& piece : pieces)
-        if (piece.global)
-          std::memcpy(piece.global, cta->shared.data() + (piece.shared - kSharedBase), piece.bytes);
-    }});
+                            for (const Piece& piece : pieces)
+                              if (piece.global)
+                                std::memcpy(piece.global,
+                                            cta->shared.data() + (piece.shared - kSharedBase),
+                                            piece.bytes);
+                          }});
   });
 }
 
 bool BulkSize(Warp& warp, const Operand& operand, uint32_t lane, uint32_t& bytes) {
   bytes = static_cast<uint32_t>(warp.Value(operand, lane));
   if (bytes % 16 == 0) return true;
-  warp.Fault("a bulk copy of " + std::to_string(bytes) + " bytes; a multiple of 16 is wanted", lane);
+  warp.Fault("a bulk copy of " + std::to_string(bytes) + " bytes; a multiple of 16 is wanted",
+             lane);
   return false;
 }
 
@@ -186,16 +202,19 @@ void RunBulkLoad(Warp& warp, const Inst& inst, LaneMask mask) {
   ForLanes(mask, [&](uint32_t lane) {
     uint32_t bytes;
     if (!BulkSize(warp, inst.operands[2], lane, bytes)) return;
-    uint64_t destination = warp.Address(inst.operands[0], lane), barrier = warp.Address(inst.operands[3], lane);
+    uint64_t destination = warp.Address(inst.operands[0], lane),
+             barrier = warp.Address(inst.operands[3], lane);
     const uint64_t source = warp.Address(inst.operands[1], lane);
     if (!warp.Shared(destination, bytes, 16, lane, AccessKind::kWrite, Proxy::kAsync)) return;
-    uint8_t* from = from_shared ? warp.Shared(source, bytes, 16, lane, AccessKind::kRead, Proxy::kAsync)
-                                : warp.Global(source, bytes, 16, lane);
+    uint8_t* from = from_shared
+                        ? warp.Shared(source, bytes, 16, lane, AccessKind::kRead, Proxy::kAsync)
+                        : warp.Global(source, bytes, 16, lane);
     if (!from) return;
     Cta* owner = OwnerOf(warp, destination);
     OwnerOf(warp, barrier);
     QueueLoad(warp, inst, Targets(warp, inst, owner, OptionalOperand(inst, 4), lane),
-              {{static_cast<uint32_t>(destination), bytes, from}}, bytes, static_cast<uint32_t>(barrier));
+              {{static_cast<uint32_t>(destination), bytes, from}}, bytes,
+              static_cast<uint32_t>(barrier));
   });
 }
 
@@ -233,7 +252,8 @@ std::string BindTensor(const Match& match, const Code& code, Inst& inst) {
   inst.data[kDims] = match.groups[0][1] - '0';
   for (int i : {0, 1})
     if (inst.operands[i].kind == Operand::Kind::kAddress && inst.operands[i].count > 0) {
-      if (inst.operands[i].count != 1 || code.elements[inst.operands[i].first].kind != Operand::Kind::kVector)
+      if (inst.operands[i].count != 1 ||
+          code.elements[inst.operands[i].first].kind != Operand::Kind::kVector)
         return "expected {coordinates} behind the tensor map";
       return "";
     }
@@ -253,16 +273,20 @@ std::span<const Row> TensorCopyRows() {
     const std::string dims = "(.1d|.2d|.3d|.4d|.5d)", hint = "[.L2::cache_hint]";
     const std::string done = ".mbarrier::complete_tx::bytes[.multicast::cluster]";
     Rows rows;
-    rows.push_back({"cp.async.bulk.tensor" + dims + "(.shared::cluster|.shared::cta).global[.tile]" + done +
-                        "[.cta_group::1]" + hint, "a a a x? l?", RunTensorLoad, BindTensor});
-    rows.push_back({"cp.async.bulk.tensor" + dims + ".global.shared::cta[.tile].bulk_group" + hint, "a a l?",
-                    RunTensorStore, BindTensor});
-    rows.push_back({"cp.async.bulk.prefetch.tensor" + dims + ".L2.global[.tile]" + hint, "a l?", Nothing, nullptr});
-    rows.push_back({"cp.async.bulk(.shared::cluster|.shared::cta)(.global)" + done + hint, "a a w a x? l?",
-                    RunBulkLoad, BindBulk});
-    rows.push_back({"cp.async.bulk(.shared::cluster)(.shared::cta).mbarrier::complete_tx::bytes", "a a w a",
-                    RunBulkLoad, BindBulk});
-    rows.push_back({"cp.async.bulk.global.shared::cta.bulk_group" + hint, "a a w l?", RunBulkStore, nullptr});
+    rows.push_back({"cp.async.bulk.tensor" + dims +
+                        "(.shared::cluster|.shared::cta).global[.tile]" + done + "[.cta_group::1]" +
+                        hint,
+                    "a a a x? l?", RunTensorLoad, BindTensor});
+    rows.push_back({"cp.async.bulk.tensor" + dims + ".global.shared::cta[.tile].bulk_group" + hint,
+                    "a a l?", RunTensorStore, BindTensor});
+    rows.push_back({"cp.async.bulk.prefetch.tensor" + dims + ".L2.global[.tile]" + hint, "a l?",
+                    Nothing, nullptr});
+    rows.push_back({"cp.async.bulk(.shared::cluster|.shared::cta)(.global)" + done + hint,
+                    "a a w a x? l?", RunBulkLoad, BindBulk});
+    rows.push_back({"cp.async.bulk(.shared::cluster)(.shared::cta).mbarrier::complete_tx::bytes",
+                    "a a w a", RunBulkLoad, BindBulk});
+    rows.push_back(
+        {"cp.async.bulk.global.shared::cta.bulk_group" + hint, "a a w l?", RunBulkStore, nullptr});
     rows.push_back({"cp.async.bulk.prefetch.L2.global" + hint, "a w l?", Nothing, nullptr});
     rows.push_back({"cp.async.bulk.commit_group", "", RunBulkCommit, nullptr});
     rows.push_back({"cp.async.bulk.wait_group[.read]", "i", RunBulkWait, nullptr});

@@ -10,7 +10,8 @@ using Rows = std::vector<Row>;
 
 /// The lanes that take part: those the operand names. All of them must be here.
 bool Members(Warp& warp, const Operand& operand, LaneMask mask, LaneMask& members) {
-  members = static_cast<LaneMask>(warp.Value(operand, static_cast<uint32_t>(std::countr_zero(mask))));
+  members =
+      static_cast<LaneMask>(warp.Value(operand, static_cast<uint32_t>(std::countr_zero(mask))));
   const LaneMask missing = members & warp.live & ~mask;
   if (missing) {
     warp.Fault("the member mask names lane " + std::to_string(std::countr_zero(missing)) +
@@ -46,14 +47,23 @@ void RunShuffle(Warp& warp, const Inst& inst, LaneMask mask) {
     int32_t from = at;
     bool inside = false;
     switch (inst.data[0]) {
-      case kUp: from = at - step, inside = from >= most; break;
-      case kDown: from = at + step, inside = from <= most; break;
-      case kBfly: from = at ^ step, inside = from <= most; break;
-      default: from = least | (step & static_cast<int32_t>(~segment)), inside = from <= most; break;
+      case kUp:
+        from = at - step, inside = from >= most;
+        break;
+      case kDown:
+        from = at + step, inside = from <= most;
+        break;
+      case kBfly:
+        from = at ^ step, inside = from <= most;
+        break;
+      default:
+        from = least | (step & static_cast<int32_t>(~segment)), inside = from <= most;
+        break;
     }
     if (!inside) from = at;
     if (!((mask >> from) & 1))
-      return warp.Fault("shfl reads lane " + std::to_string(from) + ", which does not take part", lane);
+      return warp.Fault("shfl reads lane " + std::to_string(from) + ", which does not take part",
+                        lane);
     result[lane] = a[from];
     valid |= LaneMask{inside} << lane;
   });
@@ -65,7 +75,10 @@ void RunShuffle(Warp& warp, const Inst& inst, LaneMask mask) {
 }
 
 std::string BindShuffle(const Match& match, const Code&, Inst& inst) {
-  inst.data[0] = match.Has(".up") ? kUp : match.Has(".down") ? kDown : match.Has(".bfly") ? kBfly : kIdx;
+  inst.data[0] = match.Has(".up")     ? kUp
+                 : match.Has(".down") ? kDown
+                 : match.Has(".bfly") ? kBfly
+                                      : kIdx;
   return "";
 }
 
@@ -86,7 +99,10 @@ void RunVote(Warp& warp, const Inst& inst, LaneMask mask) {
 }
 
 std::string BindVote(const Match& match, const Code&, Inst& inst) {
-  inst.data[0] = match.Has(".all") ? kAll : match.Has(".any") ? kAny : match.Has(".uni") ? kUni : kBallot;
+  inst.data[0] = match.Has(".all")   ? kAll
+                 : match.Has(".any") ? kAny
+                 : match.Has(".uni") ? kUni
+                                     : kBallot;
   return "";
 }
 
@@ -104,15 +120,29 @@ void RunRedux(Warp& warp, const Inst& inst, LaneMask mask) {
   };
   ForLanes(mask, [&](uint32_t lane) {
     const uint32_t x = a[lane];
-    if (first) result = x;
-    else switch (inst.data[0]) {
-      case kAdd: result += x; break;
-      case kMin: result = less(x, result) ? x : result; break;
-      case kMax: result = less(result, x) ? x : result; break;
-      case kAnd: result &= x; break;
-      case kOr: result |= x; break;
-      default: result ^= x; break;
-    }
+    if (first)
+      result = x;
+    else
+      switch (inst.data[0]) {
+        case kAdd:
+          result += x;
+          break;
+        case kMin:
+          result = less(x, result) ? x : result;
+          break;
+        case kMax:
+          result = less(result, x) ? x : result;
+          break;
+        case kAnd:
+          result &= x;
+          break;
+        case kOr:
+          result |= x;
+          break;
+        default:
+          result ^= x;
+          break;
+      }
     first = false;
   });
   uint32_t* d = warp.Lanes<uint32_t>(inst.operands[0]);
@@ -181,7 +211,8 @@ void RunTrap(Warp& warp, const Inst&, LaneMask mask) {
 void RunSetmaxnreg(Warp& warp, const Inst& inst, LaneMask mask) {
   const uint64_t count = inst.operands[0].value;
   if (count < 24 || count > 256 || count % 8)
-    warp.Fault("setmaxnreg of " + std::to_string(count) + "; it must be a multiple of 8 in 24..256");
+    warp.Fault("setmaxnreg of " + std::to_string(count) +
+               "; it must be a multiple of 8 in 24..256");
   warp.NeedAll(mask, "setmaxnreg");
 }
 
@@ -190,8 +221,8 @@ Rows MakeRows() {
   rows.push_back({"shfl.sync(.up|.down|.bfly|.idx).b32", "=w|p w w w w", RunShuffle, BindShuffle});
   rows.push_back({"vote.sync(.all|.any|.uni).pred", "=p p w", RunVote, BindVote});
   rows.push_back({"vote.sync(.ballot).b32", "=w p w", RunVote, BindVote});
-  rows.push_back({"redux.sync(.add|.min|.max|.and|.or|.xor)(.u32|.s32|.b32)", "=w w w", RunRedux,
-                  BindRedux});
+  rows.push_back(
+      {"redux.sync(.add|.min|.max|.and|.or|.xor)(.u32|.s32|.b32)", "=w w w", RunRedux, BindRedux});
   rows.push_back({"match(.any|.all).sync.b32", "=w|p w w", RunMatch, BindMatch});
   rows.push_back({"match(.any|.all).sync.b64", "=w|p l w", RunMatch, BindMatch});
   rows.push_back({"activemask.b32", "=w", RunActivemask, nullptr});

@@ -49,9 +49,13 @@ void MoveAccumulators(Warp& warp, const Inst& inst, float* c, bool load) {
     for (uint32_t lane = 0; lane < kLanes; ++lane) {
       float& value = c[AccumulatorIndex(lane, i, columns)];
       const uint32_t shift = half ? 16 * (i % 2) : 0;
-      if (load) value = half ? HalfToFloat(static_cast<uint16_t>(lanes[lane] >> shift)) : FloatOf(lanes[lane]);
-      else if (!half) lanes[lane] = BitsOf(value);
-      else lanes[lane] = (lanes[lane] & ~(0xffffu << shift)) | uint32_t{FloatToHalf(value)} << shift;
+      if (load)
+        value =
+            half ? HalfToFloat(static_cast<uint16_t>(lanes[lane] >> shift)) : FloatOf(lanes[lane]);
+      else if (!half)
+        lanes[lane] = BitsOf(value);
+      else
+        lanes[lane] = (lanes[lane] & ~(0xffffu << shift)) | uint32_t{FloatToHalf(value)} << shift;
     }
   }
 }
@@ -67,10 +71,12 @@ void Perform(Warp& warp, const PendingWgmma& pending) {
   if (from_registers) {
     RegisterA(warp, inst, a.data());
   } else {
-    const SharedMatrix matrix(pending.a, static_cast<MatrixType>(inst.data[kTypeA]), inst.data[kTransposeA] != 0);
+    const SharedMatrix matrix(pending.a, static_cast<MatrixType>(inst.data[kTypeA]),
+                              inst.data[kTransposeA] != 0);
     matrix.Read(warp.cta().shared.data(), warp.id() % 4 * kRows, kRows, depth, a.data(), depth, 1);
   }
-  const SharedMatrix matrix(pending.b, static_cast<MatrixType>(inst.data[kTypeB]), inst.data[kTransposeB] != 0);
+  const SharedMatrix matrix(pending.b, static_cast<MatrixType>(inst.data[kTypeB]),
+                            inst.data[kTransposeB] != 0);
   matrix.Read(warp.cta().shared.data(), 0, columns, depth, b.data(), 1, columns);
   if (inst.data[kNegate])
     for (float& x : a) x = -x;
@@ -86,7 +92,8 @@ bool CheckShared(Warp& warp, uint64_t descriptor, MatrixType type, bool transpos
   if (!matrix.problem().empty()) return warp.Fault(matrix.problem()), false;
   bool inside = true;
   matrix.ForEachUnit(first, rows, depth, [&](uint32_t address, uint32_t, uint32_t) {
-    inside = inside && warp.Shared(address, 16, 16, kLanes, AccessKind::kRead, RaceCheck::Proxy::kAsync);
+    inside =
+        inside && warp.Shared(address, 16, 16, kLanes, AccessKind::kRead, RaceCheck::Proxy::kAsync);
   });
   return inside;
 }
@@ -96,7 +103,8 @@ void CheckFence(Warp& warp, const Inst& inst) {
   if (!races) return;
   if (!warp.wgmma_fenced)
     races->Report("missing-fence", inst.line, 0,
-                  "the wgmma of line " + std::to_string(inst.line) + " needs a wgmma.fence before the first one");
+                  "the wgmma of line " + std::to_string(inst.line) +
+                      " needs a wgmma.fence before the first one");
   const Code& code = *warp.cta().context().code;
   for (int i : {0, 1}) {
     const Operand& operand = inst.operands[i];
@@ -105,9 +113,9 @@ void CheckFence(Warp& warp, const Inst& inst) {
       const auto slot = static_cast<uint32_t>(Element(code, operand, e).slot) / 128;
       if (warp.wgmma_dirty[slot])
         races->Report("missing-fence", inst.line, warp.wgmma_dirty[slot],
-                      "register " + code.register_names[slot] + " of the wgmma of line " + std::to_string(inst.line) +
-                          " was used at line " + std::to_string(warp.wgmma_dirty[slot]) +
-                          " with no wgmma.fence between");
+                      "register " + code.register_names[slot] + " of the wgmma of line " +
+                          std::to_string(inst.line) + " was used at line " +
+                          std::to_string(warp.wgmma_dirty[slot]) + " with no wgmma.fence between");
     }
   }
 }
@@ -119,11 +127,12 @@ void RunWgmma(Warp& warp, const Inst& inst, LaneMask mask) {
   const uint64_t a = from_registers ? 0 : warp.Value(inst.operands[1], 0);
   const uint64_t b = warp.Value(inst.operands[2], 0);
   const auto depth = static_cast<uint32_t>(inst.data[kDepth]);
-  if (!from_registers && !CheckShared(warp, a, static_cast<MatrixType>(inst.data[kTypeA]), inst.data[kTransposeA] != 0,
-                                      warp.id() % 4 * kRows, kRows, depth))
+  if (!from_registers &&
+      !CheckShared(warp, a, static_cast<MatrixType>(inst.data[kTypeA]), inst.data[kTransposeA] != 0,
+                   warp.id() % 4 * kRows, kRows, depth))
     return;
-  if (!CheckShared(warp, b, static_cast<MatrixType>(inst.data[kTypeB]), inst.data[kTransposeB] != 0, 0,
-                   static_cast<uint32_t>(inst.data[kColumns]), depth))
+  if (!CheckShared(warp, b, static_cast<MatrixType>(inst.data[kTypeB]), inst.data[kTransposeB] != 0,
+                   0, static_cast<uint32_t>(inst.data[kColumns]), depth))
     return;
   const bool accumulate = warp.Predicate(inst.operands[3]) & 1;
   warp.wgmmas.push_back({&inst, a, b, accumulate, warp.wgmma_groups, 0});
@@ -174,7 +183,8 @@ void RunWait(Warp& warp, const Inst& inst, LaneMask mask) {
 std::string BindWgmma(const Match& match, const Code& code, Inst& inst) {
   const std::string shape(match.groups[0]);
   const size_t n = shape.find('n'), k = shape.find('k'), last = match.groups.size();
-  const MatrixType a = MatrixTypeOf(match.groups[last - 2]), b = MatrixTypeOf(match.groups[last - 1]);
+  const MatrixType a = MatrixTypeOf(match.groups[last - 2]),
+                   b = MatrixTypeOf(match.groups[last - 1]);
   const std::string_view d = match.groups[last - 3];
   inst.data[kColumns] = std::stoi(shape.substr(n + 1));
   inst.data[kDepth] = std::stoi(shape.substr(k + 1));
@@ -183,7 +193,8 @@ std::string BindWgmma(const Match& match, const Code& code, Inst& inst) {
   inst.data[kHalfAccumulator] = d == ".f16";
   const uint32_t bytes = MatrixTypeBytes(a);
   if (MatrixTypeBytes(b) != bytes || (bytes != 1 && a != b)) return "operands of two types";
-  if (static_cast<uint32_t>(inst.data[kDepth]) * bytes != 32) return "this shape does not go with this type";
+  if (static_cast<uint32_t>(inst.data[kDepth]) * bytes != 32)
+    return "this shape does not go with this type";
   const bool from_registers = inst.operands[1].kind == Operand::Kind::kVector;
   const uint32_t wanted = static_cast<uint32_t>(inst.data[kColumns]) / (d == ".f16" ? 4 : 2);
   for (const auto& [operand, count] : {std::pair(0, wanted), {1, 4u}}) {
@@ -203,7 +214,8 @@ std::string BindWgmma(const Match& match, const Code& code, Inst& inst) {
   const size_t transposes = bytes == 2 ? (from_registers ? 1 : 2) : 0;
   for (size_t i = 0; i < 2; ++i) {
     const Operand& operand = inst.operands[6 + i];
-    if ((i < transposes) != (operand.kind != Operand::Kind::kNone)) return "wrong number of transpose operands";
+    if ((i < transposes) != (operand.kind != Operand::Kind::kNone))
+      return "wrong number of transpose operands";
     if (i >= transposes) continue;
     const bool is_b = i + 1 == transposes;
     inst.data[is_b ? kTransposeB : kTransposeA] = operand.value != 0;

@@ -64,9 +64,9 @@ class Parser {
       Take();
       uint64_t bits = 0;
       QUERN_RETURN_IF_ERROR(Integer(bits));
-      return bits == 64 ? Status() : Unsupported("PTX line " + std::to_string(token.line) +
-                                                 ": addresses of " + std::to_string(bits) +
-                                                 " bits; only 64 are supported");
+      return bits == 64 ? Status()
+                        : Unsupported("PTX line " + std::to_string(token.line) + ": addresses of " +
+                                      std::to_string(bits) + " bits; only 64 are supported");
     }
     if (SkipDebug()) return {};
     return Declaration();
@@ -107,8 +107,10 @@ class Parser {
   Status Declaration() {
     bool external = false;
     while (true) {
-      if (Accept(".extern")) external = true;
-      else if (!Accept(".visible") && !Accept(".weak") && !Accept(".common")) break;
+      if (Accept(".extern"))
+        external = true;
+      else if (!Accept(".visible") && !Accept(".weak") && !Accept(".common"))
+        break;
     }
     if (Accept(".entry")) return Kernel();
     if (Now().Is(".func")) {
@@ -258,10 +260,14 @@ class Parser {
         values[i] = static_cast<uint32_t>(Take().value);
         if (!Accept(",")) break;
       }
-      if (word == ".maxntid") kernel_->info.max_threads = values;
-      else if (word == ".reqntid") kernel_->info.required_threads = values;
-      else if (word == ".reqnctapercluster") kernel_->info.cluster = values;
-      else if (word == ".pragma") QUERN_RETURN_IF_ERROR(Pragma());
+      if (word == ".maxntid")
+        kernel_->info.max_threads = values;
+      else if (word == ".reqntid")
+        kernel_->info.required_threads = values;
+      else if (word == ".reqnctapercluster")
+        kernel_->info.cluster = values;
+      else if (word == ".pragma")
+        QUERN_RETURN_IF_ERROR(Pragma());
       else if (word != ".minnctapersm" && word != ".maxnreg" && word != ".maxclusterrank" &&
                word != ".explicitcluster" && word != ".noreturn" && word != ".blocksareclusters" &&
                word != ".maxnctapersm")
@@ -413,15 +419,20 @@ class Parser {
 
   Status Constant(AstOperand& operand) {
     const bool minus = Accept("-");
-    if (Now().kind == Kind::kInteger) operand.kind = AstOperand::Kind::kInteger;
-    else if (Now().kind == Kind::kFloat) operand.kind = AstOperand::Kind::kFloat;
-    else return Error("expected a constant before " + Seen());
+    if (Now().kind == Kind::kInteger)
+      operand.kind = AstOperand::Kind::kInteger;
+    else if (Now().kind == Kind::kFloat)
+      operand.kind = AstOperand::Kind::kFloat;
+    else
+      return Error("expected a constant before " + Seen());
     const Token& token = Take();
     operand.value = token.value;
     operand.width = token.width;
     if (minus) {
-      if (operand.kind == AstOperand::Kind::kInteger) operand.value = 0 - operand.value;
-      else operand.value ^= uint64_t{1} << (8 * operand.width - 1);
+      if (operand.kind == AstOperand::Kind::kInteger)
+        operand.value = 0 - operand.value;
+      else
+        operand.value ^= uint64_t{1} << (8 * operand.width - 1);
     }
     return {};
   }
@@ -452,8 +463,8 @@ class Parser {
 int TypeBytes(std::string_view type) {
   if (!type.empty() && type[0] == '.') type.remove_prefix(1);
   static constexpr std::pair<std::string_view, int> kTypes[] = {
-      {"pred", 0}, {"b8", 1},  {"u8", 1},  {"s8", 1},  {"b16", 2},   {"u16", 2},   {"s16", 2},
-      {"f16", 2},  {"bf16", 2}, {"b32", 4}, {"u32", 4}, {"s32", 4},   {"f32", 4},   {"f16x2", 4},
+      {"pred", 0},   {"b8", 1},   {"u8", 1},  {"s8", 1},  {"b16", 2}, {"u16", 2}, {"s16", 2},
+      {"f16", 2},    {"bf16", 2}, {"b32", 4}, {"u32", 4}, {"s32", 4}, {"f32", 4}, {"f16x2", 4},
       {"bf16x2", 4}, {"tf32", 4}, {"b64", 8}, {"u64", 8}, {"s64", 8}, {"f64", 8}, {"b128", 16}};
   for (const auto& [name, bytes] : kTypes)
     if (name == type) return bytes;

@@ -63,9 +63,10 @@ bool MatchPattern(std::string_view pattern, const std::vector<std::string>& modi
 
 std::vector<const Row*> AllRows() {
   std::vector<const Row*> all;
-  for (auto rows : {IntegerRows(), CarryRows(), FloatRows(), HalfRows(), CompareRows(), ConvertRows(), MoveRows(),
-                    MemoryRows(), AtomicRows(), WarpRows(), BarrierRows(), MbarrierRows(), AsyncCopyRows(),
-                    TensorCopyRows(), MatrixRows(), WgmmaRows(), Tcgen05Rows()})
+  for (auto rows :
+       {IntegerRows(), CarryRows(), FloatRows(), HalfRows(), CompareRows(), ConvertRows(),
+        MoveRows(), MemoryRows(), AtomicRows(), WarpRows(), BarrierRows(), MbarrierRows(),
+        AsyncCopyRows(), TensorCopyRows(), MatrixRows(), WgmmaRows(), Tcgen05Rows()})
     for (const Row& row : rows) all.push_back(&row);
   return all;
 }
@@ -77,10 +78,12 @@ Result<const Row*> FindRow(const AstInstruction& instruction, Match& match) {
     if (MatchPattern(it->second->pattern, instruction.modifiers, match, reached)) return it->second;
   std::string message = "PTX line " + std::to_string(instruction.line) + ": `" +
                         instruction.Name() + "`: the emulator has no ";
-  if (begin == end) message += "instruction `" + instruction.opcode + "`";
+  if (begin == end)
+    message += "instruction `" + instruction.opcode + "`";
   else if (reached < instruction.modifiers.size())
     message += "`" + instruction.modifiers[reached] + "` there";
-  else message += "`" + instruction.opcode + "` without a further modifier";
+  else
+    message += "`" + instruction.opcode + "` without a further modifier";
   return Unsupported(message);
 }
 

@@ -53,29 +53,59 @@ struct Inst {
 };
 
 enum class SpecialRegister : uint8_t {
-  kTid, kNtid, kCtaid, kNctaid, kClusterid, kNclusterid, kClusterCtaid, kClusterNctaid,  // x, y, z
-  kLaneid, kWarpid, kNwarpid, kGridid, kSmid, kNsmid, kClusterCtarank, kClusterNctarank,
-  kIsExplicitCluster, kLanemaskEq, kLanemaskLe, kLanemaskLt, kLanemaskGe, kLanemaskGt,
-  kDynamicSmemSize, kTotalSmemSize, kClock,
+  kTid,
+  kNtid,
+  kCtaid,
+  kNctaid,
+  kClusterid,
+  kNclusterid,
+  kClusterCtaid,
+  kClusterNctaid,  // x, y, z
+  kLaneid,
+  kWarpid,
+  kNwarpid,
+  kGridid,
+  kSmid,
+  kNsmid,
+  kClusterCtarank,
+  kClusterNctarank,
+  kIsExplicitCluster,
+  kLanemaskEq,
+  kLanemaskLe,
+  kLanemaskLt,
+  kLanemaskGe,
+  kLanemaskGt,
+  kDynamicSmemSize,
+  kTotalSmemSize,
+  kClock,
 };
 
 /// A kernel, ready to run.
 struct Code {
   KernelInfo info;
   std::vector<Inst> insts;
-  std::vector<std::string> names;    ///< Of each instruction: "add.rn.f32".
+  std::vector<std::string> names;  ///< Of each instruction: "add.rn.f32".
   std::vector<Operand> elements;
-  std::vector<std::string> register_names;   ///< For findings, by slot / 128.
-  std::vector<uint8_t> constants;    ///< Lanes of the immediate operands.
-  uint32_t register_bytes = 0;       ///< Per warp.
+  std::vector<std::string> register_names;  ///< For findings, by slot / 128.
+  std::vector<uint8_t> constants;           ///< Lanes of the immediate operands.
+  uint32_t register_bytes = 0;              ///< Per warp.
   uint32_t predicates = 1;
-  struct Special { SpecialRegister which; uint32_t axis; uint32_t slot; bool wide; };
+  struct Special {
+    SpecialRegister which;
+    uint32_t axis;
+    uint32_t slot;
+    bool wide;
+  };
   std::vector<Special> specials;
   /// Constants that hold an address of a module variable, known at launch only.
-  struct Relocation { uint32_t constant; uint32_t variable; uint64_t addend; };
+  struct Relocation {
+    uint32_t constant;
+    uint32_t variable;
+    uint64_t addend;
+  };
   std::vector<Relocation> relocations;
-  uint32_t shared_bytes = 0;         ///< Static; dynamic shared memory begins here.
-  uint32_t local_bytes = 0;          ///< Per thread.
+  uint32_t shared_bytes = 0;  ///< Static; dynamic shared memory begins here.
+  uint32_t local_bytes = 0;   ///< Per thread.
 };
 
 struct Program {
@@ -83,7 +113,7 @@ struct Program {
   std::string target;
   std::vector<AstVariable> globals;  ///< .global and .const of the module.
   std::vector<KernelInfo> kernels;
-  std::vector<Code> codes;           ///< Same order.
+  std::vector<Code> codes;  ///< Same order.
 };
 
 /// Errors as ParseModule's.

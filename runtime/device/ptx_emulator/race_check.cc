@@ -5,7 +5,9 @@
 namespace quern::ptx {
 
 RaceCheck::RaceCheck(uint32_t warps, uint32_t shared_bytes)
-    : known_(warps, VectorClock(warps, 0)), proxy_fence_(warps, 0), cells_((shared_bytes + 3) / 4) {}
+    : known_(warps, VectorClock(warps, 0)),
+      proxy_fence_(warps, 0),
+      cells_((shared_bytes + 3) / 4) {}
 
 template <class Body>
 void RaceCheck::ForCells(uint32_t offset, uint32_t bytes, Body body) {
@@ -21,9 +23,9 @@ void RaceCheck::Conflict(const Access& before, const char* before_what, uint32_t
                          const char* what, uint32_t offset) {
   Report("race", line_, before.line,
          std::string("shared memory at ") + std::to_string(offset) + ": " + what + " by warp " +
-             std::to_string(warp) + " at line " + std::to_string(line_) + " is not ordered behind the " +
-             before_what + " by warp " + std::to_string(before.warp) + " at line " +
-             std::to_string(before.line));
+             std::to_string(warp) + " at line " + std::to_string(line_) +
+             " is not ordered behind the " + before_what + " by warp " +
+             std::to_string(before.warp) + " at line " + std::to_string(before.line));
 }
 
 void RaceCheck::CheckProxy(const Access& write, uint32_t warp, const char* what, uint32_t offset) {
@@ -39,8 +41,10 @@ void RaceCheck::Read(uint32_t warp, uint32_t offset, uint32_t bytes, Proxy proxy
   ForCells(offset, bytes, [&](Cell& cell, uint8_t mask, uint32_t at) {
     const Access& write = cell.write;
     if (write.time && (write.mask & mask)) {
-      if (!Ordered(write, warp)) Conflict(write, "write", warp, "a read", at);
-      else if (proxy == Proxy::kAsync) CheckProxy(write, warp, "a read", at);
+      if (!Ordered(write, warp))
+        Conflict(write, "write", warp, "a read", at);
+      else if (proxy == Proxy::kAsync)
+        CheckProxy(write, warp, "a read", at);
     }
     // Replace this warp's read, a free place, one that is ordered before this, or the oldest.
     Access* place = nullptr;
@@ -60,9 +64,12 @@ void RaceCheck::Write(uint32_t warp, uint32_t offset, uint32_t bytes, Proxy prox
     const Access& write = cell.write;
     const bool together = write.time == now_ && write.warp == warp;  // Lanes of one instruction.
     if (write.time && (write.mask & mask) && !same) {
-      if (together) Report("race", line_, line_, LanesText(warp, at));
-      else if (!Ordered(write, warp)) Conflict(write, "write", warp, "a write", at);
-      else if (proxy == Proxy::kAsync) CheckProxy(write, warp, "a write", at);
+      if (together)
+        Report("race", line_, line_, LanesText(warp, at));
+      else if (!Ordered(write, warp))
+        Conflict(write, "write", warp, "a write", at);
+      else if (proxy == Proxy::kAsync)
+        CheckProxy(write, warp, "a write", at);
     }
     for (Access& read : cell.reads) {
       if (!read.time || !(read.mask & mask)) continue;

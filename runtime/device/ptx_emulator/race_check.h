@@ -2,8 +2,8 @@
 //
 // Every instruction of a CTA has a time. `known[w][v]` is the latest time of warp v that warp w is
 // ordered behind, through barriers, mbarriers and atomics; an access by v at time t happens before
-// what w does now exactly if known[w][v] >= t. The shadow remembers for every 4 bytes the last write
-// and the last few reads. Lanes of one warp count as ordered, except within one store.
+// what w does now exactly if known[w][v] >= t. The shadow remembers for every 4 bytes the last
+// write and the last few reads. Lanes of one warp count as ordered, except within one store.
 #pragma once
 
 #include <algorithm>

@@ -11,7 +11,12 @@
 namespace quern::ptx {
 namespace {
 
-struct SpecialName { std::string_view name; SpecialRegister which; bool axes; bool wide; };
+struct SpecialName {
+  std::string_view name;
+  SpecialRegister which;
+  bool axes;
+  bool wide;
+};
 constexpr SpecialName kSpecialNames[] = {
     {"%tid", SpecialRegister::kTid, true, false},
     {"%ntid", SpecialRegister::kNtid, true, false},
@@ -95,8 +100,9 @@ class KernelResolver {
     code_.local_bytes = AlignUp(code_.local_bytes, 16);
     code_.info.local_bytes = code_.local_bytes;
     if (code_.shared_bytes > kMaxSharedBytes || code_.local_bytes > (1u << 19))
-      return SyntaxError(ast_.info.line, "kernel `" + ast_.info.name +
-                                             "` declares more shared or local memory than there is");
+      return SyntaxError(
+          ast_.info.line,
+          "kernel `" + ast_.info.name + "` declares more shared or local memory than there is");
     return {};
   }
 
@@ -127,7 +133,7 @@ class KernelResolver {
 
   // ---- Names
   template <class Table>
-  const uint32_t* Look(Table AstScope::*table, std::string_view name) const {
+  const uint32_t* Look(Table AstScope::* table, std::string_view name) const {
     for (uint32_t scope = instruction_->scope;; scope = ast_.scopes[scope].parent) {
       const auto found = (ast_.scopes[scope].*table).find(name);
       if (found != (ast_.scopes[scope].*table).end()) return &found->second;
@@ -309,13 +315,20 @@ class KernelResolver {
 
   Status OneOperand(char kind, bool destination, const AstOperand& ast, Operand& operand) {
     switch (kind) {
-      case 'p': return Predicate(ast, destination, operand);
-      case 'h': return Lane(ast, destination, 2, operand);
-      case 'w': return Lane(ast, destination, 4, operand);
-      case 'l': return Lane(ast, destination, 8, operand);
-      case 'x': return Lane(ast, destination, 0, operand);
-      case 'm': return Vector(ast, destination, operand);
-      case 'a': return Address(ast, operand);
+      case 'p':
+        return Predicate(ast, destination, operand);
+      case 'h':
+        return Lane(ast, destination, 2, operand);
+      case 'w':
+        return Lane(ast, destination, 4, operand);
+      case 'l':
+        return Lane(ast, destination, 8, operand);
+      case 'x':
+        return Lane(ast, destination, 0, operand);
+      case 'm':
+        return Vector(ast, destination, operand);
+      case 'a':
+        return Address(ast, operand);
       case 'y':  // A predicate, or else lanes.
         if (Operand is; ast.kind == AstOperand::Kind::kName && Register(ast.name, is) &&
                         is.kind == Operand::Kind::kPredicate)
@@ -350,7 +363,8 @@ class KernelResolver {
       QUERN_RETURN_IF_ERROR(OneOperand(word[0], destination, first, inst.operands[place++]));
       if (!pair) continue;
       if (has_pair)
-        QUERN_RETURN_IF_ERROR(OneOperand(word[2], destination, ast.elements[1], inst.operands[place]));
+        QUERN_RETURN_IF_ERROR(
+            OneOperand(word[2], destination, ast.elements[1], inst.operands[place]));
       ++place;
     }
     return given == instruction_->operands.size() ? Status() : Error("too many operands");

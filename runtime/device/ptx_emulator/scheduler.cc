@@ -10,7 +10,7 @@ namespace {
 
 constexpr uint8_t kPoison = 0xCD;
 constexpr uint64_t kQuantum = 20000;  // Turns of a warp that never waits.
-constexpr int kStuckPasses = 300;     // Loops that count failed waits need some before they give up.
+constexpr int kStuckPasses = 300;  // Loops that count failed waits need some before they give up.
 
 }  // namespace
 
@@ -26,7 +26,8 @@ bool Warp::StepLevel(Level level, uint64_t& budget) {
   while (pc != level.reconverge && pc < size && mask && budget > 0) {
     const Inst& inst = code.insts[pc];
     LaneMask active = mask;
-    if (inst.guard >= 0) active &= inst.guard_negated ? ~predicates_[inst.guard] : predicates_[inst.guard];
+    if (inst.guard >= 0)
+      active &= inst.guard_negated ? ~predicates_[inst.guard] : predicates_[inst.guard];
     --budget;
     ++owner.steps;
     if (count) ++owner.counts[pc];
@@ -37,8 +38,10 @@ bool Warp::StepLevel(Level level, uint64_t& budget) {
       continue;
     }
     if (inst.flow == Inst::Flow::kBranch) {
-      if (active == mask) pc = inst.target;
-      else if (!active) ++pc;
+      if (active == mask)
+        pc = inst.target;
+      else if (!active)
+        ++pc;
       else {
         // Both sides run until they meet, the branch's target first.
         stack_.back() = {inst.reconverge, level.reconverge, mask};
@@ -189,9 +192,9 @@ Status Cluster::Deadlock() const {
         ++more;
         continue;
       }
-      message += (shown++ ? "; warp " : " warp ") + std::to_string(warp->id()) + " waits at PTX line " +
-                 std::to_string(warp->wait.line) + " for " + warp->wait.what + " " +
-                 std::to_string(warp->wait.detail);
+      message += (shown++ ? "; warp " : " warp ") + std::to_string(warp->id()) +
+                 " waits at PTX line " + std::to_string(warp->wait.line) + " for " +
+                 warp->wait.what + " " + std::to_string(warp->wait.detail);
     }
   for (const auto& cta : ctas)
     for (uint32_t b = 0; b < kBarriers; ++b)

@@ -6,7 +6,8 @@ void Synchronize(Warp& warp, Space space, uint64_t address, bool acquire, bool r
   RaceCheck* races = warp.cta().races.get();
   if (!races) return;
   if (space == Space::kGeneric) space = Warp::SpaceOfGeneric(address);
-  const uint32_t place = space == Space::kShared ? static_cast<uint32_t>(address & ~kWindowMask) : ~0u;
+  const uint32_t place =
+      space == Space::kShared ? static_cast<uint32_t>(address & ~kWindowMask) : ~0u;
   VectorClock& clock = warp.cta().sync[place];
   if (acquire) races->Acquire(warp.id(), clock);
   if (release) races->Release(warp.id(), clock);

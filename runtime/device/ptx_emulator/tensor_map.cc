@@ -24,9 +24,11 @@ Status Wrong(const std::string& what) { return UsageError("tensor map: " + what)
 Status CheckAxis(const TensorMap& map, uint32_t axis) {
   const std::string name = "dimension " + std::to_string(axis);
   if (map.dims[axis] == 0 || map.dims[axis] > uint64_t{1} << 32)
-    return Wrong(name + " of " + std::to_string(map.dims[axis]) + " elements; 1 to 2^32 are possible");
+    return Wrong(name + " of " + std::to_string(map.dims[axis]) +
+                 " elements; 1 to 2^32 are possible");
   if (map.box[axis] == 0 || map.box[axis] > 256)
-    return Wrong(name + ": a box of " + std::to_string(map.box[axis]) + " elements; 1 to 256 are possible");
+    return Wrong(name + ": a box of " + std::to_string(map.box[axis]) +
+                 " elements; 1 to 256 are possible");
   if (axis > 0 && (map.strides[axis] % 16 || map.strides[axis] >= uint64_t{1} << 40))
     return Wrong(name + ": a stride of " + std::to_string(map.strides[axis]) +
                  " bytes; it must be a multiple of 16 below 2^40");
@@ -42,7 +44,8 @@ uint32_t ElementBytes(TensorElement element) {
 
 Result<std::array<uint8_t, kTensorMapBytes>> EncodeTensorMap(const TensorMap& map) {
   if (static_cast<uint8_t>(map.element) > static_cast<uint8_t>(TensorElement::kBf16))
-    return Wrong("element type " + std::to_string(static_cast<int>(map.element)) + " is not supported");
+    return Wrong("element type " + std::to_string(static_cast<int>(map.element)) +
+                 " is not supported");
   if (static_cast<uint8_t>(map.swizzle) > 3)
     return Wrong("swizzle " + std::to_string(static_cast<int>(map.swizzle)) + " is not supported");
   if (map.rank < 1 || map.rank > kMaxTensorRank)
@@ -52,7 +55,8 @@ Result<std::array<uint8_t, kTensorMapBytes>> EncodeTensorMap(const TensorMap& ma
   for (uint32_t axis = 0; axis < map.rank; ++axis) QUERN_RETURN_IF_ERROR(CheckAxis(map, axis));
   const uint32_t inner = map.box[0] * ElementBytes(map.element);
   if (inner % 16)
-    return Wrong("the box's rows have " + std::to_string(inner) + " bytes; a multiple of 16 is wanted");
+    return Wrong("the box's rows have " + std::to_string(inner) +
+                 " bytes; a multiple of 16 is wanted");
   const uint32_t span = 16u << static_cast<uint32_t>(map.swizzle);
   if (map.swizzle != TensorSwizzle::kNone && inner > span)
     return Wrong("the box's rows have " + std::to_string(inner) + " bytes; the swizzle allows " +
@@ -77,7 +81,8 @@ Result<TensorMap> DecodeTensorMap(const uint8_t* bytes) {
   Encoded encoded;
   std::memcpy(&encoded, bytes, sizeof encoded);
   if (encoded.magic != kMagic)
-    return Malformed("the 128 bytes are no tensor map of this device; make it with cuTensorMapEncodeTiled");
+    return Malformed(
+        "the 128 bytes are no tensor map of this device; make it with cuTensorMapEncodeTiled");
   TensorMap map;
   map.element = static_cast<TensorElement>(encoded.element);
   map.rank = encoded.rank;

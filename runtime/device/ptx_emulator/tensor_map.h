@@ -16,8 +16,16 @@ inline constexpr uint32_t kMaxTensorRank = 5;
 
 /// The values are those of CUtensorMapDataType.
 enum class TensorElement : uint8_t {
-  kU8 = 0, kU16 = 1, kU32 = 2, kS32 = 3, kU64 = 4, kS64 = 5,
-  kF16 = 6, kF32 = 7, kF64 = 8, kBf16 = 9,
+  kU8 = 0,
+  kU16 = 1,
+  kU32 = 2,
+  kS32 = 3,
+  kU64 = 4,
+  kS64 = 5,
+  kF16 = 6,
+  kF32 = 7,
+  kF64 = 8,
+  kBf16 = 9,
 };
 /// Values of CUtensorMapSwizzle.
 enum class TensorSwizzle : uint8_t { kNone = 0, k32 = 1, k64 = 2, k128 = 3 };
@@ -26,10 +34,10 @@ enum class TensorSwizzle : uint8_t { kNone = 0, k32 = 1, k64 = 2, k128 = 3 };
 struct TensorMap {
   TensorElement element = TensorElement::kF16;
   uint32_t rank = 2;
-  uint64_t address = 0;                                    ///< Multiple of 16.
-  std::array<uint64_t, kMaxTensorRank> dims = {};          ///< Elements, 1 .. 2^32.
-  std::array<uint64_t, kMaxTensorRank> strides = {};       ///< Bytes of dims 1..; [0] is not used.
-  std::array<uint32_t, kMaxTensorRank> box = {};           ///< Elements of a tile, 1 .. 256.
+  uint64_t address = 0;                               ///< Multiple of 16.
+  std::array<uint64_t, kMaxTensorRank> dims = {};     ///< Elements, 1 .. 2^32.
+  std::array<uint64_t, kMaxTensorRank> strides = {};  ///< Bytes of dims 1..; [0] is not used.
+  std::array<uint32_t, kMaxTensorRank> box = {};      ///< Elements of a tile, 1 .. 256.
   TensorSwizzle swizzle = TensorSwizzle::kNone;
   bool fill_nan = false;  ///< Out-of-bounds elements read as NaN, not zero.
 };

@@ -58,30 +58,54 @@ static uint64_t SpecialValue(SpecialRegister which, uint32_t axis, const Cta& ct
       return axis == 0   ? thread % block[0]
              : axis == 1 ? thread / block[0] % block[1]
                          : thread / block[0] / block[1];
-    case SpecialRegister::kNtid: return block[axis];
-    case SpecialRegister::kCtaid: return cta.index[axis];
-    case SpecialRegister::kNctaid: return options.grid[axis];
-    case SpecialRegister::kClusterid: return cta.index[axis] / cluster[axis];
-    case SpecialRegister::kNclusterid: return options.grid[axis] / cluster[axis];
-    case SpecialRegister::kClusterCtaid: return cta.index[axis] % cluster[axis];
-    case SpecialRegister::kClusterNctaid: return cluster[axis];
-    case SpecialRegister::kLaneid: return lane;
-    case SpecialRegister::kWarpid: return warp;
-    case SpecialRegister::kNwarpid: return (threads + kLanes - 1) / kLanes;
-    case SpecialRegister::kGridid: return 1;
-    case SpecialRegister::kSmid: return 0;
-    case SpecialRegister::kNsmid: return 1;
-    case SpecialRegister::kClusterCtarank: return cta.rank();
-    case SpecialRegister::kClusterNctarank: return cluster[0] * cluster[1] * cluster[2];
-    case SpecialRegister::kIsExplicitCluster: return cluster[0] * cluster[1] * cluster[2] > 1;
-    case SpecialRegister::kLanemaskEq: return bit;
-    case SpecialRegister::kLanemaskLt: return bit - 1;
-    case SpecialRegister::kLanemaskLe: return bit | (bit - 1);
-    case SpecialRegister::kLanemaskGt: return ~(bit | (bit - 1));
-    case SpecialRegister::kLanemaskGe: return ~(bit - 1);
-    case SpecialRegister::kDynamicSmemSize: return options.shared_bytes;
-    case SpecialRegister::kTotalSmemSize: return cta.shared.size();
-    case SpecialRegister::kClock: return 0;
+    case SpecialRegister::kNtid:
+      return block[axis];
+    case SpecialRegister::kCtaid:
+      return cta.index[axis];
+    case SpecialRegister::kNctaid:
+      return options.grid[axis];
+    case SpecialRegister::kClusterid:
+      return cta.index[axis] / cluster[axis];
+    case SpecialRegister::kNclusterid:
+      return options.grid[axis] / cluster[axis];
+    case SpecialRegister::kClusterCtaid:
+      return cta.index[axis] % cluster[axis];
+    case SpecialRegister::kClusterNctaid:
+      return cluster[axis];
+    case SpecialRegister::kLaneid:
+      return lane;
+    case SpecialRegister::kWarpid:
+      return warp;
+    case SpecialRegister::kNwarpid:
+      return (threads + kLanes - 1) / kLanes;
+    case SpecialRegister::kGridid:
+      return 1;
+    case SpecialRegister::kSmid:
+      return 0;
+    case SpecialRegister::kNsmid:
+      return 1;
+    case SpecialRegister::kClusterCtarank:
+      return cta.rank();
+    case SpecialRegister::kClusterNctarank:
+      return cluster[0] * cluster[1] * cluster[2];
+    case SpecialRegister::kIsExplicitCluster:
+      return cluster[0] * cluster[1] * cluster[2] > 1;
+    case SpecialRegister::kLanemaskEq:
+      return bit;
+    case SpecialRegister::kLanemaskLt:
+      return bit - 1;
+    case SpecialRegister::kLanemaskLe:
+      return bit | (bit - 1);
+    case SpecialRegister::kLanemaskGt:
+      return ~(bit | (bit - 1));
+    case SpecialRegister::kLanemaskGe:
+      return ~(bit - 1);
+    case SpecialRegister::kDynamicSmemSize:
+      return options.shared_bytes;
+    case SpecialRegister::kTotalSmemSize:
+      return cta.shared.size();
+    case SpecialRegister::kClock:
+      return 0;
   }
   return 0;
 }
@@ -112,7 +136,8 @@ Space Warp::SpaceOfGeneric(uint64_t& address) {
 uint8_t* Warp::Global(uint64_t address, uint32_t bytes, uint32_t alignment, uint32_t lane) {
   const auto& ranges = cta_->context().global.ranges;
   const auto inside = [&](const GlobalView::Range& range) {
-    return address - range.address < range.bytes && bytes <= range.bytes - (address - range.address);
+    return address - range.address < range.bytes &&
+           bytes <= range.bytes - (address - range.address);
   };
   if (address % alignment) {
     Fault("misaligned access of " + std::to_string(bytes) + " bytes to global memory at " +
@@ -161,8 +186,10 @@ uint8_t* Warp::Shared(uint64_t address, uint32_t bytes, uint32_t alignment, uint
   const auto offset = static_cast<uint32_t>(address - kSharedBase);
   if (kind != AccessKind::kRead) ++cluster().events;
   if (target->races && target == cta_ && kind != AccessKind::kAtomic) {
-    if (kind == AccessKind::kRead) target->races->Read(id_, offset, bytes, proxy);
-    else target->races->Write(id_, offset, bytes, proxy);
+    if (kind == AccessKind::kRead)
+      target->races->Read(id_, offset, bytes, proxy);
+    else
+      target->races->Write(id_, offset, bytes, proxy);
   }
   return target->shared.data() + offset;
 }

@@ -15,8 +15,8 @@ namespace quern::ptx {
 struct GoldenOutcome {
   Status status;
   LaunchReport report;
-  bool right = false;    ///< Every output is within the tolerance.
-  double error = 0;      ///< Largest, relative to the largest value.
+  bool right = false;  ///< Every output is within the tolerance.
+  double error = 0;    ///< Largest, relative to the largest value.
   bool caught() const { return !status.ok() || !right || !report.clean(); }
 };
 
@@ -41,13 +41,15 @@ class GoldenKernel {
     Memory memory;
     Parameters parameters;
     std::vector<Input> inputs;
-    for (const auto& arg : launch_.at("args")) inputs.push_back(AddArgument(arg, memory, parameters));
+    for (const auto& arg : launch_.at("args"))
+      inputs.push_back(AddArgument(arg, memory, parameters));
     for (size_t i = 0; i < 3; ++i) {
       options.grid[i] = launch_.at("grid")[i];
       options.block[i] = launch_.at("block")[i];
     }
     options.shared_bytes = launch_.at("shared");
-    auto report = Launch(*module, launch_.at("kernel").get<std::string>(), parameters.bytes(), memory, options);
+    auto report = Launch(*module, launch_.at("kernel").get<std::string>(), parameters.bytes(),
+                         memory, options);
     if (!report.ok()) {
       outcome.status = report.status();
       return outcome;
@@ -59,7 +61,11 @@ class GoldenKernel {
   }
 
  private:
-  struct Input { uint64_t address = 0; std::string type; size_t count = 0; };
+  struct Input {
+    uint64_t address = 0;
+    std::string type;
+    size_t count = 0;
+  };
 
   static std::string Read(const std::string& path) {
     std::ifstream file(path, std::ios::binary);
@@ -106,8 +112,9 @@ class GoldenKernel {
     std::vector<uint8_t> data(input.count * bytes, 0);
     for (size_t i = 0; levels && i < input.count; ++i) {
       const auto level = static_cast<double>(Fill(seed, i, levels));
-      const double value = input.type[0] == 'i' ? level + offset
-                                                : (level - static_cast<double>(levels / 2)) / divide;
+      const double value = input.type[0] == 'i'
+                               ? level + offset
+                               : (level - static_cast<double>(levels / 2)) / divide;
       const uint32_t bits = Encode(input.type, value);
       std::memcpy(&data[i * bytes], &bits, bytes);
     }
@@ -144,14 +151,16 @@ class GoldenKernel {
     return input;
   }
 
-  void Compare(const nlohmann::json& output, const Memory& memory, const std::vector<Input>& inputs, GoldenOutcome& outcome) const {
+  void Compare(const nlohmann::json& output, const Memory& memory, const std::vector<Input>& inputs,
+               GoldenOutcome& outcome) const {
     const Input& input = inputs[output.at("arg").get<size_t>()];
     const std::string type = output.at("type");
     const size_t count = output.at("count"), offset = output.at("offset");
     const auto got = Download<uint8_t>(memory, input.address, count * TypeBytes(input.type));
     double largest = 1e-30, error = 0;
     for (size_t i = 0; i < count; ++i) {
-      const double want = Decode(type, reinterpret_cast<const uint8_t*>(expected_.data()) + offset + 4 * i);
+      const double want =
+          Decode(type, reinterpret_cast<const uint8_t*>(expected_.data()) + offset + 4 * i);
       const double have = Decode(input.type, &got[i * TypeBytes(input.type)]);
       largest = std::max(largest, std::fabs(want));
       error = std::isnan(have) ? INFINITY : std::max(error, std::fabs(have - want));

@@ -13,9 +13,11 @@ namespace {
 struct Matrix {
   uint32_t rows, columns;
   std::vector<int> values;
-  Matrix(uint32_t r, uint32_t c, uint32_t seed, int low = -4, int high = 4) : rows(r), columns(c), values(r * c) {
+  Matrix(uint32_t r, uint32_t c, uint32_t seed, int low = -4, int high = 4)
+      : rows(r), columns(c), values(r * c) {
     std::mt19937 random(seed);
-    for (int& value : values) value = static_cast<int>(random() % static_cast<uint32_t>(high - low + 1)) + low;
+    for (int& value : values)
+      value = static_cast<int>(random() % static_cast<uint32_t>(high - low + 1)) + low;
   }
   int operator()(uint32_t r, uint32_t c) const { return values[r * columns + c]; }
 };
@@ -32,10 +34,15 @@ uint32_t Encode(const std::string& type, int value) {
 }
 
 uint32_t Bits(const std::string& type) {
-  return type == "tf32" || type == "f32" || type == "s32" ? 32 : type == "f16" || type == "bf16" ? 16 : 8;
+  return type == "tf32" || type == "f32" || type == "s32" ? 32
+         : type == "f16" || type == "bf16"                ? 16
+                                                          : 8;
 }
 
-struct Mma { std::string shape, d, a, b; uint32_t depth; };
+struct Mma {
+  std::string shape, d, a, b;
+  uint32_t depth;
+};
 
 std::string List(const std::string& prefix, uint32_t first, uint32_t count) {
   std::string list = "{";
@@ -45,10 +52,12 @@ std::string List(const std::string& prefix, uint32_t first, uint32_t count) {
 
 TEST(MmaSync, MultipliesFragments) {
   const Mma kMmas[] = {
-      {"m16n8k16", "f32", "f16", "f16", 16},  {"m16n8k8", "f32", "f16", "f16", 8},   {"m16n8k16", "f16", "f16", "f16", 16},
-      {"m16n8k16", "f32", "bf16", "bf16", 16}, {"m16n8k8", "f32", "bf16", "bf16", 8}, {"m16n8k8", "f32", "tf32", "tf32", 8},
-      {"m16n8k4", "f32", "tf32", "tf32", 4},  {"m16n8k32", "f32", "e4m3", "e4m3", 32}, {"m16n8k32", "f32", "e5m2", "e4m3", 32},
-      {"m16n8k32", "f16", "e4m3", "e4m3", 32}, {"m16n8k32", "s32", "s8", "s8", 32},   {"m16n8k16", "s32", "s8", "s8", 16},
+      {"m16n8k16", "f32", "f16", "f16", 16},   {"m16n8k8", "f32", "f16", "f16", 8},
+      {"m16n8k16", "f16", "f16", "f16", 16},   {"m16n8k16", "f32", "bf16", "bf16", 16},
+      {"m16n8k8", "f32", "bf16", "bf16", 8},   {"m16n8k8", "f32", "tf32", "tf32", 8},
+      {"m16n8k4", "f32", "tf32", "tf32", 4},   {"m16n8k32", "f32", "e4m3", "e4m3", 32},
+      {"m16n8k32", "f32", "e5m2", "e4m3", 32}, {"m16n8k32", "f16", "e4m3", "e4m3", 32},
+      {"m16n8k32", "s32", "s8", "s8", 32},     {"m16n8k16", "s32", "s8", "s8", 16},
       {"m16n8k32", "s32", "u8", "s8", 32}};
   for (const Mma& mma : kMmas) {
     const uint32_t bits = Bits(mma.a), per = 32 / bits, depth = mma.depth;
@@ -74,11 +83,17 @@ TEST(MmaSync, MultipliesFragments) {
         words[8 + (half ? i / 2 : i)] |= Encode(mma.d, c(row, column)) << (half ? 16 * (i & 1) : 0);
       }
     }
-    const std::string body = "mul.wide.u32 %l1, %r0, 64;\nadd.u64 %l1, %in, %l1;\nld.global.v4.b32 {%r10,%r11,%r12,%r13}, [%l1];\n"
-                             "ld.global.v4.b32 {%r14,%r15,%r16,%r17}, [%l1+16];\nld.global.v4.b32 {%r18,%r19,%r20,%r21}, [%l1+32];\n"
-                             "mma.sync.aligned." + mma.shape + ".row.col." + mma.d + "." + mma.a + "." + mma.b + "." + mma.d + " " + List("%r", 30, c_registers) + ", " +
-                             List("%r", 10, a_registers) + ", " + List("%r", 14, b_registers) + ", " + List("%r", 18, c_registers) +
-                             ";\nmul.wide.u32 %l2, %r0, 16;\nadd.u64 %l2, %out, %l2;\nst.global.v4.b32 [%l2], {%r30,%r31,%r32,%r33};";
+    const std::string body =
+        "mul.wide.u32 %l1, %r0, 64;\nadd.u64 %l1, %in, %l1;\nld.global.v4.b32 "
+        "{%r10,%r11,%r12,%r13}, [%l1];\n"
+        "ld.global.v4.b32 {%r14,%r15,%r16,%r17}, [%l1+16];\nld.global.v4.b32 "
+        "{%r18,%r19,%r20,%r21}, [%l1+32];\n"
+        "mma.sync.aligned." +
+        mma.shape + ".row.col." + mma.d + "." + mma.a + "." + mma.b + "." + mma.d + " " +
+        List("%r", 30, c_registers) + ", " + List("%r", 10, a_registers) + ", " +
+        List("%r", 14, b_registers) + ", " + List("%r", 18, c_registers) +
+        ";\nmul.wide.u32 %l2, %r0, 16;\nadd.u64 %l2, %out, %l2;\nst.global.v4.b32 [%l2], "
+        "{%r30,%r31,%r32,%r33};";
     const Outcome outcome = RunBody(body, in, 128);
     ASSERT_TRUE(outcome.status.ok()) << mma.shape << mma.a << outcome.message();
     for (uint32_t lane = 0; lane < 32; ++lane)
@@ -88,25 +103,35 @@ TEST(MmaSync, MultipliesFragments) {
         for (uint32_t k = 0; k < depth; ++k) want += a(row, k) * b(k, column);
         const uint32_t word = outcome.out[lane * 4 + (half ? i / 2 : i)];
         const uint32_t got = half ? (word >> (16 * (i & 1))) & 0xffff : word;
-        EXPECT_EQ(got, Encode(mma.d, want)) << mma.shape << " " << mma.a << " lane " << lane << " element " << i;
+        EXPECT_EQ(got, Encode(mma.d, want))
+            << mma.shape << " " << mma.a << " lane " << lane << " element " << i;
       }
   }
 }
 
 TEST(MmaSync, NeedsTheWholeWarp) {
-  const Outcome outcome = RunBody("setp.lt.u32 %p1, %r0, 31;\n@%p1 mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%r1,%r2,%r3,%r4}, {%r5,%r6}, {%r7}, {%r1,%r2,%r3,%r4};", {}, 1);
-  EXPECT_NE(outcome.message().find("needs all 32 lanes, but only 31 are here"), std::string::npos) << outcome.message();
+  const Outcome outcome = RunBody(
+      "setp.lt.u32 %p1, %r0, 31;\n@%p1 mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 "
+      "{%r1,%r2,%r3,%r4}, {%r5,%r6}, {%r7}, {%r1,%r2,%r3,%r4};",
+      {}, 1);
+  EXPECT_NE(outcome.message().find("needs all 32 lanes, but only 31 are here"), std::string::npos)
+      << outcome.message();
 }
 
 TEST(Ldmatrix, DistributesRows) {
   // buf holds 32 rows of 8 elements; element (r, c) is 8 r + c.
-  const std::string fill = "mul.lo.u32 %r1, %r0, 16;\nmov.u32 %r2, buf;\nadd.u32 %r1, %r1, %r2;\nshl.b32 %r3, %r0, 3;\n"
-                           "shl.b32 %r4, %r3, 16;\nor.b32 %r4, %r4, %r3;\nadd.u32 %r4, %r4, 0x00010000;\nadd.u32 %r5, %r4, 0x00020002;\nadd.u32 %r6, %r5, 0x00020002;\n"
-                           "add.u32 %r7, %r6, 0x00020002;\nst.shared.v4.b32 [%r1], {%r4,%r5,%r6,%r7};\nbar.sync 0;\n";
-  const std::string store = "mul.wide.u32 %l1, %r0, 16;\nadd.u64 %l1, %out, %l1;\nst.global.v4.b32 [%l1], {%r10,%r11,%r12,%r13};";
+  const std::string fill =
+      "mul.lo.u32 %r1, %r0, 16;\nmov.u32 %r2, buf;\nadd.u32 %r1, %r1, %r2;\nshl.b32 %r3, %r0, 3;\n"
+      "shl.b32 %r4, %r3, 16;\nor.b32 %r4, %r4, %r3;\nadd.u32 %r4, %r4, 0x00010000;\nadd.u32 %r5, "
+      "%r4, 0x00020002;\nadd.u32 %r6, %r5, 0x00020002;\n"
+      "add.u32 %r7, %r6, 0x00020002;\nst.shared.v4.b32 [%r1], {%r4,%r5,%r6,%r7};\nbar.sync 0;\n";
+  const std::string store =
+      "mul.wide.u32 %l1, %r0, 16;\nadd.u64 %l1, %out, %l1;\nst.global.v4.b32 [%l1], "
+      "{%r10,%r11,%r12,%r13};";
   for (const bool transposed : {false, true}) {
     const std::string trans = transposed ? ".trans" : "";
-    const std::string load = "ldmatrix.sync.aligned.m8n8.x4" + trans + ".shared.b16 {%r10,%r11,%r12,%r13}, [%r1];\n";
+    const std::string load =
+        "ldmatrix.sync.aligned.m8n8.x4" + trans + ".shared.b16 {%r10,%r11,%r12,%r13}, [%r1];\n";
     const auto check = [&](const std::vector<uint32_t>& out) {
       for (uint32_t lane = 0; lane < 32; ++lane)
         for (uint32_t i = 0; i < 4; ++i) {
@@ -115,18 +140,24 @@ TEST(Ldmatrix, DistributesRows) {
           EXPECT_EQ(out[lane * 4 + i], low | (low + (transposed ? 8 : 1)) << 16);
         }
     };
-    const Outcome loaded = RunBody(fill + load + store, {}, 128, {.block = {32, 1, 1}}, ".shared .align 16 .b8 buf[512];\n");
+    const Outcome loaded = RunBody(fill + load + store, {}, 128, {.block = {32, 1, 1}},
+                                   ".shared .align 16 .b8 buf[512];\n");
     ASSERT_TRUE(loaded.status.ok()) << loaded.message();
     check(loaded.out);
     // Stored the same way and loaded again, nothing changes.
-    const std::string again = fill + load + "bar.sync 0;\nstmatrix.sync.aligned.m8n8.x4" + trans + ".shared.b16 [%r1], {%r10,%r11,%r12,%r13};\nbar.sync 0;\n" + load + store;
+    const std::string again = fill + load + "bar.sync 0;\nstmatrix.sync.aligned.m8n8.x4" + trans +
+                              ".shared.b16 [%r1], {%r10,%r11,%r12,%r13};\nbar.sync 0;\n" + load +
+                              store;
     check(RunBody(again, {}, 128, {.block = {32, 1, 1}}, ".shared .align 16 .b8 buf[512];\n").out);
   }
 }
 
 TEST(Movmatrix, Transposes) {
-  const Outcome outcome = RunBody("shl.b32 %r1, %r0, 1;\nadd.u32 %r2, %r1, 1;\nshl.b32 %r2, %r2, 16;\nor.b32 %r1, %r1, %r2;\nmovmatrix.sync.aligned.m8n8.trans.b16 %r3, %r1;\n"
-                                  "mul.wide.u32 %l1, %r0, 4;\nadd.u64 %l1, %out, %l1;\nst.global.b32 [%l1], %r3;", {}, 32);
+  const Outcome outcome = RunBody(
+      "shl.b32 %r1, %r0, 1;\nadd.u32 %r2, %r1, 1;\nshl.b32 %r2, %r2, 16;\nor.b32 %r1, %r1, "
+      "%r2;\nmovmatrix.sync.aligned.m8n8.trans.b16 %r3, %r1;\n"
+      "mul.wide.u32 %l1, %r0, 4;\nadd.u64 %l1, %out, %l1;\nst.global.b32 [%l1], %r3;",
+      {}, 32);
   for (uint32_t lane = 0; lane < 32; ++lane) {
     const uint32_t row = lane / 4, column = lane % 4 * 2;  // Element (r, c) was 8 r + c.
     EXPECT_EQ(outcome.out[lane], (column * 8 + row) | ((column + 1) * 8 + row) << 16);
@@ -145,7 +176,8 @@ struct Wgmma {
 
 /// Where element (mn, k) lies, in bytes, in a tile laid out for `swizzle`: rows of `swizzle` bytes,
 /// eight of them an atom whose 16-byte units are permuted by row; atoms follow each other.
-uint32_t Place(uint32_t mn, uint32_t k, uint32_t bytes, int swizzle, bool mn_major, uint32_t mn_extent) {
+uint32_t Place(uint32_t mn, uint32_t k, uint32_t bytes, int swizzle, bool mn_major,
+               uint32_t mn_extent) {
   const auto width = static_cast<uint32_t>(swizzle);
   const uint32_t inner = (mn_major ? mn : k) * bytes, outer = mn_major ? k : mn;
   const uint32_t column = inner % width, chunk = inner / width;
@@ -169,12 +201,14 @@ TEST(WgmmaTest, PlacementIsTheSwizzleOfTheAddress) {
   EXPECT_EQ(Place(3, 8, 2, 16, false, 64), 8 * 128u + 48);
 }
 
-uint64_t Descriptor(uint32_t address, const Wgmma& w, bool mn_major, uint32_t mn_extent, uint32_t bytes) {
+uint64_t Descriptor(uint32_t address, const Wgmma& w, bool mn_major, uint32_t mn_extent,
+                    uint32_t bytes) {
   const auto width = static_cast<uint32_t>(w.swizzle);
   const uint32_t atom = 8 * width, groups = mn_extent / 8, chunks = mn_extent * bytes / width;
   uint32_t leading = 16, stride = atom;
-  if (!mn_major && w.swizzle == 16) leading = groups * atom;             // Next 16 bytes of k.
-  if (mn_major && w.swizzle == 16) stride = atom, leading = chunks * atom;  // SBO along mn, LBO along k.
+  if (!mn_major && w.swizzle == 16) leading = groups * atom;  // Next 16 bytes of k.
+  if (mn_major && w.swizzle == 16)
+    stride = atom, leading = chunks * atom;  // SBO along mn, LBO along k.
   if (mn_major && w.swizzle != 16) leading = atom, stride = chunks * atom;
   const uint64_t mode = w.swizzle == 128 ? 1 : w.swizzle == 64 ? 2 : w.swizzle == 32 ? 3 : 0;
   return address >> 4 | uint64_t{leading >> 4} << 16 | uint64_t{stride >> 4} << 32 | mode << 62;
@@ -187,9 +221,11 @@ void RunWgmma(const Wgmma& w) {
   std::vector<uint8_t> shared(2 * kB, 0xEE);
   const auto put = [&](uint32_t at, uint32_t value) { std::memcpy(&shared[at], &value, bytes); };
   for (uint32_t r = 0; r < 64; ++r)
-    for (uint32_t k = 0; k < depth; ++k) put(Place(r, k, bytes, w.swizzle, w.a_mn, 64), Encode(w.type, a(r, k)));
+    for (uint32_t k = 0; k < depth; ++k)
+      put(Place(r, k, bytes, w.swizzle, w.a_mn, 64), Encode(w.type, a(r, k)));
   for (uint32_t n = 0; n < kColumns; ++n)
-    for (uint32_t k = 0; k < depth; ++k) put(kB + Place(n, k, bytes, w.swizzle, w.b_mn, kColumns), Encode(w.type, b(n, k)));
+    for (uint32_t k = 0; k < depth; ++k)
+      put(kB + Place(n, k, bytes, w.swizzle, w.b_mn, kColumns), Encode(w.type, b(n, k)));
   std::vector<uint32_t> in(shared.size() / 4);
   std::memcpy(in.data(), shared.data(), shared.size());
   for (uint32_t thread = 0; thread < 128; ++thread) {  // Fragments of A, as those of mma.sync.
@@ -197,40 +233,65 @@ void RunWgmma(const Wgmma& w) {
     for (uint32_t reg = 0; reg < 4; ++reg) {
       uint32_t word = 0;
       for (uint32_t i = 0; i < per; ++i)
-        word |= Encode(w.type, a(16 * warp + lane / 4 + 8 * (reg % 2), lane % 4 * per + i + reg / 2 * 4 * per)) << (bits * i);
+        word |= Encode(w.type, a(16 * warp + lane / 4 + 8 * (reg % 2),
+                                 lane % 4 * per + i + reg / 2 * 4 * per))
+                << (bits * i);
       in.push_back(word);
     }
   }
   const bool half = w.d == "f16";
   const uint32_t accumulators = kColumns / (half ? 4 : 2);
-  std::string body = "mov.u32 %r1, dyn;\nshl.b32 %r2, %r0, 4;\nadd.u32 %r1, %r1, %r2;\ncvt.u64.u32 %l1, %r2;\nadd.u64 %l1, %in, %l1;\nmov.b32 %r3, 0;\n"
-                     "COPY: ld.global.v4.b32 {%r4,%r5,%r6,%r7}, [%l1];\nst.shared.v4.b32 [%r1], {%r4,%r5,%r6,%r7};\nadd.u32 %r1, %r1, 2048;\nadd.u64 %l1, %l1, 2048;\n"
-                     "add.u32 %r3, %r3, 1;\nsetp.lt.u32 %p1, %r3, " + std::to_string(shared.size() / 2048) + ";\n@%p1 bra COPY;\nld.global.v4.b32 {%r4,%r5,%r6,%r7}, [%l1];\nfence.proxy.async;\nbar.sync 0;\n";
+  std::string body =
+      "mov.u32 %r1, dyn;\nshl.b32 %r2, %r0, 4;\nadd.u32 %r1, %r1, %r2;\ncvt.u64.u32 %l1, "
+      "%r2;\nadd.u64 %l1, %in, %l1;\nmov.b32 %r3, 0;\n"
+      "COPY: ld.global.v4.b32 {%r4,%r5,%r6,%r7}, [%l1];\nst.shared.v4.b32 [%r1], "
+      "{%r4,%r5,%r6,%r7};\nadd.u32 %r1, %r1, 2048;\nadd.u64 %l1, %l1, 2048;\n"
+      "add.u32 %r3, %r3, 1;\nsetp.lt.u32 %p1, %r3, " +
+      std::to_string(shared.size() / 2048) +
+      ";\n@%p1 bra COPY;\nld.global.v4.b32 {%r4,%r5,%r6,%r7}, [%l1];\nfence.proxy.async;\nbar.sync "
+      "0;\n";
   body += ".reg .b32 %a<" + std::to_string(accumulators) + ">;\n";
   for (uint32_t i = 0; i < accumulators; ++i) body += "mov.b32 %a" + std::to_string(i) + ", 0;\n";
   const std::string shape = "m64n64k" + std::to_string(depth);
   const auto multiply = [&](const char* accumulate) {
-    const std::string operand_a = w.a_registers ? "{%r4,%r5,%r6,%r7}" : std::to_string(Descriptor(kBase, w, w.a_mn, 64, bytes));
-    std::string text = "wgmma.mma_async.sync.aligned." + shape + "." + w.d + "." + w.type + "." + w.type + " " + List("%a", 0, accumulators) + ", " + operand_a + ", %l5, " + accumulate + ", 1, 1";
-    if (bytes == 2) text += std::string(w.a_registers ? "" : w.a_mn ? ", 1" : ", 0") + (w.b_mn ? ", 1" : ", 0");
+    const std::string operand_a = w.a_registers
+                                      ? "{%r4,%r5,%r6,%r7}"
+                                      : std::to_string(Descriptor(kBase, w, w.a_mn, 64, bytes));
+    std::string text = "wgmma.mma_async.sync.aligned." + shape + "." + w.d + "." + w.type + "." +
+                       w.type + " " + List("%a", 0, accumulators) + ", " + operand_a + ", %l5, " +
+                       accumulate + ", 1, 1";
+    if (bytes == 2)
+      text += std::string(w.a_registers ? "" : w.a_mn ? ", 1" : ", 0") + (w.b_mn ? ", 1" : ", 0");
     return text + ";\n";
   };
-  body += "mov.b64 %l5, " + std::to_string(Descriptor(kBase + kB, w, w.b_mn, kColumns, bytes)) + ";\nsetp.eq.u32 %p2, %r0, 9999;\nsetp.ne.u32 %p3, %r0, 9999;\nwgmma.fence.sync.aligned;\n";
-  body += multiply("%p2") + multiply("%p3") + "wgmma.commit_group.sync.aligned;\nwgmma.wait_group.sync.aligned 0;\n";
+  body +=
+      "mov.b64 %l5, " + std::to_string(Descriptor(kBase + kB, w, w.b_mn, kColumns, bytes)) +
+      ";\nsetp.eq.u32 %p2, %r0, 9999;\nsetp.ne.u32 %p3, %r0, 9999;\nwgmma.fence.sync.aligned;\n";
+  body += multiply("%p2") + multiply("%p3") +
+          "wgmma.commit_group.sync.aligned;\nwgmma.wait_group.sync.aligned 0;\n";
   body += "mul.wide.u32 %l6, %r0, 128;\nadd.u64 %l6, %out, %l6;\n";
-  for (uint32_t i = 0; i < accumulators; ++i) body += "st.global.b32 [%l6+" + std::to_string(4 * i) + "], %a" + std::to_string(i) + ";\n";
-  const std::string text = Header() + ".extern .shared .align 1024 .b8 dyn[];\n" + SimpleKernel("k", body);
-  const Outcome outcome = RunText(text, in, 128 * 32, {.block = {128, 1, 1}, .shared_bytes = 2 * kB, .check_races = true});
-  const std::string name = w.type + " swizzle " + std::to_string(w.swizzle) + (w.a_registers ? " RS" : " SS") + (w.a_mn ? " A-MN" : "") + (w.b_mn ? " B-MN" : "");
+  for (uint32_t i = 0; i < accumulators; ++i)
+    body += "st.global.b32 [%l6+" + std::to_string(4 * i) + "], %a" + std::to_string(i) + ";\n";
+  const std::string text =
+      Header() + ".extern .shared .align 1024 .b8 dyn[];\n" + SimpleKernel("k", body);
+  const Outcome outcome = RunText(
+      text, in, 128 * 32, {.block = {128, 1, 1}, .shared_bytes = 2 * kB, .check_races = true});
+  const std::string name = w.type + " swizzle " + std::to_string(w.swizzle) +
+                           (w.a_registers ? " RS" : " SS") + (w.a_mn ? " A-MN" : "") +
+                           (w.b_mn ? " B-MN" : "");
   ASSERT_TRUE(outcome.status.ok()) << name << ": " << outcome.message();
-  EXPECT_TRUE(outcome.report.clean()) << name << (outcome.report.lints.empty() ? "" : outcome.report.lints[0].message);
+  EXPECT_TRUE(outcome.report.clean())
+      << name << (outcome.report.lints.empty() ? "" : outcome.report.lints[0].message);
   for (uint32_t thread = 0; thread < 128; ++thread)
     for (uint32_t i = 0; i < kColumns / 2; ++i) {
-      const uint32_t row = thread / 32 * 16 + thread % 32 / 4 + (i / 2 % 2) * 8, column = i / 4 * 8 + thread % 4 * 2 + i % 2;
+      const uint32_t row = thread / 32 * 16 + thread % 32 / 4 + (i / 2 % 2) * 8,
+                     column = i / 4 * 8 + thread % 4 * 2 + i % 2;
       int want = 0;
-      for (uint32_t k = 0; k < depth; ++k) want += 2 * a(row, k) * b(column, k);  // Twice, the second time added.
+      for (uint32_t k = 0; k < depth; ++k)
+        want += 2 * a(row, k) * b(column, k);  // Twice, the second time added.
       const uint32_t word = outcome.out[thread * 32 + (half ? i / 2 : i)];
-      ASSERT_EQ(half ? (word >> (16 * (i % 2))) & 0xffff : word, Encode(w.d, want)) << name << " row " << row << " column " << column;
+      ASSERT_EQ(half ? (word >> (16 * (i % 2))) & 0xffff : word, Encode(w.d, want))
+          << name << " row " << row << " column " << column;
     }
 }
 

@@ -1,5 +1,5 @@
-// Bugs put into correct kernels must not go unnoticed: a wrong result, an error, a race or a missing
-// fence. Each row is one bug.
+// Bugs put into correct kernels must not go unnoticed: a wrong result, an error, a race or a
+// missing fence. Each row is one bug.
 #include <functional>
 #include <regex>
 
@@ -117,9 +117,11 @@ std::string PipelineText() {
   }
   for (int k = 0; k < 4; ++k) {
     if (k) products += "add.u64 %l1, %l1, 2;\nadd.u64 %l2, %l2, 2;\n";
-    products += "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 " + list + "}, %l1, %l2, %p4, 1, 1, 0, 0;\n";
+    products += "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 " + list +
+                "}, %l1, %l2, %p4, 1, 1, 0, 0;\n";
   }
-  return Replace(Replace(Replace(kPipeline, "ZEROS\n", zeros), "WGMMAS\n", products), "STORES\n", stores);
+  return Replace(Replace(Replace(kPipeline, "ZEROS\n", zeros), "WGMMAS\n", products), "STORES\n",
+                 stores);
 }
 
 GoldenOutcome RunPipeline(const std::string& text, LaunchOptions options) {
@@ -133,7 +135,8 @@ GoldenOutcome RunPipeline(const std::string& text, LaunchOptions options) {
   Memory memory;
   std::vector<uint16_t> a(64 * kDepth), b(64 * kDepth);
   const auto value = [](size_t i) { return static_cast<float>((i * 2654435761u >> 7) % 15) - 7; };
-  for (size_t i = 0; i < a.size(); ++i) a[i] = FloatToHalf(value(i)), b[i] = FloatToHalf(value(i + 99991));
+  for (size_t i = 0; i < a.size(); ++i)
+    a[i] = FloatToHalf(value(i)), b[i] = FloatToHalf(value(i + 99991));
   Parameters parameters;
   for (const auto* matrix : {&a, &b}) {
     TensorMap map;
@@ -159,7 +162,8 @@ GoldenOutcome RunPipeline(const std::string& text, LaunchOptions options) {
   for (uint32_t i = 0; i < 64; ++i)
     for (uint32_t j = 0; j < 64; ++j) {
       float want = 0;
-      for (uint32_t k = 0; k < kDepth; ++k) want += value(i * kDepth + k) * value(j * kDepth + k + 99991);
+      for (uint32_t k = 0; k < kDepth; ++k)
+        want += value(i * kDepth + k) * value(j * kDepth + k + 99991);
       outcome.right = outcome.right && got[i * 64 + j] == want;
     }
   return outcome;
@@ -168,7 +172,7 @@ GoldenOutcome RunPipeline(const std::string& text, LaunchOptions options) {
 struct Mutation {
   const char* kernel;  ///< "pipeline" or a golden kernel.
   const char* bug;
-  const char* find;    ///< A regular expression.
+  const char* find;  ///< A regular expression.
   const char* replace;
   int occurrence = 0;  ///< -1: all of them.
 };
@@ -180,73 +184,104 @@ const Mutation kMutations[] = {
     {"pipeline", "full barrier counts two", "\\[%r2\\], 1;", "[%r2], 2;"},
     {"pipeline", "empty barrier counts two", "\\[%r3\\], 1;", "[%r3], 2;"},
     {"pipeline", "producer waits for the wrong parity", "xor.b32 %r7, %r7, 1;\n", ""},
-    {"pipeline", "consumer waits for the wrong parity", "and.b32 %r7, %r7, 1;\n", "xor.b32 %r7, %r7, 1;\nand.b32 %r7, %r7, 1;\n"},
+    {"pipeline", "consumer waits for the wrong parity", "and.b32 %r7, %r7, 1;\n",
+     "xor.b32 %r7, %r7, 1;\nand.b32 %r7, %r7, 1;\n"},
     {"pipeline", "consumer does not wait", "@!%p3 bra FULL;\n", ""},
     {"pipeline", "producer does not wait", "@!%p3 bra EMPTY;\n", ""},
     {"pipeline", "consumer's predicate is flipped", "@!%p3 bra FULL", "@%p3 bra FULL"},
-    {"pipeline", "consumer never frees a stage", "@!%p1 mbarrier.arrive.shared.b64 _, \\[%r11\\];\n", ""},
-    {"pipeline", "every consumer thread frees the stage", "@!%p1 mbarrier.arrive.shared", "mbarrier.arrive.shared"},
+    {"pipeline", "consumer never frees a stage",
+     "@!%p1 mbarrier.arrive.shared.b64 _, \\[%r11\\];\n", ""},
+    {"pipeline", "every consumer thread frees the stage", "@!%p1 mbarrier.arrive.shared",
+     "mbarrier.arrive.shared"},
     {"pipeline", "consumer frees the stage before it waits for wgmma",
-     "wgmma.wait_group.sync.aligned 0;\n(add.u32 %r11, %r3, %r8;\n@!%p1 mbarrier.arrive.shared.b64 _, \\[%r11\\];\n)", "$1wgmma.wait_group.sync.aligned 0;\n"},
+     "wgmma.wait_group.sync.aligned 0;\n(add.u32 %r11, %r3, %r8;\n@!%p1 mbarrier.arrive.shared.b64 "
+     "_, \\[%r11\\];\n)",
+     "$1wgmma.wait_group.sync.aligned 0;\n"},
     {"pipeline", "no barrier behind mbarrier.init", "bar.sync 0;\n", ""},
-    {"pipeline", "one mbarrier is not initialised", "mbarrier.init.shared.b64 \\[%r3\\+8\\], 1;\n", ""},
+    {"pipeline", "one mbarrier is not initialised", "mbarrier.init.shared.b64 \\[%r3\\+8\\], 1;\n",
+     ""},
     {"pipeline", "TMA coordinates swapped", "\\{%r17, 0\\}", "{0, %r17}"},
     {"pipeline", "TMA signals the wrong mbarrier", "0\\}\\], \\[%r9\\]", "0}], [%r11]"},
     {"pipeline", "TMA writes the wrong stage", "\\[%r16\\]", "[%r10]"},
-    {"pipeline", "TMA destination is misaligned", "add.u32 %r16, %r10, 8192", "add.u32 %r16, %r10, 8208"},
+    {"pipeline", "TMA destination is misaligned", "add.u32 %r16, %r10, 8192",
+     "add.u32 %r16, %r10, 8208"},
     {"pipeline", "stages overlap", "shl.b32 %r10, %r6, 14", "shl.b32 %r10, %r6, 13", -1},
-    {"pipeline", "one step too many", "(setp.lt.u32 %p5, %r5, %r4;\n@%p5 bra CONSUME)", "setp.le.u32 %p5, %r5, %r4;\n@%p5 bra CONSUME"},
-    {"pipeline", "one step too few on both sides", "setp.lt.u32 %p5, %r5, %r4;", "add.u32 %r18, %r5, 1;\nsetp.lt.u32 %p5, %r18, %r4;", -1},
+    {"pipeline", "one step too many", "(setp.lt.u32 %p5, %r5, %r4;\n@%p5 bra CONSUME)",
+     "setp.le.u32 %p5, %r5, %r4;\n@%p5 bra CONSUME"},
+    {"pipeline", "one step too few on both sides", "setp.lt.u32 %p5, %r5, %r4;",
+     "add.u32 %r18, %r5, 1;\nsetp.lt.u32 %p5, %r18, %r4;", -1},
     // wgmma
     {"pipeline", "no wgmma wait", "wgmma.wait_group.sync.aligned 0;\n", ""},
-    {"pipeline", "wgmma wait leaves one group", "wgmma.wait_group.sync.aligned 0", "wgmma.wait_group.sync.aligned 1"},
+    {"pipeline", "wgmma wait leaves one group", "wgmma.wait_group.sync.aligned 0",
+     "wgmma.wait_group.sync.aligned 1"},
     {"pipeline", "no wgmma commit", "wgmma.commit_group.sync.aligned;\n", ""},
     {"pipeline", "no wgmma.fence", "wgmma.fence.sync.aligned;\n", ""},
     {"pipeline", "descriptor stride halved", "0x4000004000010000", "0x4000002000010000"},
     {"pipeline", "descriptor swizzle of 64 bytes", "0x4000004000010000", "0x8000004000010000"},
     {"pipeline", "descriptor without swizzle", "0x4000004000010000", "0x0000004000010000"},
     {"pipeline", "descriptor advances too far", "add.u64 %l1, %l1, 2", "add.u64 %l1, %l1, 4"},
-    {"pipeline", "descriptor of B at the wrong place", "add.u64 %l2, %l1, 512", "add.u64 %l2, %l1, 256"},
+    {"pipeline", "descriptor of B at the wrong place", "add.u64 %l2, %l1, 512",
+     "add.u64 %l2, %l1, 256"},
     {"pipeline", "B taken as MN-major", "%p4, 1, 1, 0, 0", "%p4, 1, 1, 0, 1"},
     {"pipeline", "A negated", "%p4, 1, 1, 0, 0", "%p4, -1, 1, 0, 0"},
     {"pipeline", "accumulation dropped", "setp.ne.u32 %p4, %r4, 0", "setp.eq.u32 %p4, %r4, 0"},
     {"pipeline", "accumulator registers swapped", "\\{%f0, %f1, %f2", "{%f0, %f2, %f1"},
-    {"pipeline", "an accumulator is read too early", "(wgmma.wait_group.sync.aligned 0;)", "add.f32 %f3, %f3, 0f00000000;\n$1"},
-    {"pipeline", "an accumulator is touched behind the fence", "(setp.ne.u32 %p4, %r4, 0;)", "mov.b32 %f3, %f3;\n$1"},
+    {"pipeline", "an accumulator is read too early", "(wgmma.wait_group.sync.aligned 0;)",
+     "add.f32 %f3, %f3, 0f00000000;\n$1"},
+    {"pipeline", "an accumulator is touched behind the fence", "(setp.ne.u32 %p4, %r4, 0;)",
+     "mov.b32 %f3, %f3;\n$1"},
     // cp.async, ldmatrix, mma.sync
-    {"gemm_f16_sm80", "cp.async waits for too few groups", "cp.async.wait_group\\s+2", "cp.async.wait_group 3", -1},
+    {"gemm_f16_sm80", "cp.async waits for too few groups", "cp.async.wait_group\\s+2",
+     "cp.async.wait_group 3", -1},
     {"gemm_f16_sm80", "cp.async never waits", "cp.async.wait_group\\s+\\d;", "", -1},
     {"gemm_f16_sm80", "no commit", "cp.async.commit_group;", "", -1},
     {"gemm_f16_sm80", "no barrier in the loop", "bar.sync\\s+0;", "", -1},
-    {"gemm_f16_sm80", "ldmatrix registers swapped", "(ldmatrix\\S+\\s+\\{)(%r\\d+), (%r\\d+)", "$1$3, $2"},
-    {"gemm_f16_sm80", "ldmatrix of B not transposed", "ldmatrix.sync.aligned.m8n8.x4(.trans)?.shared", "ldmatrix.sync.aligned.m8n8.x4.trans.shared"},
-    {"gemm_f16_sm80", "mma operands swapped", "(mma.sync\\S+\\s+\\{[^}]*\\}, \\{ )(%r\\d+), (%r\\d+)", "$1$3, $2"},
+    {"gemm_f16_sm80", "ldmatrix registers swapped", "(ldmatrix\\S+\\s+\\{)(%r\\d+), (%r\\d+)",
+     "$1$3, $2"},
+    {"gemm_f16_sm80", "ldmatrix of B not transposed",
+     "ldmatrix.sync.aligned.m8n8.x4(.trans)?.shared", "ldmatrix.sync.aligned.m8n8.x4.trans.shared"},
+    {"gemm_f16_sm80", "mma operands swapped",
+     "(mma.sync\\S+\\s+\\{[^}]*\\}, \\{ )(%r\\d+), (%r\\d+)", "$1$3, $2"},
     {"gemm_f16_sm80", "swizzle by or", "xor.b32(\\s+%r\\d+, %r\\d+, 32)", "or.b32$1", -1},
-    {"gemm_f16_sm80", "a store past the end", "st.global.b16 \\[ (%rd\\d+) \\+ 0", "st.global.b16 [ $1 + 1048576"},
-    {"gemm_f16_sm80", "a misaligned store", "st.global.b16 \\[ (%rd\\d+) \\+ 0", "st.global.b16 [ $1 + 1"},
-    {"gemm_f16_sm80", "a mask is ignored", "selp.b32(\\s+%r\\d+), 16, 0, %p\\d+", "mov.b32$1, 16", -1},
-    {"gemm_bf16_sm80", "bf16 taken as f16", "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32", "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32"},
+    {"gemm_f16_sm80", "a store past the end", "st.global.b16 \\[ (%rd\\d+) \\+ 0",
+     "st.global.b16 [ $1 + 1048576"},
+    {"gemm_f16_sm80", "a misaligned store", "st.global.b16 \\[ (%rd\\d+) \\+ 0",
+     "st.global.b16 [ $1 + 1"},
+    {"gemm_f16_sm80", "a mask is ignored", "selp.b32(\\s+%r\\d+), 16, 0, %p\\d+", "mov.b32$1, 16",
+     -1},
+    {"gemm_bf16_sm80", "bf16 taken as f16", "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32",
+     "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32"},
     {"gemm_s8_sm80", "signed taken as unsigned", "s32.s8.s8.s32", "s32.u8.s8.s32"},
-    {"gemm_int4_sm80", "nibble shifted wrongly", "and.b32(\\s+%r\\d+, %r\\d+), 28;", "and.b32$1, 24;"},
+    {"gemm_int4_sm80", "nibble shifted wrongly", "and.b32(\\s+%r\\d+, %r\\d+), 28;",
+     "and.b32$1, 24;"},
     // Lanes and barriers
-    {"softmax", "butterfly with the wrong distance", "shfl.sync.bfly.b32\\s+(%r\\d+), (%r\\d+), 16", "shfl.sync.bfly.b32 $1, $2, 8"},
+    {"softmax", "butterfly with the wrong distance", "shfl.sync.bfly.b32\\s+(%r\\d+), (%r\\d+), 16",
+     "shfl.sync.bfly.b32 $1, $2, 8"},
     {"softmax", "shuffle with half the member mask", "31, -1", "31, 65535"},
     {"softmax", "no barrier between warps", "bar.sync\\s+0;", ""},
     {"softmax", "no barrier between reductions", "bar.sync\\s+0;", "", 1},
     {"softmax", "a maximum for a sum", "add.f32", "max.f32"},
     {"layer_norm", "a predicate flipped", "@%p(\\d+) st.global", "@!%p$1 st.global"},
-    {"layer_norm", "subtraction swapped", "sub.f32\\s+(%r\\d+), (%r\\d+), (%r\\d+)", "sub.f32 $1, $3, $2"},
-    {"layer_norm", "shared memory past the end", "st.shared.b32\\s+\\[([ %r\\d]+)", "st.shared.b32 [$1+4096"},
+    {"layer_norm", "subtraction swapped", "sub.f32\\s+(%r\\d+), (%r\\d+), (%r\\d+)",
+     "sub.f32 $1, $3, $2"},
+    {"layer_norm", "shared memory past the end", "st.shared.b32\\s+\\[([ %r\\d]+)",
+     "st.shared.b32 [$1+4096"},
     {"scan", "shuffle down for up", "shfl.sync.up", "shfl.sync.down"},
     {"arg_max", "comparison turned", "setp.gt.f32", "setp.lt.f32"},
-    {"histogram", "an atomic becomes a store", "atom.(\\S*)add.f32(\\s+)%r\\d+, (\\[[^\\]]*\\]), (%r\\d+)", "st.global.b32 $3, $4"},
-    {"sort", "a shuffle reads itself", "shfl.sync.bfly.b32\\s+(%r\\d+), (%r\\d+), \\d+", "shfl.sync.bfly.b32 $1, $2, 0"},
+    {"histogram", "an atomic becomes a store",
+     "atom.(\\S*)add.f32(\\s+)%r\\d+, (\\[[^\\]]*\\]), (%r\\d+)", "st.global.b32 $3, $4"},
+    {"sort", "a shuffle reads itself", "shfl.sync.bfly.b32\\s+(%r\\d+), (%r\\d+), \\d+",
+     "shfl.sync.bfly.b32 $1, $2, 0"},
     // Proxies
-    {"gemm_tma_sm90", "no proxy fence before the TMA store", "fence.proxy.async.shared::cta;", "", -1},
-    {"gemm_tma_sm90", "the CTA ends before its TMA store has read", "cp.async.bulk.wait_group\\s+0;", "", -1},
-    {"gemm_f16_sm90", "no proxy fence between cp.async and wgmma", "fence.proxy.async.shared::cta;", "", -1},
+    {"gemm_tma_sm90", "no proxy fence before the TMA store", "fence.proxy.async.shared::cta;", "",
+     -1},
+    {"gemm_tma_sm90", "the CTA ends before its TMA store has read",
+     "cp.async.bulk.wait_group\\s+0;", "", -1},
+    {"gemm_f16_sm90", "no proxy fence between cp.async and wgmma", "fence.proxy.async.shared::cta;",
+     "", -1},
     {"gemm_f16_sm90", "no wgmma.fence", "wgmma.fence.sync.aligned;", "", -1},
-    {"attention_sm90", "registers of P change while wgmma reads them", "wgmma.wait_group.sync.aligned\\s+0;", "wgmma.wait_group.sync.aligned 1;", -1},
+    {"attention_sm90", "registers of P change while wgmma reads them",
+     "wgmma.wait_group.sync.aligned\\s+0;", "wgmma.wait_group.sync.aligned 1;", -1},
 };
 
 /// Replaces one match, or all.
@@ -256,7 +291,8 @@ std::string Mutate(const std::string& text, const Mutation& mutation) {
   auto match = std::sregex_iterator(text.begin(), text.end(), pattern);
   for (int i = 0; i < mutation.occurrence && match != std::sregex_iterator(); ++i) ++match;
   if (match == std::sregex_iterator()) return text;
-  return match->prefix().str().substr(0, 0) + text.substr(0, static_cast<size_t>(match->position())) + match->format(mutation.replace) +
+  return match->prefix().str().substr(0, 0) +
+         text.substr(0, static_cast<size_t>(match->position())) + match->format(mutation.replace) +
          text.substr(static_cast<size_t>(match->position() + match->length()));
 }
 
@@ -268,7 +304,9 @@ struct Subject {
 Subject SubjectOf(const std::string& name) {
   if (name == "pipeline") return {PipelineText(), RunPipeline};
   const auto kernel = std::make_shared<GoldenKernel>(name);
-  return {kernel->ptx, [kernel](const std::string& text, LaunchOptions options) { return kernel->Run(text, options); }};
+  return {kernel->ptx, [kernel](const std::string& text, LaunchOptions options) {
+            return kernel->Run(text, options);
+          }};
 }
 
 std::string Describe(const GoldenOutcome& outcome) {
@@ -291,14 +329,16 @@ TEST(Mutations, AreAllCaught) {
   for (const Mutation& mutation : kMutations) {
     const Subject subject = SubjectOf(mutation.kernel);
     const std::string text = Mutate(subject.text, mutation);
-    EXPECT_FALSE(text == subject.text) << mutation.kernel << ": " << mutation.bug << " changes nothing";
+    EXPECT_FALSE(text == subject.text)
+        << mutation.kernel << ": " << mutation.bug << " changes nothing";
     std::string how;
     for (uint64_t seed = 0; seed < 3 && how.empty(); ++seed)
       how = Describe(subject.run(text, {.seed = seed, .check_races = true, .max_steps = 4000000}));
     EXPECT_FALSE(how.empty()) << mutation.kernel << ": " << mutation.bug << " is not caught";
     EXPECT_EQ(how.find("the emulator has no"), std::string::npos) << mutation.bug << how;
     caught += !how.empty();
-    if (std::getenv("QUERN_SHOW_MUTATIONS")) std::printf("%s: %s\n    %s\n", mutation.kernel, mutation.bug, how.c_str());
+    if (std::getenv("QUERN_SHOW_MUTATIONS"))
+      std::printf("%s: %s\n    %s\n", mutation.kernel, mutation.bug, how.c_str());
   }
   EXPECT_GE(caught, 40);
 }

@@ -85,15 +85,18 @@ inline Outcome RunText(const std::string& text, std::span<const uint32_t> in, si
   Parameters parameters;
   parameters.Add(in_address).Add(out_address);
   auto report = Launch(*module, module->kernels()[0].name, parameters.bytes(), memory, options);
-  if (report.ok()) outcome.report = std::move(*report);
-  else outcome.status = report.status();
+  if (report.ok())
+    outcome.report = std::move(*report);
+  else
+    outcome.status = report.status();
   outcome.out = Download<uint32_t>(memory, out_address, out_words);
   return outcome;
 }
 
 /// The same of a body alone, with one warp unless the options say otherwise.
 inline Outcome RunBody(const std::string& body, std::span<const uint32_t> in, size_t out_words,
-                       LaunchOptions options = {.block = {32, 1, 1}}, const std::string& before = "") {
+                       LaunchOptions options = {.block = {32, 1, 1}},
+                       const std::string& before = "") {
   return RunText(Header() + before + SimpleKernel("k", body), in, out_words, options);
 }
 
