@@ -11,7 +11,6 @@
 
 #include "codegen/target/Target.h"
 #include "mlir/IR/BuiltinOps.h"
-#include "mlir/IR/DialectRegistry.h"
 
 #include <cstdint>
 #include <functional>
@@ -50,9 +49,6 @@ struct CodegenOptions {
 mlir::FailureOr<CodeImage> generateHostCode(mlir::ModuleOp module,
                                             const Target &target,
                                             const CodegenOptions &options);
-
-/// Registers the upstream dialects and translations that the generators use.
-void registerHostCodegenDialects(mlir::DialectRegistry &registry);
 
 } // namespace quern::host
 

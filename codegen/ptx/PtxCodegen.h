@@ -11,7 +11,6 @@
 
 #include "codegen/target/Target.h"
 #include "mlir/IR/BuiltinOps.h"
-#include "mlir/IR/DialectRegistry.h"
 
 #include <cstdint>
 #include <functional>
@@ -76,9 +75,6 @@ struct PtxOptions {
 mlir::FailureOr<PtxImage> generatePtx(mlir::ModuleOp module,
                                       const Target &target,
                                       const PtxOptions &options);
-
-/// Registers the upstream dialects and translations that the generators use.
-void registerPtxCodegenDialects(mlir::DialectRegistry &registry);
 
 } // namespace quern::nvptx
 

@@ -2,6 +2,7 @@
 
 #include "codegen/artifact/OutputFile.h"
 #include "codegen/host/HostCodegen.h"
+#include "codegen/kernels/Lowering.h"
 #include "codegen/ptx/PtxCodegen.h"
 #include "codegen/target/Target.h"
 #include "compiler/pipeline/Diagnostics.h"
@@ -79,8 +80,7 @@ static llvm::Error checkOptions(const CompileOptions &options) {
 static DialectRegistry allDialects() {
   DialectRegistry registry;
   registry.insert<lm::LmDialect, rt::RtDialect, func::FuncDialect>();
-  host::registerHostCodegenDialects(registry);
-  nvptx::registerPtxCodegenDialects(registry);
+  registerCodegenDialects(registry);
   return registry;
 }
 
