@@ -12,6 +12,7 @@
 #include <tuple>
 
 #include "codegen/host/HostCodegen.h"
+#include "codegen/kernels/Lowering.h"
 #include "codegen/host/Kernel.h"
 #include "codegen/host/PackedLayout.h"
 #include "dialects/lm/Lm.h"
@@ -56,7 +57,7 @@ mlir::MLIRContext& Context() {
   static mlir::MLIRContext* context = [] {
     mlir::DialectRegistry registry;
     registry.insert<lm::LmDialect, rt::RtDialect>();
-    host::registerHostCodegenDialects(registry);
+    registerCodegenDialects(registry);
     auto* made = new mlir::MLIRContext(registry, mlir::MLIRContext::Threading::DISABLED);
     made->loadAllAvailableDialects();
     return made;

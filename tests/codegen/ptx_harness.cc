@@ -8,6 +8,7 @@
 #include <map>
 #include <tuple>
 
+#include "codegen/kernels/Lowering.h"
 #include "codegen/ptx/PtxCodegen.h"
 #include "dialects/lm/Lm.h"
 #include "dialects/rt/Rt.h"
@@ -24,7 +25,7 @@ mlir::MLIRContext& Context() {
   static mlir::MLIRContext* context = [] {
     mlir::DialectRegistry registry;
     registry.insert<lm::LmDialect, rt::RtDialect>();
-    nvptx::registerPtxCodegenDialects(registry);
+    registerCodegenDialects(registry);
     auto* made = new mlir::MLIRContext(registry, mlir::MLIRContext::Threading::DISABLED);
     made->loadAllAvailableDialects();
     return made;
