@@ -1,6 +1,8 @@
 //===- AttentionWork.cpp --------------------------------------------------===//
 #include "codegen/ptx/AttentionWork.h"
 
+#include "codegen/ptx/KvPages.h"
+
 #include "mlir/Dialect/LLVMIR/NVVMDialect.h"
 
 using namespace mlir;
@@ -60,9 +62,8 @@ Value AttentionWork::headPointer(Kernel &k, const KvArgs &kv, Value page,
 
 LogicalResult checkAttention(Kernel &k, const AttentionPlan &plan) {
   auto type = cast<lm::KvCacheType>(plan.kv.getType());
-  if (type.getPage() != kWarp)
-    return k.emitError() << "expected pages of " << kWarp << " tokens, got "
-                         << type.getPage();
+  if (failed(checkKvCache(k, type)))
+    return failure();
   int64_t unit = plan.quantized ? 32 : 1;
   if (type.getHeadDim() % unit != 0)
     return k.emitError() << "expected head_dim to be a multiple of " << unit

@@ -33,8 +33,8 @@ struct AttentionWork {
                 llvm::function_ref<void(mlir::Value kvHead, mlir::Value first,
                                         mlir::Value end)>
                     body) const;
-  /// The address of KV head `kvHead` in page `page` (i64, in the pool): its
-  /// keys, (head_dim, page), then its values, (page, head_dim).
+  /// The address of KV head `kvHead` in page `page` (i64, in the pool), which
+  /// is as KvPages.h says.
   mlir::Value headPointer(Kernel &k, const KvArgs &kv, mlir::Value page,
                           mlir::Value kvHead) const;
 };

@@ -6,7 +6,7 @@
 // position may be large. They are made once a row and lie in shared memory.
 //
 //===----------------------------------------------------------------------===//
-#include "codegen/ptx/Kernel.h"
+#include "codegen/ptx/KvPages.h"
 
 #include <cmath>
 
@@ -186,32 +186,23 @@ void RopeAppendEmitter::emitAppend(lm::KvAppendOp append, unsigned segment) {
   Type element = type.getElementType();
 
   e.barrier(); // what other threads turned
-  /// Copies heads of `source`, element i of a head to `place(i)` within the
-  /// head.
-  auto copy = [&](Value source, unsigned part,
-                  function_ref<Value(Value)> place) {
+  auto copy = [&](Value source, unsigned sourceSegment, KvPart part) {
     Value pointer = rowPointer(source);
-    forHeads(columns(segment + part, columnsOf(source)), layout.headDim,
+    forHeads(columns(sourceSegment, columnsOf(source)), layout.headDim,
              layout.headDim, [&](Value column, Value i) {
                Value from =
                    e.offset(pointer, e.mul(e.add(column, i), e.index(4)));
                Value value = e.load(e.f32(), from, 4);
                Value head = e.mul(e.div(column, e.index(layout.headDim)),
                                   e.index(layout.headBytes()));
-               Value to = e.offset(page, e.add(head, place(i)));
+               Value to = e.offset(
+                   page, e.add(head, kvOffset(e, layout, part, token, i)));
                e.store(element.isF32() ? value : e.truncate(value, element), to,
                        layout.elementBytes);
              });
   };
-  copy(append.getK(), 0, [&](Value i) {
-    return e.mul(e.add(e.mul(i, e.index(layout.page)), token),
-                 e.index(layout.elementBytes));
-  });
-  copy(append.getV(), 1, [&](Value i) {
-    Value at = e.add(e.mul(token, e.index(layout.headDim)), i);
-    return e.add(e.mul(at, e.index(layout.elementBytes)),
-                 e.index(layout.valuesOffset()));
-  });
+  copy(append.getK(), segment, KvPart::Keys);
+  copy(append.getV(), segment + 1, KvPart::Values);
 }
 
 void RopeAppendEmitter::emit() {
@@ -258,6 +249,10 @@ bool matchesRopeAppend(Kernel &k) {
 }
 
 LogicalResult generateRopeAppend(Kernel &k) {
+  for (auto append : k.body().getOps<lm::KvAppendOp>())
+    if (failed(
+            checkKvCache(k, cast<lm::KvCacheType>(append.getKv().getType()))))
+      return failure();
   RopeAppendEmitter(k).emit();
   return success();
 }

@@ -9,6 +9,7 @@
 //
 //===----------------------------------------------------------------------===//
 #include "codegen/ptx/AttentionWork.h"
+#include "codegen/ptx/KvPages.h"
 
 #include <limits>
 
@@ -38,7 +39,7 @@ private:
   /// The unit's queries as f32 in shared memory, (unitHeads, head_dim).
   void loadQueries(Value first, Value end);
   /// Scores of this lane's key, one a head, scaled and masked.
-  Values scores(Value keys, Value firstKey);
+  Values scores(Value head, Value firstKey);
   Value loadElement(Value pointer) {
     if (work.layout.elementBytes == 4)
       return e.load(e.f32(), pointer, 4);
@@ -117,21 +118,20 @@ void VectorAttentionEmitter::loadQueries(Value first, Value end) {
             });
 }
 
-Emitter::Values VectorAttentionEmitter::scores(Value keys, Value firstKey) {
-  int64_t bytes = work.layout.elementBytes;
-  Value column = e.offset(keys, e.mul(e.lane(), e.index(bytes)));
+Emitter::Values VectorAttentionEmitter::scores(Value head, Value firstKey) {
   Values zeros(work.unitHeads, e.constant(e.f32(), 0.0));
   Values result = e.forLoop(
-      e.index(0), e.index(work.headDim), 1, zeros,
-      [&](Value d, ValueRange carried) {
-        Value key =
-            loadElement(e.offset(column, e.mul(d, e.index(kWarp * bytes))));
-        Values next;
-        for (int64_t h = 0; h < work.unitHeads; ++h) {
-          Value at = e.add(e.mul(d, e.index(4)), e.index(h * work.headDim * 4));
-          next.push_back(e.fma(e.load(e.f32(), e.offset(queries, at), 4), key,
-                               carried[h]));
-        }
+      e.index(0), e.index(work.headDim / kBlockSide), 1, zeros,
+      [&](Value block, ValueRange carried) {
+        Values key =
+            loadKvDims(e, work.layout, KvPart::Keys, head, e.lane(), block);
+        Value line = e.offset(queries, e.mul(block, e.index(4 * kBlockSide)));
+        Values next(carried);
+        for (int64_t h = 0; h < work.unitHeads; ++h)
+          for (int64_t d = 0; d < kBlockSide; ++d) {
+            Value at = e.offset(line, (h * work.headDim + d) * 4);
+            next[h] = e.fma(e.load(e.f32(), at, 4), key[d], next[h]);
+          }
         return next;
       });
   Value key = e.add(firstKey, e.lane());
@@ -147,12 +147,11 @@ Emitter::Values VectorAttentionEmitter::scores(Value keys, Value firstKey) {
 
 Emitter::Values VectorAttentionEmitter::step(Value page, Value kvHead,
                                              ValueRange state) {
-  int64_t heads = work.unitHeads, bytes = work.layout.elementBytes;
+  int64_t heads = work.unitHeads;
   Value entry = e.load(e.i32(), e.offset(pages, e.mul(page, e.index(4))), 4);
-  Value keys = work.headPointer(k, kv, e.extend(entry, e.i64()), kvHead);
-  Value values = e.offset(keys, work.layout.valuesOffset());
+  Value head = work.headPointer(k, kv, e.extend(entry, e.i64()), kvHead);
   Value firstKey = e.mul(page, e.index(kWarp));
-  Values score = scores(keys, firstKey);
+  Values score = scores(head, firstKey);
 
   Values next(state);
   Values probabilities;
@@ -174,15 +173,13 @@ Emitter::Values VectorAttentionEmitter::step(Value page, Value kvHead,
   ValueRange sums = ValueRange(next).drop_front(2 * heads);
   Values totals = e.forLoop(
       e.index(0), visible, 1, sums, [&](Value key, ValueRange carried) {
-        Value line =
-            e.offset(values, e.mul(key, e.index(work.headDim * bytes)));
         Values value;
         for (int64_t part = 0; part < parts; ++part) {
           // Lanes past the head's columns read its last one and store nothing.
           Value d = e.minI(e.add(e.lane(), e.index(part * kWarp)),
                            e.index(work.headDim - 1));
-          value.push_back(
-              loadElement(e.offset(line, e.mul(d, e.index(bytes)))));
+          value.push_back(loadElement(e.offset(
+              head, kvOffset(e, work.layout, KvPart::Values, key, d))));
         }
         Value from = e.truncate(key, e.i32());
         Values sum;

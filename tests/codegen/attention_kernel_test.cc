@@ -13,7 +13,7 @@
 namespace quern::test {
 namespace {
 
-constexpr int64_t kPage = 32;
+constexpr int64_t kPage = KvPage::kTokens;
 constexpr int64_t kMaxContext = 128;
 
 struct Shape {
@@ -31,17 +31,16 @@ const std::vector<Sequence> kMixedStep = {{1, 1}, {31, 3}, {32, 32}, {33, 17}, {
 
 class Step {
  public:
-  Step(const Shape& shape, std::vector<Sequence> sequences, bool f32_cache, unsigned seed)
-      : shape(shape), f32_cache(f32_cache), random_(seed) {
+  Step(const Shape& shape, std::vector<Sequence> sequences, const KvPage& page, unsigned seed)
+      : shape(shape), page(page), random_(seed) {
     for (size_t s = 0; s < sequences.size(); ++s)
       AddSequence(static_cast<int32_t>(s), sequences[s]);
-    page_bytes = shape.kv_heads * 2 * shape.head_dim * kPage * element_bytes();
+    page_bytes = shape.kv_heads * page.head_bytes();
     AllocatePages(sequences);
     q = std::make_unique<Buffer>(RandomFloats(random_, rows() * shape.columns()));
   }
 
   int64_t rows() const { return static_cast<int64_t>(slots.size()); }
-  int64_t element_bytes() const { return f32_cache ? 4 : 2; }
   std::vector<int64_t> dims() const {
     return {rows(), static_cast<int64_t>(tiles.size() / 4), kMaxContext / kPage, page_bytes};
   }
@@ -74,7 +73,7 @@ class Step {
   }
 
   Shape shape;
-  bool f32_cache;
+  KvPage page;
   int64_t page_bytes = 0;
   TrackedInts tiles, slots, row_sequence, page_table;
   std::unique_ptr<Buffer> q, pool;
@@ -111,17 +110,15 @@ class Step {
               uint8_t* at = Address(sequence, t, g, d, value);
               const float x = normal(random_);
               const uint16_t half = f32ToF16(x);
-              f32_cache ? std::memcpy(at, &x, 4) : std::memcpy(at, &half, 2);
-              const_cast<float*>(Token(sequence, t, g, value))[d] = f32_cache ? x : f16ToF32(half);
+              page.f32 ? std::memcpy(at, &x, 4) : std::memcpy(at, &half, 2);
+              const_cast<float*>(Token(sequence, t, g, value))[d] = page.f32 ? x : f16ToF32(half);
             }
   }
 
   uint8_t* Address(int32_t sequence, int64_t t, int64_t g, int64_t d, bool value) const {
-    const int64_t page = page_table[sequence * (kMaxContext / kPage) + t / kPage];
-    const int64_t in_page = t % kPage, half = shape.head_dim * kPage;
-    const int64_t element =
-        g * 2 * half + (value ? half + in_page * shape.head_dim + d : d * kPage + in_page);
-    return pool->data() + page * page_bytes + element * element_bytes();
+    const int64_t number = page_table[sequence * (kMaxContext / kPage) + t / kPage];
+    return pool->data() + number * page_bytes + g * page.head_bytes() +
+           page.Offset(value, t % kPage, d);
   }
   /// Key or value of a token as the cache holds it. (head_dim)
   const float* Token(int32_t sequence, int64_t t, int64_t g, bool value) const {
@@ -187,11 +184,14 @@ void ExpectCorrect(const Step& step, const float* got) {
 
 class AttentionKernel : public testing::TestWithParam<Machine> {
  protected:
+  static KvPage PageOf(const Shape& shape, bool f32 = false) {
+    return {shape.head_dim, f32, IsGpu(GetParam())};
+  }
   void CheckVariant(const Shape& shape, const Variant& variant, unsigned seed) {
     const auto kernel =
         CompiledKernel::Compile(KernelText(shape, variant), GetParam(), kMaxContext);
     ASSERT_TRUE(kernel);
-    const Step step(shape, kMixedStep, variant.f32_cache, seed);
+    const Step step(shape, kMixedStep, PageOf(shape, variant.f32_cache), seed);
     const Buffer result(step.rows() * shape.columns() * 4);
     RunShares(*kernel, step, result);
     ExpectCorrect(step, result.as<float>());
@@ -233,7 +233,7 @@ TEST_P(AttentionKernel, ARowsBitsDoNotDependOnItsCompany) {
     const auto kernel =
         CompiledKernel::Compile(KernelText(shape, {.online = online}), GetParam(), kMaxContext);
     ASSERT_TRUE(kernel);
-    Step step(shape, kMixedStep, false, 3);
+    Step step(shape, kMixedStep, PageOf(shape), 3);
     const Buffer together(step.rows() * shape.columns() * 4), alone(together.size());
     RunShares(*kernel, step, together);
     step.tiles.clear();
@@ -251,7 +251,7 @@ TEST_P(AttentionKernel, SplitsOverRows) {
   const auto kernel =
       CompiledKernel::Compile(KernelText(shape, {.split = "rows"}), GetParam(), kMaxContext);
   ASSERT_TRUE(kernel);
-  const Step step(shape, kMixedStep, false, 4);
+  const Step step(shape, kMixedStep, PageOf(shape), 4);
   const Buffer result(step.rows() * shape.columns() * 4);
   for (int64_t row = 0; row < step.rows(); row += 20)
     kernel->Run(step.args(result), step.dims(), {row, std::min(row + 20, step.rows())});
@@ -264,7 +264,7 @@ TEST_P(AttentionKernel, QuantizesItsResult) {
   const auto quantizing = CompiledKernel::Compile(KernelText(shape, {.output = Output::kQuantized}),
                                                   GetParam(), kMaxContext);
   ASSERT_TRUE(plain && quantizing);
-  const Step step(shape, kMixedStep, false, 5);
+  const Step step(shape, kMixedStep, PageOf(shape), 5);
   const int64_t columns = shape.columns(), row_bytes = NumericRowBytes(columns);
   const Buffer floats(step.rows() * columns * 4), codes(step.rows() * row_bytes);
   RunShares(*plain, step, floats);

@@ -266,6 +266,14 @@ int64_t HalfRowPlace(int64_t column) {
   return column - k + 16 * (k / 4 % 2) + 8 * (k % 2) + 2 * (k / 8) + k / 2 % 2;
 }
 
+int64_t KvPage::Offset(bool value, int64_t token, int64_t d) const {
+  int64_t element = value ? token * head_dim + d : d * kTokens + token;
+  if (on_gpu && !f32) element = (token / 8 * (head_dim / 8) + d / 8) * 64 + token % 8 * 8 + d % 8;
+  return (value ? head_bytes() / 2 : 0) + element * element_bytes();
+}
+
+bool IsGpu(const Machine& machine) { return findTarget(machine.target)->isGpu(); }
+
 bool HasBf16Rows(const Machine& machine) {
   return findTarget(machine.target)->numericsFor(machine.role) == Numerics::Bf16;
 }

@@ -99,6 +99,22 @@ bool HasBf16Rows(const Machine& machine);
 /// The place of column `column` in an f16 numeric row (docs/architecture.md, section 8).
 int64_t HalfRowPlace(int64_t column);
 
+/// A KV cache's page for a machine (docs/architecture.md, sections 5 and 8).
+struct KvPage {
+  int64_t head_dim;
+  bool f32;
+  bool on_gpu;
+
+  static constexpr int64_t kTokens = 32;
+  int64_t element_bytes() const { return f32 ? 4 : 2; }
+  /// Bytes of a KV head: its keys, then its values.
+  int64_t head_bytes() const { return 2 * head_dim * kTokens * element_bytes(); }
+  /// Bytes from the start of a KV head to the key (or value) of `token`, column `d`.
+  int64_t Offset(bool value, int64_t token, int64_t d) const;
+};
+/// Whether a machine is a GPU.
+bool IsGpu(const Machine& machine);
+
 /// Rows (rows, columns) of floats as bf16 numeric rows.
 Buffer Bf16Rows(const float* values, int64_t rows, int64_t columns);
 

@@ -211,7 +211,8 @@ TEST_P(RowwiseKernel, RopeTurnsPairsAndAppendsToPages) {
     std::memcpy(slots.data(), slot, 12);
     std::memcpy(sequences.data(), sequence, 12);
     std::memcpy(pages.data(), table, 32);
-    const int64_t head_elements = 2 * 64 * 32, page_bytes = 2 * head_elements * 2;
+    const KvPage layout = {64, /*f32=*/false, IsGpu(GetParam())};
+    const int64_t page_bytes = 2 * layout.head_bytes();
     Buffer pool(4 * page_bytes);
     std::vector<int64_t> dims(kDimCount);
     dims[0] = rows, dims[1] = 0, dims[2] = 4, dims[3] = page_bytes;
@@ -239,13 +240,16 @@ TEST_P(RowwiseKernel, RopeTurnsPairsAndAppendsToPages) {
                     turn(q.as<float>() + m * 192 + i / 64 * 64, i % 64, position[m]), 1e-6)
             << c.mode << " row " << m << " column " << i;
       const int32_t page = table[sequence[m] * 4 + slot[m] / 32];
-      const auto* head =
-          reinterpret_cast<const uint16_t*>(pool.data() + page * page_bytes) + head_elements;
+      const uint8_t* head = pool.data() + page * page_bytes + layout.head_bytes();
+      auto stored = [&](bool value, int64_t i) {
+        uint16_t half;
+        std::memcpy(&half, head + layout.Offset(value, slot[m] % 32, i), 2);
+        return half;
+      };
       for (int64_t i = 0; i < 64; ++i) {
         const double want = turn(k.as<float>() + m * 128 + 64, i, position[m]);
-        ASSERT_NEAR(f16ToF32(head[i * 32 + slot[m] % 32]), want, std::fabs(want) / 2000 + 1e-6);
-        ASSERT_EQ(head[64 * 32 + (slot[m] % 32) * 64 + i],
-                  f32ToF16(v.as<float>()[m * 128 + 64 + i]));
+        ASSERT_NEAR(f16ToF32(stored(false, i)), want, std::fabs(want) / 2000 + 1e-6);
+        ASSERT_EQ(stored(true, i), f32ToF16(v.as<float>()[m * 128 + 64 + i]));
       }
     }
   }

@@ -1,0 +1,38 @@
+//===- KvPages.h - Where GPUs keep keys and values --------------*- C++ -*-===//
+//
+// A KV head of a page holds K, then V. In f16 each lies in 8x8 blocks of 128
+// bytes, [page / 8][head_dim / 8][8 tokens][8 dims]: what `ldmatrix` and
+// `wgmma` read, free of bank conflicts, and what 16-byte copies leave as it is.
+// f32 pages (--precise) keep the host's order: K (head_dim, page), V (page,
+// head_dim). Section 8 of docs/architecture.md.
+//
+//===----------------------------------------------------------------------===//
+#ifndef QUERN_CODEGEN_PTX_KVPAGES_H
+#define QUERN_CODEGEN_PTX_KVPAGES_H
+
+#include "codegen/ptx/Kernel.h"
+
+namespace quern::nvptx {
+
+/// Rows and columns of a block of f16.
+inline constexpr int64_t kBlockSide = 8;
+inline constexpr int64_t kBlockBytes = 128;
+
+enum class KvPart : uint8_t { Keys, Values };
+
+/// Bytes from the start of a KV head to element `dim` of token `token` of the
+/// page (both i64).
+mlir::Value kvOffset(Emitter &e, const KvLayout &layout, KvPart part,
+                     mlir::Value token, mlir::Value dim);
+
+/// Elements [8 * dimBlock, 8 * dimBlock + 8) of `token`, as f32.
+Emitter::Values loadKvDims(Emitter &e, const KvLayout &layout, KvPart part,
+                           mlir::Value head, mlir::Value token,
+                           mlir::Value dimBlock);
+
+/// Pages of the cache must be as above.
+mlir::LogicalResult checkKvCache(Kernel &k, lm::KvCacheType type);
+
+} // namespace quern::nvptx
+
+#endif // QUERN_CODEGEN_PTX_KVPAGES_H
