@@ -13,8 +13,7 @@ import subprocess
 import sys
 import tempfile
 
-# Wanted are 3 MiB; with the PTX emulator inside GCC 12 makes 3.6 MB of it (docs/status.md).
-MAX_STRIPPED_BYTES = 4 * 1024 * 1024
+MAX_STRIPPED_BYTES = 3_000_000
 COMPILER = re.compile(r"llvm|mlir", re.IGNORECASE)
 
 
