@@ -244,7 +244,10 @@ std::optional<TokenizerError> Writer::findPreTokenizer() {
     known += (known.empty() ? "" : ", ") + std::string(row.name);
   return TokenizerError{Kind::Unsupported,
                         "pre-tokenizer " + quoted(spec.preTokenizer) +
-                            " is not known; known are " + known};
+                            " is not known; known are " + known +
+                            ": convert the model again with one that cuts "
+                            "text alike as tokenizer.ggml.pre, or add its row "
+                            "(docs/adding-a-model.md)"};
 }
 
 std::optional<TokenizerError> Writer::findEnds() {

@@ -117,14 +117,17 @@ private:
 
   bool readHeader() {
     if (bytes.empty())
-      return malformed(0, "the file is empty, a GGUF file was wanted");
+      return malformed(
+          0,
+          std::string("the file is empty, a GGUF file was wanted") + kDamaged);
     std::string_view start(reinterpret_cast<const char *>(bytes.data()),
                            std::min<size_t>(4, bytes.size()));
     if (start == "FUGG")
       return bigEndian(0);
     if (start != std::string_view("GGUF").substr(0, start.size()))
       return malformed(0, "the magic is " + quoted(start) +
-                              ", \"GGUF\" was wanted; is this a GGUF file?");
+                              ", \"GGUF\" was wanted; give a GGUF file, or "
+                              "convert the model to one");
     if (bytes.size() < kHeaderBytes)
       return malformed(bytes.size(), "the file has " + number(bytes.size()) +
                                          " bytes, a GGUF header has 24" +

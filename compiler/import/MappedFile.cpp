@@ -11,7 +11,10 @@ namespace quern::importer {
 namespace {
 
 ImportError failure(const std::string &path, const std::string &why) {
-  return {ImportErrorCode::Failure, "cannot read " + path + ": " + why, {}};
+  return {ImportErrorCode::Failure,
+          "cannot read " + path + ": " + why +
+              "; give the path of a model file that can be read",
+          {}};
 }
 
 /// Closes a file descriptor at the end of a scope.

@@ -178,9 +178,11 @@ ImportResult<const ModelFamily *> findFamily(const GgufFile &file) {
       return &family;
     known += (known.empty() ? "" : ", ") + std::string(family.name);
   }
-  return unsupported("the architecture is " + quoted(*name) + "; " + known +
-                         " are supported",
-                     value->offset());
+  return unsupported(
+      "the architecture is " + quoted(*name) + "; " + known +
+          " are supported; compile a model of one of these, or add "
+          "its row (docs/adding-a-model.md)",
+      value->offset());
 }
 
 /// Refuses what would be computed differently from what the file says.

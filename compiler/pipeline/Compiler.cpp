@@ -159,7 +159,9 @@ llvm::Error Compilation::parse() {
   llvm::sys::fs::file_status status;
   if (std::error_code error = llvm::sys::fs::status(options.input, status))
     return compileError(ExitCode::Failure, "cannot read " + options.input +
-                                               ": " + error.message());
+                                               ": " + error.message() +
+                                               "; give the path of a file that "
+                                               "can be read");
   module = parseSourceFile<ModuleOp>(options.input, &context);
   if (!module)
     return diagnostics.take(ExitCode::Malformed,
@@ -234,13 +236,20 @@ llvm::Error Compilation::runPasses(Phase phase) {
   return llvm::Error::success();
 }
 
+/// Makes a folder for dumps. Error: Failure.
+static llvm::Error createFolder(const std::string &path) {
+  if (std::error_code error = llvm::sys::fs::create_directories(path))
+    return compileError(ExitCode::Failure,
+                        "cannot create " + path + ": " + error.message() +
+                            "; give a folder that can be written");
+  return llvm::Error::success();
+}
+
 llvm::Error Compilation::dump(Phase phase) {
   if (options.dumpIrTo.empty())
     return llvm::Error::success();
-  if (std::error_code error =
-          llvm::sys::fs::create_directories(options.dumpIrTo))
-    return compileError(ExitCode::Failure, "cannot create " + options.dumpIrTo +
-                                               ": " + error.message());
+  if (llvm::Error error = createFolder(options.dumpIrTo))
+    return error;
   std::string text;
   llvm::raw_string_ostream os(text);
   module->print(os);
@@ -280,11 +289,8 @@ LogicalResult Compilation::generatePtxImage(const Target &target) {
 
 llvm::Error Compilation::generateCode() {
   if (!options.dumpKernelsTo.empty())
-    if (std::error_code error =
-            llvm::sys::fs::create_directories(options.dumpKernelsTo))
-      return compileError(ExitCode::Failure, "cannot create " +
-                                                 options.dumpKernelsTo + ": " +
-                                                 error.message());
+    if (llvm::Error error = createFolder(options.dumpKernelsTo))
+      return error;
   if (used.targets.empty())
     return compileError(ExitCode::Unsupported,
                         "this machine lacks AVX2, so --target=host means "

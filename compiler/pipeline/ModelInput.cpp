@@ -55,11 +55,13 @@ ModelFile::tokenizerSegment() const {
   if (!spec->has_value())
     return std::nullopt;
   auto segment = buildTokenizerSegment(**spec);
-  if (auto *failed = std::get_if<TokenizerError>(&segment))
-    return compileError(failed->kind == TokenizerError::Kind::Malformed
-                            ? ExitCode::Malformed
-                            : ExitCode::Unsupported,
-                        filePath + ": " + failed->message);
+  if (auto *failed = std::get_if<TokenizerError>(&segment)) {
+    const std::string what = filePath + ": " + failed->message;
+    if (failed->kind == TokenizerError::Kind::Unsupported)
+      return compileError(ExitCode::Unsupported, what);
+    return compileError(ExitCode::Malformed,
+                        what + "; convert the model again with its tokenizer");
+  }
   return std::get<std::vector<uint8_t>>(std::move(segment));
 }
 

@@ -1,5 +1,6 @@
 #include "compiler/tools/Report.h"
 
+#include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/JSON.h"
 
 #include <cstdio>
@@ -102,9 +103,39 @@ void quern::printJsonReport(const CompileOptions &options,
   llvm::outs() << json::Value(std::move(report)) << "\n";
 }
 
-void quern::printJsonError(ExitCode code, const std::string &message) {
-  llvm::outs() << json::Value(json::Object{
-                      {"error", json::Object{{"code", static_cast<int>(code)},
-                                             {"message", message}}}})
+/// The code's name in JSON, as docs/commands.md lists them.
+static llvm::StringRef kindOf(ExitCode code) {
+  switch (code) {
+  case ExitCode::Ok:
+    return "ok";
+  case ExitCode::Failure:
+    return "failure";
+  case ExitCode::Usage:
+    return "usage";
+  case ExitCode::Malformed:
+    return "malformed";
+  case ExitCode::Unsupported:
+    return "unsupported";
+  case ExitCode::Incompatible:
+    return "incompatible";
+  case ExitCode::OutOfMemory:
+    return "out_of_memory";
+  }
+  return "failure";
+}
+
+void quern::printError(llvm::StringRef verb, ExitCode code, std::string message,
+                       bool json) {
+  for (char &c : message)
+    if (llvm::isASCII(c) && !llvm::isPrint(c))
+      c = ' ';
+  llvm::errs() << "quern" << (verb.empty() ? "" : " ") << verb
+               << ": error: " << message << "\n";
+  if (!json)
+    return;
+  json::Object error{{"code", static_cast<int>(code)},
+                     {"kind", kindOf(code)},
+                     {"message", json::fixUTF8(message)}};
+  llvm::outs() << json::Value(json::Object{{"error", std::move(error)}})
                << "\n";
 }

@@ -25,8 +25,11 @@ void printJsonReport(const CompileOptions &options,
                      const QuantizationReport &quantization,
                      const Progress &progress);
 
-/// Writes `{"error": {"code", "message"}}` to standard output.
-void printJsonError(ExitCode code, const std::string &message);
+/// Writes an error as one line to standard error and, with `json`, as
+/// `{"error": {"code", "kind", "message"}}` to standard output. `verb` may be
+/// empty. Control characters of the message become spaces.
+void printError(llvm::StringRef verb, ExitCode code, std::string message,
+                bool json);
 
 } // namespace quern
 

@@ -10,8 +10,8 @@
 
 #include <CLI/CLI.hpp>
 
+#include <algorithm>
 #include <chrono>
-#include <cstdio>
 #include <new>
 
 using namespace quern;
@@ -167,26 +167,6 @@ static llvm::Error resolve(CommandLine &line) {
   return resolveTargets(line, options.targets);
 }
 
-/// Prints an error as one line and gives its exit code.
-static int fail(const std::string &verb, const CommandLine &line,
-                llvm::Error error) {
-  int code = static_cast<int>(ExitCode::Failure);
-  llvm::handleAllErrors(
-      std::move(error),
-      [&](const CompileError &failed) {
-        code = static_cast<int>(failed.code());
-        std::fprintf(stderr, "quern %s: error: %s\n", verb.c_str(),
-                     failed.message().c_str());
-        if (line.json)
-          printJsonError(failed.code(), failed.message());
-      },
-      [&](const llvm::ErrorInfoBase &failed) {
-        std::fprintf(stderr, "quern %s: error: %s\n", verb.c_str(),
-                     failed.message().c_str());
-      });
-  return code;
-}
-
 /// Measures what --quantize cost, where there is something to measure and
 /// somebody to tell. The artifact is made by now: that it could not be measured
 /// is no failure.
@@ -210,22 +190,22 @@ static QuantizationReport measure(const CommandLine &line,
   return report;
 }
 
-static int run(const std::string &verb, CommandLine &line) {
+static llvm::Error run(CommandLine &line) {
   if (llvm::Error error = resolve(line))
-    return fail(verb, line, std::move(error));
+    return error;
   Progress progress(line.quiet || line.json,
                     line.compile.explain && !line.json);
   llvm::Expected<CompileSummary> summary = compileModel(line.compile, progress);
   if (!summary) {
     progress.clearBar();
-    return fail(verb, line, summary.takeError());
+    return summary.takeError();
   }
   const QuantizationReport quantization = measure(line, *summary, progress);
   if (line.json)
     printJsonReport(line.compile, *summary, quantization, progress);
   else if (!line.quiet)
     printReport(line.compile, *summary, quantization);
-  return 0;
+  return llvm::Error::success();
 }
 
 int main(int argc, char **argv) {
@@ -236,22 +216,36 @@ int main(int argc, char **argv) {
   addCompile(app, line);
   addImport(app, line);
   std::string verb = argc > 1 ? argv[1] : "";
+  if (verb != "compile" && verb != "import")
+    verb.clear();
+  auto fail = [&](ExitCode code, const std::string &message) {
+    // Asked of the arguments: an error may come before they are parsed.
+    const bool json =
+        std::find(argv, argv + argc, llvm::StringRef("--json")) != argv + argc;
+    printError(verb, code, message, json);
+    return static_cast<int>(code);
+  };
   try {
     app.parse(argc, argv);
-    return run(verb, line);
+    int code = 0;
+    llvm::handleAllErrors(
+        run(line),
+        [&](const CompileError &failed) {
+          code = fail(failed.code(), failed.message());
+        },
+        [&](const llvm::ErrorInfoBase &failed) {
+          code = fail(ExitCode::Failure, failed.message());
+        });
+    return code;
   } catch (const CLI::Success &request) {
     return app.exit(request); // --help
   } catch (const CLI::ParseError &error) {
-    const bool known = verb == "compile" || verb == "import";
-    std::fprintf(stderr, "quern%s: error: %s; see quern%s --help\n",
-                 known ? (" " + verb).c_str() : "", error.what(),
-                 known ? (" " + verb).c_str() : "");
-    return static_cast<int>(ExitCode::Usage);
+    return fail(ExitCode::Usage, std::string(error.what()) + "; see quern " +
+                                     verb + (verb.empty() ? "" : " ") +
+                                     "--help");
   } catch (const std::bad_alloc &) {
-    std::fprintf(stderr,
-                 "quern %s: error: out of memory; close other programs "
-                 "or compile on a larger machine\n",
-                 verb.c_str());
-    return static_cast<int>(ExitCode::OutOfMemory);
+    return fail(ExitCode::OutOfMemory,
+                "out of memory; close other programs or compile on a larger "
+                "machine");
   }
 }

@@ -53,13 +53,34 @@ std::string Lacks(const GpuTargetRequirement& target, const GpuLimits& limits) {
   return {};
 }
 
+/// What to do on a compute capability for which the artifact has no target: names the best one that
+/// the compiler has.
+std::string Remedy(uint32_t sm) {
+  struct Known {
+    uint32_t sm;
+    bool exact;
+    const char* name;
+  };
+  constexpr Known kKnown[] = {{80, false, "sm_80"},
+                              {89, false, "sm_89"},
+                              {90, true, "sm_90a"},
+                              {100, true, "sm_100a"},
+                              {120, true, "sm_120a"}};
+  std::string text;
+  for (const Known& target : kKnown) {
+    if (target.sm == sm || (target.sm < sm && !target.exact)) {
+      text = std::string("compile the model with --target=") + target.name + ", or ";
+    }
+  }
+  return text + "use the CPU with --device=cpu";
+}
+
 }  // namespace
 
 Result<size_t> SelectGpuTarget(std::span<const GpuTargetRequirement> targets,
                                std::string_view forced, const GpuLimits& limits) {
   if (targets.empty()) {
-    return Incompatible("the artifact has no code for GPUs; compile the model with --target=sm_" +
-                        std::to_string(limits.sm) + ", or use the CPU with --device=cpu");
+    return Incompatible("the artifact has no code for GPUs; " + Remedy(limits.sm));
   }
   std::string names, lacks;
   for (size_t i = targets.size(); i > 0; --i) {
@@ -72,11 +93,11 @@ Result<size_t> SelectGpuTarget(std::span<const GpuTargetRequirement> targets,
   }
   if (lacks.empty()) {
     return UsageError("the artifact has no target '" + std::string(forced) + "' for GPUs, only " +
-                      names + "; compile it with --target=" + std::string(forced));
+                      names +
+                      "; name one of these, or compile the model for more of them with --target");
   }
-  return Incompatible("the device can run none of the artifact's targets (" + lacks +
-                      "); compile the model with --target=sm_" + std::to_string(limits.sm) +
-                      ", or use the CPU with --device=cpu");
+  return Incompatible("the device can run none of the artifact's targets (" + lacks + "); " +
+                      Remedy(limits.sm));
 }
 
 uint32_t PtxVersionOfDriver(uint32_t driver_version) {

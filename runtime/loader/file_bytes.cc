@@ -14,7 +14,8 @@ namespace quern {
 namespace {
 
 Status SystemError(const char* what, const std::string& path) {
-  return Failure(std::string("cannot ") + what + " " + path + ": " + std::strerror(errno));
+  return Failure(std::string("cannot ") + what + " " + path + ": " + std::strerror(errno) +
+                 "; give the path of an artifact that can be read");
 }
 
 /// An open file, its size known.
@@ -28,12 +29,14 @@ class OpenFile {
   }
 
   Status Open(const std::string& path) {
-    fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    // Non-blocking, so that a FIFO is refused below and not waited for.
+    fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) return SystemError("open", path);
     struct stat info;
     if (fstat(fd, &info) != 0) return SystemError("read", path);
     if (!S_ISREG(info.st_mode)) {
-      return UsageError(path + " is not a regular file; give the path of an artifact");
+      return Failure("cannot read " + path +
+                     ": it is not a regular file; give the path of an artifact");
     }
     size = static_cast<size_t>(info.st_size);
     return {};

@@ -111,7 +111,8 @@ std::string ReadText(const std::string& path) {
   const int error = errno;
   if (file >= 0) close(file);
   if (count < 0) {
-    throw CommandError(QUERN_FAILURE, "cannot read '" + path + "': " + std::strerror(error));
+    throw CommandError(QUERN_FAILURE, "cannot read '" + path + "': " + std::strerror(error) +
+                                          "; give a file that can be read");
   }
   if (text.size() > kMostBytes) {
     throw CommandError(QUERN_USAGE, "'" + path + "' is longer than 256 MiB; give a shorter text");

@@ -40,7 +40,8 @@ class CommandLineTest(unittest.TestCase):
 
     def quern(self, *arguments, **kwargs):
         return subprocess.run(
-            [TOOL, *map(str, arguments)], capture_output=True, text=True, timeout=120, **kwargs
+            [TOOL, *map(str, arguments)], capture_output=True, text=True, errors="replace",
+            timeout=120, **kwargs
         )
 
     def compile(self, *arguments, **kwargs):
@@ -343,17 +344,17 @@ class Errors(CommandLineTest):
 
     def test_missing_and_unreadable_input(self):
         out = self.path("m.quern")
-        self.assertFails(self.compile(self.path("no.gguf"), "-o", out), FAILURE, "no.gguf")
-        self.assertFails(self.compile(self.folder, "-o", out), FAILURE, str(self.folder))
+        self.assertFails(self.compile(self.path("no.gguf"), "-o", out), FAILURE, "no.gguf", "give the path")
+        self.assertFails(self.compile(self.folder, "-o", out), FAILURE, str(self.folder), "give the path")
         result = self.compile(self.path("no.mlir"), "--compile-to=fuse")
-        self.assertFails(result, FAILURE, "no.mlir")
+        self.assertFails(result, FAILURE, "no.mlir", "give the path")
 
     def test_unwritable_output(self):
         model = self.model()
         self.assertFails(
-            self.compile(model, "-o", self.path("no/m.quern")), FAILURE, "no/m.quern"
+            self.compile(model, "-o", self.path("no/m.quern")), FAILURE, "no/m.quern", "give a path"
         )
-        self.assertFails(self.compile(model, "-o", self.folder), FAILURE, "directory")
+        self.assertFails(self.compile(model, "-o", self.folder), FAILURE, "directory", "give the path")
         if os.geteuid() != 0:
             self.folder.chmod(0o500)
             self.addCleanup(self.folder.chmod, 0o700)
@@ -364,37 +365,51 @@ class Errors(CommandLineTest):
         self.assertFails(result, FAILURE, "no regular file")
         self.assertTrue(pathlib.Path("/dev/null").is_char_device())
 
+    def test_unwritable_dumps(self):
+        model = self.model()
+        (self.folder / "file").touch()
+        for option in ("--dump-ir-to", "--dump-kernels-to"):
+            result = self.compile(
+                model, "-o", self.path("m.quern"), f"{option}={self.path('file')}"
+            )
+            self.assertFails(result, FAILURE, "file", "; give a ")
+
     def test_malformed_files(self):
         whole = pathlib.Path(self.model()).read_bytes()
         out = self.path("m.quern")
         broken = {
-            "empty": b"",
-            "magic": b"GGML" + whole[4:],
-            "header": whole[:20],
-            "metadata": whole[:400],
-            "weights": whole[:-4096],
+            "empty": (b"", "a GGUF file was wanted", "fetch it again"),
+            "magic": (b"GGML" + whole[4:], '"GGML"', '"GGUF" was wanted', "convert the model"),
+            "header": (whole[:20], "20 bytes", "24", "fetch it again"),
+            "metadata": (whole[:400], "fetch it again"),
+            "weights": (whole[:-4096], "cut short", "fetch it again"),
         }
-        for name, data in broken.items():
+        for name, (data, *words) in broken.items():
             with self.subTest(name):
                 path = self.folder / f"{name}.gguf"
                 path.write_bytes(data)
                 result = self.compile(path, "-o", out)
-                self.assertFails(result, MALFORMED, f"{name}.gguf")
+                self.assertFails(result, MALFORMED, f"{name}.gguf", *words)
         self.assertFalse(os.path.exists(out))
 
     def test_unsupported_models(self):
         out = self.path("m.quern")
         model = self.model("--architecture", "abacus")
-        self.assertFails(self.compile(model, "-o", out), UNSUPPORTED, "abacus", "llama")
+        self.assertFails(self.compile(model, "-o", out), UNSUPPORTED, "abacus", "llama", "add its row")
         model = self.model("--pre", "no-such-pre-tokenizer")
-        self.assertFails(self.compile(model, "-o", out), UNSUPPORTED, "no-such-pre-tokenizer")
+        self.assertFails(
+            self.compile(model, "-o", out), UNSUPPORTED, "no-such-pre-tokenizer", "smollm",
+            "convert the model again", "add its row",
+        )
         data = bytearray(pathlib.Path(self.model()).read_bytes())
         # The type of the first tensor is behind its name, rank and two sizes.
         at = data.index(b"token_embd.weight") + len("token_embd.weight") + 4 + 16
         struct.pack_into("<I", data, at, 23)
         path = self.folder / "type.gguf"
         path.write_bytes(data)
-        self.assertFails(self.compile(path, "-o", out), UNSUPPORTED, "token_embd.weight")
+        self.assertFails(
+            self.compile(path, "-o", out), UNSUPPORTED, "token_embd.weight", "iq4_xs", "q4_0", "convert"
+        )
 
     def test_sizes_that_no_kernel_takes(self):
         for arguments, words in (
@@ -447,7 +462,22 @@ class Errors(CommandLineTest):
 
     def test_json_errors(self):
         result = self.quern("compile", self.path("no.gguf"), "-o", self.path("m"), "--json", TARGET)
-        self.assertEqual(json.loads(result.stdout)["error"]["code"], FAILURE)
+        error = json.loads(result.stdout)["error"]
+        self.assertEqual((error["code"], error["kind"]), (FAILURE, "failure"))
+        self.assertIn(error["message"], result.stderr)
+        for arguments, code, kind in (
+            (["compile", "--json"], USAGE, "usage"),
+            (["compile", self.model("--pre", "nope"), "-o", self.path("m"), "--json", TARGET],
+             UNSUPPORTED, "unsupported"),
+            (["compile", "/dev/null/\udcff\n", "-o", self.path("m"), "--json"], FAILURE, "failure"),
+        ):
+            result = self.quern(*arguments)
+            self.assertEqual(result.returncode, code)
+            self.assertEqual(json.loads(result.stdout)["error"]["kind"], kind)
+
+    def test_control_characters_in_names_stay_out_of_errors(self):
+        result = self.compile("a\x1b[31m\nb.gguf", "-o", self.path("m"))
+        self.assertFails(result, FAILURE, "a [31m b.gguf")
 
 
 if __name__ == "__main__":

@@ -209,7 +209,8 @@ std::vector<BadModel> BadModels() {
       {"no_architecture", Without("general.architecture"), kMalformed, "general.architecture"},
       {"architecture_number", Setting("general.architecture", U32(1)), kMalformed, "type uint32"},
       {"architecture_unknown", Setting("general.architecture", Text("mamba")), kUnsupported,
-       "\"mamba\"; llama, qwen2 are supported"},
+       "\"mamba\"; llama, qwen2 are supported; compile a model of one of these, or add "
+       "its row"},
       {"adapter", Setting("general.type", Text("adapter")), kUnsupported, "GGUF \"adapter\""},
       {"shard", Setting("split.count", U32(4)), kUnsupported, "one of 4 shards"},
       {"no_layers_key", Without("llama.block_count"), kMalformed,

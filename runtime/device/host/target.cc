@@ -34,7 +34,8 @@ Result<size_t> SelectForced(std::span<const TargetRequirement> targets, std::str
                         "; choose another target or let Quern choose");
   }
   return UsageError("the artifact has no target '" + std::string(forced) + "', only " +
-                    Join(names) + "; compile it with --target=" + std::string(forced));
+                    Join(names) +
+                    "; name one of these, or compile the model for more of them with --target");
 }
 
 }  // namespace

@@ -46,12 +46,13 @@ TEST(SelectGpuTarget, AnOldDriverTakesAnOlderTarget) {
 TEST(SelectGpuTarget, SaysWhatIsMissing) {
   ExpectIncompatible(
       SelectGpuTarget(kTargets, "", Device(75, 12080)),
-      {"7.5", "sm_80 needs compute capability 8.0", "--target=sm_75", "--device=cpu"});
+      {"7.5", "sm_80 needs compute capability 8.0", "; use the CPU with --device=cpu"});
   ExpectIncompatible(
       SelectGpuTarget(kTargets, "", Device(80, 11080)),
       {"needs PTX 8.0", "CUDA 11.8", "reads up to 7.8", "update the NVIDIA driver", "CUDA 12.0"});
   ExpectIncompatible(SelectGpuTarget({}, "", Device(90, 12080)),
-                     {"no code for GPUs", "--target=sm_90"});
+                     {"no code for GPUs", "--target=sm_90a, or"});
+  ExpectIncompatible(SelectGpuTarget({}, "", Device(103, 13000)), {"--target=sm_89, or"});
 }
 
 TEST(SelectGpuTarget, ForcedTargetsAreTakenOrRefused) {

@@ -270,7 +270,7 @@ TEST(Cuda, RefusesAGpuThatIsTooOld) {
   const Fake fake;
   const Variable sm("QUERN_FAKE_CUDA_SM", "75");
   ExpectRefused(Session::Create(fake.model, {.device = "cuda:0"}).status(),
-                StatusCode::kIncompatible, {"compute capability 8.0", "7.5", "--target=sm_75"});
+                StatusCode::kIncompatible, {"compute capability 8.0", "7.5", "--device=cpu"});
 }
 
 TEST(Cuda, RefusesASessionThatDoesNotFitWithTheNumbers) {
