@@ -11,18 +11,12 @@
 namespace quern {
 namespace {
 
-/// Arenas, pools and step inputs begin at multiples of so many bytes of the device's memory.
-constexpr uint64_t kDeviceAlignment = 256;
 /// Weights are copied in pieces of this size, so that progress can be told.
 constexpr uint64_t kUploadBytes = uint64_t{32} << 20;
 /// More shapes than a session meets at once; beyond it all are recorded anew.
 constexpr size_t kMaxRecorded = 64;
 /// Beyond this many rows a launch costs little beside the work.
 constexpr int64_t kMaxRecordedRows = 64;
-
-uint64_t AlignUp(uint64_t value, uint64_t alignment) {
-  return (value + alignment - 1) / alignment * alignment;
-}
 
 Status NotEnough(const GpuDevice& device, const std::string& what, uint64_t needed, uint64_t free) {
   return OutOfMemory(what + " needs " + std::to_string(needed) + " bytes and " + device.name() +
@@ -33,43 +27,35 @@ Status NotEnough(const GpuDevice& device, const std::string& what, uint64_t need
 
 }  // namespace
 
-/// Pages on the device: the pools of all layers in one allocation. A failure is kept until the next
-/// step reports it, since pages change hands where no status is returned.
+/// Pages on the device. A failure is kept until the next step reports it, since pages change hands
+/// where no status is returned.
 class GpuExecutor::KvPools final : public KvMemory {
  public:
-  static Result<std::unique_ptr<KvPools>> Create(GpuDevice& device,
-                                                 std::span<const schema::KvLayer> layers,
-                                                 int64_t pages) {
-    std::unique_ptr<KvPools> pools(new KvPools(device));
-    uint64_t bytes = 0;
-    for (const schema::KvLayer& layer : layers) {
-      pools->offsets_.push_back(bytes);
-      pools->page_bytes_.push_back(layer.page_bytes());
-      bytes += AlignUp(KvCache::BytesNeeded({&layer, 1}, pages), kDeviceAlignment);
-    }
-    QUERN_ASSIGN_OR_RETURN(pools->base_, device.Allocate(bytes));
-    return pools;
+  /// `addresses` of the layers' pools.
+  KvPools(GpuDevice& device, std::span<const schema::KvLayer> layers,
+          std::vector<DeviceAddress> addresses)
+      : device_(device), addresses_(std::move(addresses)) {
+    for (const schema::KvLayer& layer : layers) page_bytes_.push_back(layer.page_bytes());
   }
 
-  DeviceAddress address(size_t layer) const { return base_ + offsets_[layer]; }
+  DeviceAddress address(size_t layer) const { return addresses_[layer]; }
   std::byte* pool(size_t layer) const override {
     return reinterpret_cast<std::byte*>(address(layer));
   }
   bool starts_zeroed() const override { return false; }
   void Clear(int32_t page) override {
-    for (size_t layer = 0; layer < offsets_.size(); ++layer) {
+    for (size_t layer = 0; layer < addresses_.size(); ++layer) {
       Keep(device_.Fill(At(layer, page), 0, page_bytes_[layer]));
     }
   }
   void Copy(int32_t to, int32_t from) override {
-    for (size_t layer = 0; layer < offsets_.size(); ++layer) {
+    for (size_t layer = 0; layer < addresses_.size(); ++layer) {
       Keep(device_.Copy(At(layer, to), At(layer, from), page_bytes_[layer]));
     }
   }
   const Status& status() const { return status_; }
 
  private:
-  explicit KvPools(GpuDevice& device) : device_(device) {}
   DeviceAddress At(size_t layer, int32_t page) const {
     return address(layer) + static_cast<uint64_t>(page) * page_bytes_[layer];
   }
@@ -78,9 +64,8 @@ class GpuExecutor::KvPools final : public KvMemory {
   }
 
   GpuDevice& device_;
-  DeviceAddress base_ = 0;
-  std::vector<uint64_t> offsets_;     // by layer
-  std::vector<uint64_t> page_bytes_;  // by layer
+  std::vector<DeviceAddress> addresses_;  // by layer
+  std::vector<uint64_t> page_bytes_;      // by layer
   Status status_;
 };
 
@@ -88,14 +73,13 @@ class GpuExecutor::KvPools final : public KvMemory {
 class GpuExecutor::Walk {
  public:
   Walk(const GpuExecutor& executor, schema::Role role)
-      : e_(executor),
-        role_(static_cast<size_t>(role)),
-        rows_{executor.inputs_.rows(), executor.inputs_.logit_rows()} {
+      : e_(executor), role_(static_cast<size_t>(role)), rows_{executor.inputs_.rows(), 0} {
     dims_[kDimAttentionTiles] = executor.inputs_.attention_tiles();
     dims_[kDimPageTableStride] = executor.inputs_.page_table_stride();
   }
 
-  void Run() {
+  /// The step up to the logits.
+  void RunLayers() {
     const Program& program = e_.program_;
     RunCall(program.prologue);
     for (size_t layer = 0; layer < program.layers.size(); ++layer) {
@@ -105,7 +89,13 @@ class GpuExecutor::Walk {
     }
     kv_pool_ = 0;
     dims_[kDimPageBytes] = 0;
-    if (rows_[1] > 0) RunCall(program.epilogue);
+  }
+
+  /// The logits of `count` of the step's logit rows, `first` and those behind it.
+  void RunEpilogue(int64_t first, int64_t count) {
+    first_logit_row_ = first;
+    rows_[1] = count;
+    RunCall(e_.program_.epilogue);
   }
 
   std::span<const GpuLaunch> launches() const { return launches_; }
@@ -161,56 +151,42 @@ class GpuExecutor::Walk {
       case schema::ArgKind::Partial:
         return Buffer(arg.index(), share);
       case schema::ArgKind::Step:
-        return e_.input_addresses_[arg.index()];
+        return StepInput(static_cast<schema::StepInput>(arg.index()));
       case schema::ArgKind::Weight:
-        return e_.weights_ + call.weight_offsets[arg.index() * e_.program_.shares + share];
+        return e_.At(e_.plan_.weights) +
+               call.weight_offsets[arg.index() * e_.program_.shares + share];
       case schema::ArgKind::Kv:
         return kv_pool_;
       case schema::ArgKind::Logits:
-        return e_.logits_;
+        return e_.At(e_.plan_.logits);
     }
     return 0;
+  }
+
+  DeviceAddress StepInput(schema::StepInput which) const {
+    const DeviceAddress address = e_.input_addresses_[static_cast<size_t>(which)];
+    if (which != schema::StepInput::LogitRows) return address;
+    return address + static_cast<uint64_t>(first_logit_row_) * sizeof(int32_t);
   }
 
   /// As on the host in a large step: there are no private copies.
   DeviceAddress Buffer(uint32_t index, size_t copy) const {
     const BufferPlan& buffer = e_.program_.buffers[index];
     const auto row_class = static_cast<size_t>(buffer.row_class);
-    return e_.arenas_[row_class] + buffer.offset * static_cast<uint64_t>(e_.options_.max_rows) +
+    return e_.At(e_.plan_.arenas[row_class]) +
+           buffer.offset * static_cast<uint64_t>(e_.plan_.capacity[row_class]) +
            copy * static_cast<uint64_t>(rows_[row_class]) * buffer.bytes_per_row;
   }
 
   const GpuExecutor& e_;
   const size_t role_;
-  const std::array<int64_t, 2> rows_;  // by schema::RowClass
+  std::array<int64_t, 2> rows_;  // by schema::RowClass
+  int64_t first_logit_row_ = 0;
   DeviceAddress kv_pool_ = 0;
   std::array<int64_t, kDimCount> dims_{};
   std::vector<GpuLaunch> launches_;
   std::vector<uint32_t> kernels_;
 };
-
-uint64_t GpuExecutor::BytesNeeded(const Program& program, uint64_t weight_bytes,
-                                  const ExecutorOptions& options) {
-  const auto rows = static_cast<uint64_t>(options.max_rows);
-  uint64_t bytes = KvCache::BytesNeeded(program.kv, options.kv_pages);
-  uint64_t inputs = 0;
-  const uint64_t slack = kDeviceAlignment * (program.kv.size() + 8);
-  // Per row: 5 numbers, a tile; and the page table of one full sequence.
-  const uint64_t numbers = rows * (5 + kAttentionTileFields) +
-                           2 * static_cast<uint64_t>(std::max<int64_t>(options.kv_pages, 1));
-  if (__builtin_mul_overflow(numbers, uint64_t{4}, &inputs)) return UINT64_MAX;
-  for (uint64_t part : {weight_bytes, inputs, slack, uint64_t{4} * program.vocab}) {
-    if (__builtin_add_overflow(bytes, part, &bytes)) return UINT64_MAX;
-  }
-  for (uint64_t per_row : program.arena_bytes_per_row) {
-    uint64_t arena = 0;
-    if (__builtin_mul_overflow(per_row, rows, &arena) ||
-        __builtin_add_overflow(bytes, arena, &bytes)) {
-      return UINT64_MAX;
-    }
-  }
-  return bytes;
-}
 
 Result<std::unique_ptr<GpuExecutor>> GpuExecutor::Create(const Artifact& artifact,
                                                          std::string_view isa,
@@ -221,13 +197,13 @@ Result<std::unique_ptr<GpuExecutor>> GpuExecutor::Create(const Artifact& artifac
   QUERN_ASSIGN_OR_RETURN(const size_t target, SelectGpuTarget(targets, isa, device->limits()));
   std::unique_ptr<GpuExecutor> executor(
       new GpuExecutor(Program::Build(artifact.manifest()), options, std::move(device)));
-  const uint64_t weight_bytes = artifact.weights().size();
-  const uint64_t needed = BytesNeeded(executor->program_, weight_bytes, options);
+  executor->plan_ = GpuMemoryPlan::Make(executor->program_, artifact.weights().size(), options);
+  const uint64_t needed = executor->plan_.bytes;
   QUERN_ASSIGN_OR_RETURN(const uint64_t free, executor->device_->FreeMemory());
   if (needed > free) return NotEnough(*executor->device_, "the session", needed, free);
   QUERN_RETURN_IF_ERROR(executor->LoadKernels(artifact, targets[target]));
   QUERN_RETURN_IF_ERROR(executor->CheckGrids());
-  QUERN_RETURN_IF_ERROR(executor->Allocate(weight_bytes));
+  QUERN_RETURN_IF_ERROR(executor->Allocate());
   QUERN_RETURN_IF_ERROR(executor->UploadWeights(artifact.weights()));
   return executor;
 }
@@ -280,16 +256,11 @@ Status GpuExecutor::CheckGrids() const {
   return {};
 }
 
-Status GpuExecutor::Allocate(uint64_t weight_bytes) {
-  weight_bytes_ = weight_bytes;
-  QUERN_ASSIGN_OR_RETURN(weights_, device_->Allocate(std::max<uint64_t>(weight_bytes, 1)));
-  for (size_t row_class = 0; row_class < arenas_.size(); ++row_class) {
-    const uint64_t bytes =
-        program_.arena_bytes_per_row[row_class] * static_cast<uint64_t>(options_.max_rows);
-    QUERN_ASSIGN_OR_RETURN(arenas_[row_class], device_->Allocate(std::max<uint64_t>(bytes, 1)));
-  }
-  QUERN_ASSIGN_OR_RETURN(std::unique_ptr<KvPools> pools,
-                         KvPools::Create(*device_, program_.kv, options_.kv_pages));
+Status GpuExecutor::Allocate() {
+  QUERN_ASSIGN_OR_RETURN(memory_, device_->Allocate(plan_.bytes));
+  std::vector<DeviceAddress> addresses;
+  for (uint64_t offset : plan_.kv) addresses.push_back(At(offset));
+  auto pools = std::make_unique<KvPools>(*device_, program_.kv, std::move(addresses));
   pools_ = pools.get();
   QUERN_ASSIGN_OR_RETURN(kv_, KvCache::Create(program_.kv, options_.kv_pages, std::move(pools)));
   return {};
@@ -298,89 +269,81 @@ Status GpuExecutor::Allocate(uint64_t weight_bytes) {
 Status GpuExecutor::UploadWeights(std::span<const uint8_t> weights) {
   for (uint64_t done = 0; done < weights.size();) {
     const uint64_t bytes = std::min<uint64_t>(kUploadBytes, weights.size() - done);
-    QUERN_RETURN_IF_ERROR(device_->Upload(weights_ + done, weights.data() + done, bytes));
+    QUERN_RETURN_IF_ERROR(device_->Upload(At(plan_.weights) + done, weights.data() + done, bytes));
     done += bytes;
     if (options_.progress) options_.progress(done, weights.size());
   }
   return device_->Synchronize();
 }
 
-Status GpuExecutor::Grow(DeviceAddress& buffer, uint64_t& capacity, uint64_t bytes) {
-  if (bytes <= capacity) return {};
-  bytes = AlignUp(bytes + bytes / 2, kDeviceAlignment);
-  QUERN_RETURN_IF_ERROR(device_->Synchronize());
-  recorded_.clear();  // they hold the old address
-  if (buffer) QUERN_RETURN_IF_ERROR(device_->Free(buffer));
-  buffer = 0;
-  capacity = 0;
-  QUERN_ASSIGN_OR_RETURN(buffer, device_->Allocate(bytes));
-  capacity = bytes;
-  return {};
-}
-
-/// Packs the step's arrays behind one another, the page table last: where the others begin depends
-/// only on how many rows, logit rows and tiles there are.
-Status GpuExecutor::UploadInputs(const StepInput& input) {
-  using schema::StepInput;
-  constexpr StepInput kOrder[] = {
-      StepInput::Tokens,    StepInput::Positions,      StepInput::Slots,    StepInput::RowSequences,
-      StepInput::LogitRows, StepInput::AttentionTiles, StepInput::PageTable};
+Status GpuExecutor::UploadInputs() {
   constexpr size_t kUnit = kBufferAlignment / sizeof(int32_t);
-  std::array<size_t, std::size(kOrder)> offsets{};  // in numbers
   staging_.clear();
-  for (size_t i = 0; i < std::size(kOrder); ++i) {
-    const std::span<const int32_t> array = inputs_.array(kOrder[i]);
-    offsets[i] = staging_.size();
+  for (schema::StepInput which : kGpuInputOrder) {
+    input_addresses_[static_cast<size_t>(which)] =
+        At(plan_.inputs) + staging_.size() * sizeof(int32_t);
+    const std::span<const int32_t> array = inputs_.array(which);
     staging_.insert(staging_.end(), array.begin(), array.end());
-    staging_.resize(AlignUp(staging_.size(), kUnit));
+    staging_.resize((staging_.size() + kUnit - 1) / kUnit * kUnit);
   }
-  const uint64_t bytes = staging_.size() * sizeof(int32_t);
-  QUERN_RETURN_IF_ERROR(Grow(step_inputs_, step_inputs_capacity_, bytes));
-  QUERN_RETURN_IF_ERROR(Grow(logits_, logits_capacity_,
-                             input.logit_rows.size() * uint64_t{program_.vocab} * sizeof(float)));
-  for (size_t i = 0; i < std::size(kOrder); ++i) {
-    input_addresses_[static_cast<size_t>(kOrder[i])] = step_inputs_ + offsets[i] * sizeof(int32_t);
-  }
-  return device_->Upload(step_inputs_, staging_.data(), bytes);
+  return device_->Upload(At(plan_.inputs), staging_.data(), staging_.size() * sizeof(int32_t));
 }
 
-Status GpuExecutor::LaunchStep(const StepInput& input) {
-  const Shape shape = {static_cast<int64_t>(input.role), inputs_.rows(), inputs_.logit_rows(),
+Status GpuExecutor::LaunchStep(schema::Role role, int64_t logit_rows) {
+  const Shape shape = {static_cast<int64_t>(role), inputs_.rows(), logit_rows,
                        inputs_.attention_tiles(), inputs_.page_table_stride()};
   Recorded* recorded = nullptr;
-  if (input.role == schema::Role::Decode && inputs_.rows() <= kMaxRecordedRows && !profiling_) {
+  if (role == schema::Role::Decode && inputs_.rows() <= kMaxRecordedRows && !profiling_) {
     if (recorded_.size() >= kMaxRecorded && !recorded_.contains(shape)) recorded_.clear();
     recorded = &recorded_[shape];
     ++recorded->steps;
     if (recorded->graph) return recorded->graph->Launch();
   }
-  Walk walk(*this, input.role);
-  walk.Run();
-  if (profiling_) {
-    std::vector<uint64_t> nanoseconds(walk.launches().size());
-    QUERN_RETURN_IF_ERROR(device_->LaunchTimed(walk.launches(), nanoseconds));
-    for (size_t i = 0; i < nanoseconds.size(); ++i) {
-      Profile::Entry& entry = profile_.kernels[walk.kernels()[i]][static_cast<size_t>(input.role)];
-      ++entry.calls;
-      entry.nanoseconds += nanoseconds[i];
-    }
-    return {};
-  }
+  Walk walk(*this, role);
+  walk.RunLayers();
+  if (logit_rows > 0) walk.RunEpilogue(0, logit_rows);
   if (recorded && recorded->steps > 1) {  // a shape that comes again
     QUERN_ASSIGN_OR_RETURN(recorded->graph, device_->Record(walk.launches()));
     return recorded->graph->Launch();
   }
-  for (const GpuLaunch& launch : walk.launches()) QUERN_RETURN_IF_ERROR(device_->Launch(launch));
+  return Launch(walk, role);
+}
+
+Status GpuExecutor::Launch(const Walk& walk, schema::Role role) {
+  if (!profiling_) {
+    for (const GpuLaunch& launch : walk.launches()) QUERN_RETURN_IF_ERROR(device_->Launch(launch));
+    return {};
+  }
+  std::vector<uint64_t> nanoseconds(walk.launches().size());
+  QUERN_RETURN_IF_ERROR(device_->LaunchTimed(walk.launches(), nanoseconds));
+  for (size_t i = 0; i < nanoseconds.size(); ++i) {
+    Profile::Entry& entry = profile_.kernels[walk.kernels()[i]][static_cast<size_t>(role)];
+    ++entry.calls;
+    entry.nanoseconds += nanoseconds[i];
+  }
   return {};
 }
 
 Status GpuExecutor::Run(const StepInput& input) {
   QUERN_RETURN_IF_ERROR(pools_->status());
-  QUERN_RETURN_IF_ERROR(UploadInputs(input));
-  QUERN_RETURN_IF_ERROR(LaunchStep(input));
-  if (input.logit_rows.empty()) return {};
-  return device_->Download(input.logits, logits_,
-                           input.logit_rows.size() * uint64_t{program_.vocab} * sizeof(float));
+  QUERN_RETURN_IF_ERROR(UploadInputs());
+  const int64_t rows = inputs_.logit_rows(), most = plan_.capacity[1];
+  for (int64_t first = 0; first == 0 || first < rows; first += most) {
+    const int64_t count = std::min(most, rows - first);
+    if (first == 0) {
+      QUERN_RETURN_IF_ERROR(LaunchStep(input.role, count));
+    } else {
+      Walk walk(*this, input.role);
+      walk.RunEpilogue(first, count);
+      QUERN_RETURN_IF_ERROR(Launch(walk, input.role));
+    }
+    if (count == 0) return {};
+    const auto floats = static_cast<uint64_t>(count) * program_.vocab;
+    QUERN_RETURN_IF_ERROR(
+        device_->Download(input.logits + static_cast<uint64_t>(first) * program_.vocab,
+                          At(plan_.logits), floats * sizeof(float)));
+  }
+  return {};
 }
 
 size_t GpuExecutor::graphs() const {

@@ -13,14 +13,15 @@
 #include "runtime/base/status.h"
 #include "runtime/device/gpu_device.h"
 #include "runtime/executor/executor.h"
+#include "runtime/executor/gpu_memory_plan.h"
 #include "runtime/loader/artifact.h"
 
 namespace quern {
 
-/// Weights, activations, pages and step inputs live on the device; logits are copied back. A
-/// dispatch that is split over shares is launched once a share, one split over rows once; joins are
-/// the order of the launches. Steps of decoded tokens are recorded once per shape and then
-/// repeated.
+/// Weights, activations, pages and step inputs live on the device, in one allocation that is
+/// planned before anything is done (gpu_memory_plan.h); logits are copied back. A dispatch that is
+/// split over shares is launched once a share, one split over rows once; joins are the order of the
+/// launches. Steps of decoded tokens are recorded once per shape and then repeated.
 class GpuExecutor final : public Executor {
  public:
   /// Takes the artifact's target `isa`, or with an empty `isa` the best that `device` runs; copies
@@ -32,12 +33,8 @@ class GpuExecutor final : public Executor {
                                                      std::unique_ptr<GpuDevice> device,
                                                      const ExecutorOptions& options);
 
-  /// Bytes of device memory that Create asks for; saturates.
-  static uint64_t BytesNeeded(const Program& program, uint64_t weight_bytes,
-                              const ExecutorOptions& options);
-
   int threads() const override { return 1; }
-  uint64_t bytes() const override { return BytesNeeded(program_, weight_bytes_, options_); }
+  uint64_t bytes() const override { return plan_.bytes; }
   const GpuDevice& device() const { return *device_; }
   /// Name of the chosen target.
   const std::string& target() const { return target_; }
@@ -67,22 +64,20 @@ class GpuExecutor final : public Executor {
 
   Status LoadKernels(const Artifact& artifact, const GpuTargetRequirement& target);
   Status CheckGrids() const;
-  Status Allocate(uint64_t weight_bytes);
+  Status Allocate();
   Status UploadWeights(std::span<const uint8_t> weights);
   Status Run(const StepInput& input) override;
-  Status UploadInputs(const StepInput& input);
-  Status LaunchStep(const StepInput& input);
-  /// Makes `buffer` at least `bytes` long; its contents are lost when it moves.
-  Status Grow(DeviceAddress& buffer, uint64_t& capacity, uint64_t bytes);
+  Status UploadInputs();
+  /// The step, with the first `logit_rows` rows of its logits.
+  Status LaunchStep(schema::Role role, int64_t logit_rows);
+  Status Launch(const Walk& walk, schema::Role role);
+  DeviceAddress At(uint64_t offset) const { return memory_ + offset; }
 
   std::unique_ptr<GpuDevice> device_;  // before what lives on it
   std::string target_;
   std::vector<std::array<Kernel, kRoleCount>> kernels_;
-  uint64_t weight_bytes_ = 0;
-  DeviceAddress weights_ = 0;
-  std::array<DeviceAddress, 2> arenas_{};  // by schema::RowClass
-  DeviceAddress logits_ = 0, step_inputs_ = 0;
-  uint64_t logits_capacity_ = 0, step_inputs_capacity_ = 0;
+  GpuMemoryPlan plan_;
+  DeviceAddress memory_ = 0;
   KvPools* pools_ = nullptr;  // owned by kv_
   std::array<DeviceAddress, static_cast<size_t>(schema::StepInput::MAX) + 1> input_addresses_{};
   std::vector<int32_t> staging_;

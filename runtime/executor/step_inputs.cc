@@ -52,7 +52,15 @@ Status StepInputs::CheckRows(const StepInput& input, const StepLimits& limits) c
                              std::to_string(slots) + " slots");
     }
   }
+  if (input.page_tables.size() > static_cast<size_t>(limits.rows)) {
+    return UsageError(std::to_string(input.page_tables.size()) + " page tables in a step, wanted " +
+                      std::to_string(limits.rows) + " at most");
+  }
   for (const auto& pages : input.page_tables) {
+    if (static_cast<int64_t>(pages.size()) > limits.pages) {
+      return UsageError("a page table of " + std::to_string(pages.size()) + " pages, wanted " +
+                        std::to_string(limits.pages) + " at most");
+    }
     for (int32_t page : pages) {
       if (page < 0 || page >= limits.pages) {
         return UsageError("page " + std::to_string(page) + " in a page table, wanted 0 to " +

@@ -1,6 +1,10 @@
 #!/usr/bin/env python3
-"""Whole models on the PTX emulator: the GPU's code gives the tokens that the CPU's gives."""
+"""Whole models on the PTX emulator: the GPU's code gives the tokens that the CPU's gives. Tiny ones
+also through the CUDA device, over a libcuda.so.1 that the emulator backs (QUERN_FAKE_CUDA names
+its folder).
+"""
 
+import json
 import os
 import pathlib
 import tempfile
@@ -11,8 +15,17 @@ import support
 TARGETS = ("sm_80", "sm_90a")
 
 
+def with_fake_cuda(**variables):
+    """The environment of a machine whose NVIDIA driver is the fake one."""
+    folder = os.environ.get("QUERN_FAKE_CUDA")
+    if not folder:
+        raise unittest.SkipTest("QUERN_FAKE_CUDA names no folder with libcuda.so.1")
+    return {**os.environ, "LD_LIBRARY_PATH": folder,
+            **{f"QUERN_FAKE_CUDA_{name.upper()}": str(value) for name, value in variables.items()}}
+
+
 class EmulatedGpuTest(support.E2eTest):
-    def check(self, gguf, tokens, count):
+    def check(self, gguf, tokens, count, fake_cuda=False):
         with tempfile.TemporaryDirectory(prefix="quern-gpu-") as folder:
             artifact = pathlib.Path(folder) / "m.quern"
             result = support.quern("compile", gguf, "-o", artifact, "-q",
@@ -24,6 +37,12 @@ class EmulatedGpuTest(support.E2eTest):
                                     count, "--ignore-end", "-q", f"--device={device}")
                 self.assertEqual(run.returncode, support.OK, run.stderr)
                 texts[device] = run.stdout
+            if fake_cuda:
+                run = support.quern("run", artifact, "--tokens", ",".join(map(str, tokens)), "-n",
+                                    count, "--ignore-end", "-q", "--device=cuda:0",
+                                    env=with_fake_cuda())
+                self.assertEqual(run.returncode, support.OK, run.stderr)
+                texts["cuda:0"] = run.stdout
             self.assertEqual(len(set(texts.values())), 1, texts)
 
     def test_tiny_models(self):
@@ -33,7 +52,16 @@ class EmulatedGpuTest(support.E2eTest):
             for i, options in enumerate(([], ["--family", "qwen2", "--type", "q5_0"])):
                 gguf = pathlib.Path(folder) / f"{i}.gguf"
                 support.make_gguf.write_model(str(gguf), *options)
-                self.check(gguf, [5, 6, 7, 8, 9], 6)
+                self.check(gguf, [5, 6, 7, 8, 9], 6, fake_cuda="QUERN_FAKE_CUDA" in os.environ)
+
+    def test_doctor_lists_every_device(self):
+        env = with_fake_cuda(devices=3, sm=89, memory=1 << 30, driver=12040)
+        text = self.assertWorks(support.quern("doctor", env=env))
+        for i in range(3):
+            self.assertIn(f"cuda:{i}: Fake GPU 89, compute capability 8.9, 1.07 GB, "
+                          "driver for CUDA 12.4 (PTX 8.4)", text)
+        gpus = json.loads(self.assertWorks(support.quern("doctor", "--json", env=env)))["gpus"]
+        self.assertEqual([gpu["name"] for gpu in gpus], ["cuda:0", "cuda:1", "cuda:2"])
 
     def test_real_model(self):
         """Eight tokens of SmolLM2 behind "The capital of France is"."""

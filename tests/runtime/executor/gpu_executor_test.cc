@@ -280,6 +280,36 @@ TEST(Cuda, RefusesASessionThatDoesNotFitWithTheNumbers) {
   ExpectRefused(status, StatusCode::kOutOfMemory, {"needs", "65536 of 65536 free", "cuda:0"});
 }
 
+TEST(Cuda, TakesTheMemoryThatItPlannedAndNoMore) {
+  const Fake fake;
+  const SessionOptions options{.device = "cuda:0", .max_rows = 100};
+  const uint64_t planned = fake.NewSession(options)->executor().bytes();
+  const auto tokens = testing::SomeTokens(90, 2);
+  {
+    const Variable memory("QUERN_FAKE_CUDA_MEMORY", std::to_string(planned));
+    const auto session = fake.NewSession(options);
+    const auto sequence = session->NewSequence();
+    std::vector<float> logits(90 * kRow);  // more rows than are computed at a time
+    ASSERT_TRUE(sequence->Feed(tokens, Role::Prefill, logits.data()).ok());
+    EXPECT_TRUE(SameBits(logits, fake.Expected(tokens, 90)));
+  }
+  const Variable memory("QUERN_FAKE_CUDA_MEMORY", std::to_string(planned - 1));
+  ExpectRefused(Session::Create(fake.model, options).status(), StatusCode::kOutOfMemory,
+                {"needs " + std::to_string(planned)});
+}
+
+TEST(Devices, ACorruptedPtxSegmentIsRefused) {
+  testing::FakeModel made = testing::MakeFakeModel();
+  testing::AddGpuTargets(made);
+  std::vector<uint8_t> bytes = testing::Assemble(made);
+  const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  const size_t at = text.find("mad.lo.u32", text.find(".target sm_90a"));
+  ASSERT_NE(at, std::string_view::npos);
+  bytes[at] ^= 1;
+  auto artifact = Artifact::FromBytes(std::move(FileBytes::FromBytes(bytes)).value());
+  ExpectRefused(artifact.status(), StatusCode::kMalformed, {"ptx.1", "hash"});
+}
+
 TEST(Cuda, EveryDeviceCanBeOpenedByItsNumber) {
   const Fake fake;
   const Variable devices("QUERN_FAKE_CUDA_DEVICES", "2");

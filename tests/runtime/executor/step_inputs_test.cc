@@ -88,6 +88,14 @@ TEST(StepInputs, RefusesWhatKernelsMustNotSee) {
   TwoSequences page(2, 2);
   page.pages1[0] = 10;
   expect_usage(page.input, "page");
+  TwoSequences long_table(2, 2);
+  long_table.pages1.assign(11, 1);
+  long_table.tables[1] = long_table.pages1;
+  expect_usage(long_table.input, "a table of more pages than there are");
+  TwoSequences many_tables(2, 2);
+  many_tables.tables.resize(65, many_tables.pages1);
+  many_tables.input.page_tables = many_tables.tables;
+  expect_usage(many_tables.input, "more tables than rows");
   TwoSequences lengths(2, 2);
   lengths.input.positions = lengths.input.positions.first(3);
   expect_usage(lengths.input, "lengths");

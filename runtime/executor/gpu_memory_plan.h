@@ -1,0 +1,44 @@
+// Where everything of a session lies in its one allocation of device memory.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "runtime/executor/executor.h"
+
+namespace quern {
+
+/// Rows of logits that a GPU computes at a time; a step that wants more runs the epilogue again.
+inline constexpr int64_t kGpuLogitRows = 64;
+
+/// Offsets in bytes from the start of the allocation, each a multiple of 256.
+struct GpuMemoryPlan {
+  uint64_t weights = 0;
+  /// By schema::RowClass; `capacity` is the rows of each.
+  std::array<uint64_t, 2> arenas{};
+  std::array<int64_t, 2> capacity{};
+  /// The step's arrays in the order of `kGpuInputOrder`.
+  uint64_t inputs = 0;
+  /// float32 (capacity[Logits], vocab)
+  uint64_t logits = 0;
+  /// (layers)
+  std::vector<uint64_t> kv;
+  /// All of it; UINT64_MAX where the sum does not fit 64 bits.
+  uint64_t bytes = 0;
+
+  /// The plan of a session with `options`, which were checked.
+  static GpuMemoryPlan Make(const Program& program, uint64_t weight_bytes,
+                            const ExecutorOptions& options);
+};
+
+/// The arrays of a step as they follow one another, each at a multiple of kBufferAlignment. The
+/// page table is the last: where the others begin depends only on how many rows, logit rows and
+/// tiles there are.
+inline constexpr std::array kGpuInputOrder = {
+    schema::StepInput::Tokens,    schema::StepInput::Positions,
+    schema::StepInput::Slots,     schema::StepInput::RowSequences,
+    schema::StepInput::LogitRows, schema::StepInput::AttentionTiles,
+    schema::StepInput::PageTable};
+
+}  // namespace quern
