@@ -125,12 +125,17 @@ LogicalResult writeText(const std::string &path,
                         llvm::function_ref<void(llvm::raw_ostream &)> print) {
   std::error_code error;
   llvm::raw_fd_ostream out(path, error);
+  if (!error) {
+    print(out);
+    out.flush();
+    error = out.error();
+    out.clear_error(); // an error that nobody took ends the process
+  }
   if (error) {
     llvm::errs() << "error: cannot write " << path << ": " << error.message()
                  << "\n";
     return failure();
   }
-  print(out);
   return success();
 }
 

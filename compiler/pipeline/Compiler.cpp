@@ -236,9 +236,14 @@ llvm::Error Compilation::runPasses(Phase phase) {
   return llvm::Error::success();
 }
 
-/// Makes a folder for dumps. Error: Failure.
+/// Makes a folder for dumps. Error: Failure, also when it cannot be written.
 static llvm::Error createFolder(const std::string &path) {
-  if (std::error_code error = llvm::sys::fs::create_directories(path))
+  std::error_code error = llvm::sys::fs::create_directories(path);
+  if (!error && !llvm::sys::fs::is_directory(path))
+    error = std::make_error_code(std::errc::not_a_directory);
+  if (!error)
+    error = llvm::sys::fs::access(path, llvm::sys::fs::AccessMode::Write);
+  if (error)
     return compileError(ExitCode::Failure,
                         "cannot create " + path + ": " + error.message() +
                             "; give a folder that can be written");

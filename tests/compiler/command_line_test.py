@@ -372,7 +372,7 @@ class Errors(CommandLineTest):
             result = self.compile(
                 model, "-o", self.path("m.quern"), f"{option}={self.path('file')}"
             )
-            self.assertFails(result, FAILURE, "file", "; give a ")
+            self.assertFails(result, FAILURE, "file", "give a folder")
 
     def test_malformed_files(self):
         whole = pathlib.Path(self.model()).read_bytes()
