@@ -111,6 +111,49 @@ Json Buffers(const schema::Manifest& manifest) {
   return list;
 }
 
+/// All shares' bytes of a weight.
+uint64_t Bytes(const schema::WeightSlot& slot) {
+  if (slot.split() == schema::WeightSplit::Whole) return slot.sizes()->Get(0);
+  uint64_t bytes = 0;
+  for (const uint64_t size : *slot.sizes()) bytes += size;
+  return bytes;
+}
+
+/// What an argument points at, by the name that buffers and weights have in this report.
+std::string ArgumentName(const schema::Manifest& manifest, const schema::Body& body,
+                         const schema::Arg& arg) {
+  switch (arg.kind()) {
+    case schema::ArgKind::Activation:
+    case schema::ArgKind::Partial:
+      return Text(manifest.buffers()->Get(arg.index())->name());
+    case schema::ArgKind::Weight:
+      return Text(body.weights()->Get(arg.index())->name());
+    case schema::ArgKind::Step:
+      return schema::EnumNameStepInput(static_cast<schema::StepInput>(arg.index()));
+    case schema::ArgKind::Kv:
+      return "kv";
+    case schema::ArgKind::Logits:
+      return "logits";
+  }
+  return {};
+}
+
+Json Dispatch(const schema::Manifest& manifest, const schema::Body& body,
+              const schema::Instruction& instruction) {
+  Json reads = Json::array(), writes = Json::array();
+  for (const schema::Arg* arg : *instruction.args()) {
+    const std::string name = ArgumentName(manifest, body, *arg);
+    if (arg->access() != schema::Access::Write) reads.push_back(name);
+    if (arg->access() != schema::Access::Read) writes.push_back(name);
+  }
+  const bool tokens = instruction.row_class() == schema::RowClass::Tokens;
+  return {{"kernel", Text(manifest.kernels()->Get(instruction.kernel())->name())},
+          {"split", instruction.split() == schema::Split::Rows ? "rows" : "shares"},
+          {"rows", tokens ? "tokens" : "logits"},
+          {"reads", std::move(reads)},
+          {"writes", std::move(writes)}};
+}
+
 Json Bodies(const schema::Manifest& manifest) {
   Json list = Json::array();
   for (const schema::Body* body : *manifest.bodies()) {
@@ -120,7 +163,8 @@ Json Bodies(const schema::Manifest& manifest) {
                          {"format", Text(slot->format())},
                          {"n", slot->n()},
                          {"k", slot->k()},
-                         {"split", schema::EnumNameWeightSplit(slot->split())}});
+                         {"split", schema::EnumNameWeightSplit(slot->split())},
+                         {"bytes", Bytes(*slot)}});
     }
     Json dispatches = Json::array();
     size_t joins = 0;
@@ -128,7 +172,7 @@ Json Bodies(const schema::Manifest& manifest) {
       if (i->op() == schema::Op::Join) {
         ++joins;
       } else {
-        dispatches.push_back(Text(manifest.kernels()->Get(i->kernel())->name()));
+        dispatches.push_back(Dispatch(manifest, *body, *i));
       }
     }
     list.push_back({{"name", Text(body->name())},

@@ -152,10 +152,8 @@ Status PtxEmulatorDevice::Launch(const GpuLaunch& launch) {
                    launch.parameters.size() * sizeof(uint64_t)},
                   memory_, options);
   if (report.ok()) return {};
-  const Status status(report.status().code(),
-                      "kernel " + kernel->second.name + ": " + report.status().message());
-  if (status.code() == StatusCode::kFailure) failed_ = status;
-  return status;
+  if (report.status().code() == StatusCode::kFailure) failed_ = report.status();
+  return report.status();
 }
 
 Result<std::unique_ptr<GpuGraph>> PtxEmulatorDevice::Record(std::span<const GpuLaunch> launches) {

@@ -323,6 +323,54 @@ QUERN_EXPORT quern_status_code quern_generate(quern_sequence* sequence,
                                               quern_text_callback callback, void* user,
                                               quern_generate_result* result, quern_error* error);
 
+/* ---- GPU code on the CPU ------------------------------------------------------------------------
+ */
+
+/** An argument of a kernel. */
+typedef struct quern_emulate_argument {
+  /** The bytes of a value, or the contents of a buffer, which are changed in place. */
+  void* data;
+  size_t bytes;
+  /** Not 0: the argument is the address of a copy of `data` in the emulated device's memory, whose
+   *  contents come back when the kernel ends, also by a failure. */
+  int32_t is_buffer;
+} quern_emulate_argument;
+
+typedef struct quern_emulate_options {
+  size_t size;
+  /** Which kernel. NULL: the only one. */
+  const char* kernel;
+  /** Blocks of the grid, threads of a block, blocks of a cluster; x, y, z. 0 counts as 1. */
+  uint32_t grid[3];
+  uint32_t block[3];
+  uint32_t cluster[3];
+  /** Dynamic shared memory of a block. */
+  uint32_t shared_bytes;
+  /** Blocks executed at the same time. 0: one, so that atomics on global memory have one order. */
+  uint32_t threads;
+  /** 0: warps in turn, asynchronous operations as late as possible. Others: a random schedule. */
+  uint64_t seed;
+  /** Warp instructions of a block after which it is ended. 0: 2^34. */
+  uint64_t max_steps;
+  /** Not 0: do not look for races and missing fences. */
+  int32_t ignore_races;
+  /** Not 0: count the executions of every instruction. */
+  int32_t coverage;
+} quern_emulate_options;
+#define QUERN_EMULATE_OPTIONS_INIT \
+  {sizeof(quern_emulate_options), NULL, {0, 0, 0}, {0, 0, 0}, {0, 0, 0}, 0, 0, 0, 0, 0, 0}
+
+/** Executes a kernel of `length` bytes of PTX text on the CPU, more strictly than a GPU: bounds and
+ *  alignment of every access, deadlocks, races on shared memory, missing waits and fences. The text
+ *  need not be trusted. `report` gets JSON; docs/commands.md lists the fields.
+ *  Errors: MALFORMED (not PTX), UNSUPPORTED (an instruction the emulator does not have), USAGE
+ *  (arguments or sizes that do not fit the kernel), FAILURE (what the kernel did wrong), all with
+ *  the line of the text where there is one. */
+QUERN_EXPORT quern_status_code quern_emulate(const char* ptx, size_t length,
+                                             const quern_emulate_options* options,
+                                             const quern_emulate_argument* arguments, size_t count,
+                                             char** report, quern_error* error);
+
 #ifdef __cplusplus
 } /* extern "C" */
 #endif

@@ -37,6 +37,12 @@ constexpr Command kCommands[] = {
      "  quern bench model.quern\n"
      "  quern bench model.quern -p 512 -n 64 -d 1024 -t 2 -r 5 --json",
      SetUpBench},
+    {"emulate", "execute a GPU kernel on the CPU, strictly",
+     "  quern emulate kernel.ptx --grid 4 --block 128 --arg buf:f32:512 --arg i32:512\n"
+     "  quern emulate gemm.ptx --kernel gemm --grid 2,2 --block 128 --shared 32768 --seed 7 \\\n"
+     "    --arg file:f16:a.bin --arg file:f16:b.bin --arg buf:f32:16384:zero --dump 2=c.npy\n"
+     "  quern emulate - --block 32 --arg buf:i32:32:iota --coverage < kernel.ptx",
+     SetUpEmulate},
     {"doctor", "show what this machine can run", "  quern doctor\n  quern doctor --json",
      SetUpDoctor},
     {"completion", "print completion for a shell",

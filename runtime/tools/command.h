@@ -37,6 +37,7 @@ Action SetUpInspect(CLI::App& app);
 Action SetUpVerify(CLI::App& app);
 Action SetUpTokenize(CLI::App& app);
 Action SetUpBench(CLI::App& app);
+Action SetUpEmulate(CLI::App& app);
 Action SetUpDoctor(CLI::App& app);
 Action SetUpCompletion(CLI::App& app);
 Action SetUpVersion(CLI::App& app);

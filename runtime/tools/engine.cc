@@ -128,7 +128,7 @@ void Engine::Feed(std::span<const int32_t> tokens, const FeedOptions& options) {
     Check(quern_sequence_feed(sequence(), tokens.data() + done, count, options.role,
                               options.logits ? rows.data() : nullptr, &error),
           error);
-    if (options.logits) options.logits->WriteRows(rows.data(), count);
+    if (options.logits) options.logits->Write(rows.data(), count * vocab() * sizeof(float));
     done += count;
     bar.Update(done);
   }

@@ -106,9 +106,11 @@ std::string ProgramLines(const Json& json) {
   for (const Json& body : json.at("bodies")) {
     const std::string name = Text(body, "name");
     const std::string times = calls.count(name) ? " x " + std::to_string(calls[name]) : "";
+    std::string kernels;
+    for (const Json& dispatch : body.at("dispatches")) kernels += " " + Text(dispatch, "kernel");
     text += "  " + Pad(name + times, 16) +
             "dispatches: " + std::to_string(body.at("dispatches").size()) +
-            ", joins: " + Number(body, "joins") + "; " + Join(body.at("dispatches"), " ") + "\n";
+            ", joins: " + Number(body, "joins") + ";" + kernels + "\n";
   }
   return text;
 }

@@ -5,14 +5,17 @@
 
 namespace quern::tools {
 
-static_assert(std::endian::native == std::endian::little, "the header says '<f4'");
+static_assert(std::endian::native == std::endian::little, "the header says '<'");
 
-NpyFile::NpyFile(const std::string& path, size_t rows, size_t columns)
-    : file_(path), columns_(columns) {
-  constexpr size_t kAlignment = 64;  // of the first value
+NpyFile::NpyFile(const std::string& path, const char* type, std::span<const size_t> shape)
+    : file_(path) {
+  constexpr size_t kAlignment = 64;  // of the first element
   constexpr size_t kPrefix = 10;     // magic, version, header length
-  std::string header = "{'descr': '<f4', 'fortran_order': False, 'shape': (" +
-                       std::to_string(rows) + ", " + std::to_string(columns) + "), }";
+  std::string sizes;
+  for (const size_t size : shape) sizes += (sizes.empty() ? "" : ", ") + std::to_string(size);
+  if (shape.size() == 1) sizes += ",";  // Python's tuple of one.
+  std::string header =
+      std::string("{'descr': '") + type + "', 'fortran_order': False, 'shape': (" + sizes + "), }";
   while ((kPrefix + header.size() + 1) % kAlignment != 0) header += ' ';
   header += '\n';
   const auto length = static_cast<uint16_t>(header.size());
@@ -21,10 +24,6 @@ NpyFile::NpyFile(const std::string& path, size_t rows, size_t columns)
   prefix += static_cast<char>(length >> 8);
   file_.Write(prefix.data(), prefix.size());
   file_.Write(header.data(), header.size());
-}
-
-void NpyFile::WriteRows(const float* values, size_t rows) {
-  file_.Write(values, rows * columns_ * sizeof(float));
 }
 
 }  // namespace quern::tools

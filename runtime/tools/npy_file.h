@@ -1,26 +1,27 @@
-// Matrices of float32 as NumPy reads them (numpy.lib.format, version 1.0).
+// Arrays as NumPy reads them (numpy.lib.format, version 1.0).
 #pragma once
 
 #include <cstddef>
+#include <span>
 #include <string>
 
 #include "runtime/tools/atomic_file.h"
 
 namespace quern::tools {
 
-/// A (rows, columns) matrix, written row by row.
+/// One array, written from its first element to its last.
 class NpyFile {
  public:
-  /// Error: FAILURE when `path` cannot be written.
-  NpyFile(const std::string& path, size_t rows, size_t columns);
-  /// The next `rows` rows. Error: FAILURE.
-  void WriteRows(const float* values, size_t rows);
-  /// After the last row. Error: FAILURE.
+  /// `type`: NumPy's name of the little-endian element, "<f4". Error: FAILURE when `path` cannot be
+  /// written.
+  NpyFile(const std::string& path, const char* type, std::span<const size_t> shape);
+  /// The next elements. Error: FAILURE.
+  void Write(const void* elements, size_t bytes) { file_.Write(elements, bytes); }
+  /// After the last element. Error: FAILURE.
   void Commit() { file_.Commit(); }
 
  private:
   AtomicFile file_;
-  size_t columns_;
 };
 
 }  // namespace quern::tools

@@ -1,6 +1,7 @@
 // quern run: complete raw text or tokens; write logits.
 
 #include <CLI/CLI.hpp>
+#include <array>
 #include <memory>
 #include <optional>
 
@@ -46,7 +47,8 @@ double FeedPrompt(Engine& engine, const RunFlags& flags, const std::vector<int32
   }
   std::optional<NpyFile> logits;
   if (!flags.logits.empty()) {
-    logits.emplace(flags.logits, tokens.size(), engine.vocab());
+    logits.emplace(flags.logits, "<f4",
+                   std::array{tokens.size(), static_cast<size_t>(engine.vocab())});
     options.logits = &*logits;
   }
   const Stopwatch watch;

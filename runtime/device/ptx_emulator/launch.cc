@@ -20,35 +20,35 @@ std::string Text(const std::array<uint32_t, 3>& size) {
 
 Status CheckOptions(const Code& code, size_t parameter_bytes, LaunchOptions& options) {
   const KernelInfo& info = code.info;
-  const std::string kernel = "kernel `" + info.name + "`: ";
   if (parameter_bytes != info.parameter_bytes)
-    return UsageError(kernel + std::to_string(parameter_bytes) + " bytes of parameters given, " +
+    return UsageError(std::to_string(parameter_bytes) + " bytes of parameters given, " +
                       std::to_string(info.parameter_bytes) + " wanted");
   if (info.cluster[0] && Product(options.cluster) == 1) options.cluster = info.cluster;
   constexpr std::array<uint32_t, 3> kMostCtas = {0x7fffffff, 65535, 65535};
   for (int axis = 0; axis < 3; ++axis) {
     if (options.grid[axis] == 0 || options.grid[axis] > kMostCtas[axis])
-      return UsageError(kernel + "a grid of " + Text(options.grid) + " CTAs");
+      return UsageError("a grid of " + Text(options.grid) + " CTAs; at most " + Text(kMostCtas) +
+                        " and none of them 0 are possible");
     if (options.cluster[axis] == 0 || options.grid[axis] % options.cluster[axis])
-      return UsageError(kernel + "clusters of " + Text(options.cluster) +
-                        " do not divide a grid of " + Text(options.grid));
+      return UsageError("clusters of " + Text(options.cluster) + " do not divide a grid of " +
+                        Text(options.grid));
     if (options.block[axis] == 0 || options.block[axis] > kMaxThreadsPerCta)
-      return UsageError(kernel + "blocks of " + Text(options.block) + " threads");
+      return UsageError("blocks of " + Text(options.block) + " threads; 1 to 1024 are possible");
   }
   if (Product(options.cluster) > 16)
-    return UsageError(kernel + "clusters of " + Text(options.cluster) + "; 16 CTAs are possible");
+    return UsageError("clusters of " + Text(options.cluster) + "; 16 CTAs are possible");
   const uint64_t threads = Product(options.block);
   if (threads > kMaxThreadsPerCta)
-    return UsageError(kernel + std::to_string(threads) + " threads in a CTA; 1024 are possible");
+    return UsageError(std::to_string(threads) + " threads in a CTA; 1024 are possible");
   if (info.max_threads[0] && threads > Product(info.max_threads))
-    return UsageError(kernel + std::to_string(threads) + " threads in a CTA; it was compiled for " +
+    return UsageError(std::to_string(threads) + " threads in a CTA; it was compiled for " +
                       std::to_string(Product(info.max_threads)));
   if (info.required_threads[0] && options.block != info.required_threads)
-    return UsageError(kernel + "blocks of " + Text(options.block) + "; it requires " +
+    return UsageError("blocks of " + Text(options.block) + "; it requires " +
                       Text(info.required_threads));
   const uint64_t shared = uint64_t{code.shared_bytes} + options.shared_bytes;
   if (shared > kMaxSharedBytes)
-    return UsageError(kernel + std::to_string(shared) + " bytes of shared memory; " +
+    return UsageError(std::to_string(shared) + " bytes of shared memory; " +
                       std::to_string(kMaxSharedBytes) + " are possible");
   return {};
 }
@@ -144,17 +144,22 @@ Result<LaunchReport> Launch(const Module& module, std::string_view name,
   if (found == program.codes.end()) {
     std::string known;
     for (const Code& code : program.codes) known += (known.empty() ? "" : ", ") + code.info.name;
-    return UsageError("no kernel `" + std::string(name) + "`; the module has: " + known);
+    return UsageError("no kernel '" + std::string(name) + "'; the module has: " + known);
   }
+  // Whatever goes wrong from here on is this kernel's.
+  const auto of_kernel = [&](const Status& status) {
+    return Status(status.code(), "kernel '" + found->info.name + "': " + status.message());
+  };
   LaunchContext context;
   context.code = &*found;
   context.options = options;
   context.constants = found->constants;
   context.constants.resize(found->constants.size() + 256);
   context.parameters.assign(parameters.begin(), parameters.end());
-  QUERN_RETURN_IF_ERROR(CheckOptions(*found, parameters.size(), context.options));
+  Status status = CheckOptions(*found, parameters.size(), context.options);
+  if (!status.ok()) return of_kernel(status);
   std::vector<uint64_t> placed;
-  Status status = PlaceGlobals(program, *found, memory, context, placed);
+  status = PlaceGlobals(program, *found, memory, context, placed);
   Shared shared;
   if (status.ok()) {
     context.global.memory = &memory;
@@ -173,7 +178,7 @@ Result<LaunchReport> Launch(const Module& module, std::string_view name,
     status = shared.status;
   }
   for (const uint64_t address : placed) (void)memory.Free(address);
-  if (!status.ok()) return status;
+  if (!status.ok()) return of_kernel(status);
   return MakeReport(context, shared);
 }
 

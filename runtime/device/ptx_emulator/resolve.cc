@@ -454,9 +454,12 @@ Result<Program> Resolve(AstModule module) {
   program.version = module.version;
   program.target = module.target;
   for (const AstKernel& kernel : module.kernels) {
-    QUERN_ASSIGN_OR_RETURN(Code code, KernelResolver(module, kernel).Run());
-    program.kernels.push_back(code.info);
-    program.codes.push_back(std::move(code));
+    Result<Code> code = KernelResolver(module, kernel).Run();
+    if (!code.ok())
+      return Status(code.status().code(),
+                    "kernel '" + kernel.info.name + "': " + code.status().message());
+    program.kernels.push_back(code->info);
+    program.codes.push_back(std::move(code).value());
   }
   program.globals = std::move(module.variables);
   return program;

@@ -290,4 +290,68 @@ TEST_F(Api, ProfilesKernels) {
   EXPECT_TRUE(Contains(profile, "\"name\":\"attend\",\"role\":\"prefill\",\"calls\":")) << profile;
 }
 
+/// Stores 7 to *x and 9 behind it.
+constexpr const char* kStores = R"(.version 8.0
+.target sm_80
+.address_size 64
+.visible .entry stores(.param .u64 x)
+{
+  .reg .b64 %l<2>;
+  .reg .b32 %r<3>;
+  ld.param.u64 %l1, [x];
+  mov.u32 %r1, 7;
+  st.global.u32 [%l1], %r1;
+  mov.u32 %r2, 9;
+  st.global.u32 [%l1+4], %r2;
+  ret;
+}
+)";
+
+TEST(Emulate, ReturnsTheReportAndTheBuffers) {
+  uint32_t words[2] = {1, 2};
+  const quern_emulate_argument argument = {words, sizeof(words), 1};
+  quern_emulate_options options = QUERN_EMULATE_OPTIONS_INIT;
+  options.kernel = "stores";
+  options.coverage = 1;
+  char* report = nullptr;
+  quern_error error = {};
+  ASSERT_EQ(quern_emulate(kStores, std::strlen(kStores), &options, &argument, 1, &report, &error),
+            QUERN_OK)
+      << error.message;
+  const std::string json = Take(report);
+  EXPECT_TRUE(Contains(json, R"("kernel":"stores","target":"sm_80","threads":1)")) << json;
+  EXPECT_TRUE(Contains(json, R"({"line":10,"instruction":"st.global.u32","warps":1})")) << json;
+  EXPECT_EQ(words[0], 7u);
+  EXPECT_EQ(words[1], 9u);
+}
+
+TEST(Emulate, ReturnsBuffersOfAKernelThatFails) {
+  uint32_t word = 1;
+  const quern_emulate_argument argument = {&word, sizeof(word), 1};
+  char* report = nullptr;
+  quern_error error = {};
+  EXPECT_EQ(quern_emulate(kStores, std::strlen(kStores), nullptr, &argument, 1, &report, &error),
+            QUERN_FAILURE);
+  EXPECT_TRUE(Contains(error.message, "kernel 'stores': PTX line 12: st.global.u32: access"))
+      << error.message;
+  EXPECT_EQ(report, nullptr);
+  EXPECT_EQ(word, 7u);
+}
+
+TEST(Emulate, RefusesCallsWithoutMeaning) {
+  char* report = nullptr;
+  quern_error error = {};
+  const size_t length = std::strlen(kStores);
+  const quern_emulate_argument nothing = {nullptr, 8, 1};
+  const auto call = [&](const char* text, const quern_emulate_argument* arguments, size_t count) {
+    return quern_emulate(text, length, nullptr, arguments, count, &report, &error);
+  };
+  EXPECT_EQ(call(nullptr, nullptr, 0), QUERN_USAGE);
+  EXPECT_EQ(call(kStores, nullptr, 1), QUERN_USAGE);
+  EXPECT_EQ(call(kStores, nullptr, 0), QUERN_USAGE);
+  EXPECT_EQ(call(kStores, &nothing, 1), QUERN_USAGE);
+  EXPECT_EQ(quern_emulate(kStores, length, nullptr, nullptr, 0, nullptr, &error), QUERN_USAGE);
+  EXPECT_EQ(quern_emulate(kStores, 20, nullptr, nullptr, 0, &report, &error), QUERN_MALFORMED);
+}
+
 }  // namespace
