@@ -35,12 +35,12 @@ Buffer NumericRows(std::mt19937& random, const Machine& machine, int64_t rows, i
   Buffer floats = RandomFloats(random, rows * columns);
   if (findTarget(machine.target)->numericsFor(machine.role) == Numerics::Bf16)
     return Bf16Rows(floats.as<float>(), rows, columns);
-  Buffer numeric(rows * host::activationRowBytes(columns));
+  Buffer numeric(rows * activationRowBytes(columns));
   for (int64_t m = 0; m < rows; ++m) {
-    uint8_t* row = numeric.data() + m * host::activationRowBytes(columns);
+    uint8_t* row = numeric.data() + m * activationRowBytes(columns);
     for (int64_t k = 0; k < columns; ++k)
       row[k] = static_cast<uint8_t>(static_cast<int8_t>(40 * floats.as<float>()[m * columns + k]));
-    auto* scales = reinterpret_cast<float*>(row + host::activationScaleOffset(columns));
+    auto* scales = reinterpret_cast<float*>(row + activationScaleOffset(columns));
     for (int64_t g = 0; g < columns / 32; ++g) scales[g] = 0.025f;
   }
   return numeric;

@@ -102,8 +102,8 @@ LogicalResult AmxMatmulEmitter::emit() {
                          << kPackedGroup << ", got " << depth;
   bool swiglu = plan.epilogue != MatmulPlan::Epilogue::Store;
   for (int matrix = 0; matrix < (swiglu ? 2 : 1); ++matrix) {
-    panel[matrix] = k.scratch(depth * kPanelColumns * 2);
-    result[matrix] = k.scratch(2 * kTileRows * kResultRowBytes);
+    panel[matrix] = k.temporary(depth * kPanelColumns * 2);
+    result[matrix] = k.temporary(2 * kTileRows * kResultRowBytes);
   }
   if (swiglu) {
     int64_t width = plan.projections.front().outputs();
@@ -124,7 +124,7 @@ void AmxMatmulEmitter::prepareRows(Value first, Value count) {
   columns = count;
   Value firstByte = e.mul(first, e.index(2));
   x = e.offset(k.argument(plan.x), firstByte);
-  tail = k.scratch(kTileRows * rowBytes);
+  tail = k.temporary(kTileRows * rowBytes);
   Value tileRows = e.index(kTileRows);
   tiles = e.div(e.add(k.rows(), e.index(kTileRows - 1)), tileRows);
   Value left = e.rem(k.rows(), tileRows);

@@ -110,13 +110,13 @@ void AttentionEmitter::emit() {
   kv = k.kvArgument(plan.kv);
   pageStride = k.pageTableStride();
   pageBytes = k.pageBytes();
-  accumulators = k.scratch(groupSize * headDim * 4);
+  accumulators = k.temporary(groupSize * headDim * 4);
   int64_t context = (k.context + kPageTokens - 1) / kPageTokens * kPageTokens;
   probabilityRow = (plan.online ? plan.keys : context) * 4;
-  probabilities = k.scratch(groupSize * probabilityRow);
+  probabilities = k.temporary(groupSize * probabilityRow);
 
   Value headBegin = e.index(0), headEnd = e.index(plan.heads);
-  if (k.op.getSplit() == lm::KernelSplit::Shares) {
+  if (k.splitShares()) {
     headBegin = e.div(k.rangeBegin(0), e.index(headDim));
     headEnd = e.div(k.rangeEnd(0), e.index(headDim));
   }
@@ -129,7 +129,7 @@ void AttentionEmitter::emitTile(Value tile, Value headBegin, Value headEnd) {
   Value firstRow = loadIndex(tile);
   Value endRow = e.add(firstRow, loadIndex(e.offset(tile, 4)));
   Value sequence = loadIndex(e.offset(tile, 8));
-  if (k.op.getSplit() == lm::KernelSplit::Rows) {
+  if (!k.splitShares()) {
     firstRow = maxI(firstRow, k.rangeBegin(0));
     endRow = minI(endRow, k.rangeEnd(0));
   }

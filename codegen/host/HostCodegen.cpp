@@ -52,18 +52,9 @@ FailureOr<ImageBuilder::Generated> ImageBuilder::generate(rt::KernelOp op,
   builder.setInsertionPointToStart(entry);
 
   Emitter emitter(builder, loc, target);
-  Kernel kernel(emitter, op, role, target.numericsFor(role), Tile(),
-                options.context, entry->getArgument(0), entry->getArgument(1),
-                entry->getArgument(2));
-  const KernelGenerator *generator =
-      llvm::find_if(kernelGenerators(), [&](const KernelGenerator &g) {
-        return g.matches(kernel);
-      });
-  if (generator == kernelGenerators().end()) {
-    return kernel.emitError() << "no generator makes its ops one kernel";
-  }
-  kernel.tile = tileOf(op, target, role, generator->family);
-  if (failed(generator->generate(kernel)))
+  Kernel kernel(emitter, op, role, options.context, entry->getArguments());
+  const auto *generator = chooseGenerator(kernelGenerators(), kernel);
+  if (!generator || failed(generator->generate(kernel)))
     return failure();
   LLVM::ReturnOp::create(builder, loc, ValueRange());
 

@@ -1,64 +1,35 @@
 //===- Kernel.cpp ---------------------------------------------------------===//
 #include "codegen/host/Kernel.h"
 
+#include "runtime/schema/kernel_abi.h"
+
 using namespace mlir;
 
 namespace quern::host {
 
-Kernel::Kernel(Emitter &e, rt::KernelOp op, Role role, Numerics numerics,
-               Tile tile, int64_t context, Value args, Value dims, Value ranges)
-    : e(e), op(op), role(role), numerics(numerics), tile(tile),
-      context(context), args(args), dims(dims), ranges(ranges) {
+Kernel::Kernel(Emitter &e, rt::KernelOp op, Role role, int64_t context,
+               ValueRange parameters)
+    : KernelArgs(e, op, e.target, role), e(e), context(context),
+      args(parameters[0]), dims(parameters[1]), ranges(parameters[2]) {
   rowCount = e.load(e.i64(), dims, 8);
-  scratchBase = pointerAt(positionOf(body().getNumArguments()) + [&] {
-    int64_t results = 0;
-    for (Value value : yielded())
-      results += !isa<lm::KvCacheType>(value.getType());
-    return results;
-  }());
+  scratchBase = pointerAt(pointerCount(op));
 }
 
-Value Kernel::pointerAt(int64_t position) {
-  return e.load(e.ptrType(), e.offset(args, position * 8), 8);
+Value Kernel::pointerAt(unsigned position) {
+  return e.load(e.ptrType(), e.offset(args, int64_t{8} * position), 8);
 }
 
-/// Place in `args` of block argument `argument`; past the last one, of the
-/// first result.
-int64_t Kernel::positionOf(unsigned argument) {
-  int64_t position = 0;
-  for (unsigned i = 0; i < argument; ++i)
-    position += isa<lm::KvCacheType>(body().getArgument(i).getType()) ? 5 : 1;
-  return position;
+Value Kernel::dim(unsigned i) {
+  if (i == kDimRows) // used in the loops of many kernels: loaded once
+    return rowCount;
+  return e.load(e.i64(), e.offset(dims, int64_t{8} * i), 8);
 }
 
-Value Kernel::argument(Value value) {
-  return pointerAt(positionOf(cast<BlockArgument>(value).getArgNumber()));
+Value Kernel::rangeEdge(unsigned i) {
+  return e.load(e.i64(), e.offset(ranges, int64_t{8} * i), 8);
 }
 
-KvArgs Kernel::kvArgument(Value value) {
-  int64_t at = positionOf(cast<BlockArgument>(value).getArgNumber());
-  return {pointerAt(at), pointerAt(at + 1), pointerAt(at + 2),
-          pointerAt(at + 3), pointerAt(at + 4)};
-}
-
-Value Kernel::result(unsigned i) {
-  return pointerAt(positionOf(body().getNumArguments()) + i);
-}
-
-Value Kernel::attentionTiles() { return e.load(e.i64(), e.offset(dims, 8), 8); }
-Value Kernel::pageTableStride() {
-  return e.load(e.i64(), e.offset(dims, 16), 8);
-}
-Value Kernel::pageBytes() { return e.load(e.i64(), e.offset(dims, 24), 8); }
-
-Value Kernel::rangeBegin(int64_t i) {
-  return e.load(e.i64(), e.offset(ranges, 16 * i), 8);
-}
-Value Kernel::rangeEnd(int64_t i) {
-  return e.load(e.i64(), e.offset(ranges, 16 * i + 8), 8);
-}
-
-Value Kernel::scratch(int64_t bytes) {
+Value Kernel::temporary(int64_t bytes) {
   Value piece = e.offset(scratchBase, scratchUsed);
   scratchUsed += (bytes + 63) / 64 * 64;
   return piece;
@@ -121,15 +92,8 @@ void storeColumns(Kernel &k, Value pointer, Value row, Value column,
       [&] { e.storePartial(values, at, tail); });
 }
 
-InFlightDiagnostic Kernel::emitError() {
-  InFlightDiagnostic diagnostic = op.emitError("kernel ");
-  diagnostic << op.getSymName() << " for " << std::string(e.target.name) << "/"
-             << std::string(roleName(role)) << ": ";
-  return diagnostic;
-}
-
-ArrayRef<KernelGenerator> kernelGenerators() {
-  static const KernelGenerator generators[] = {
+ArrayRef<KernelGenerator<Kernel>> kernelGenerators() {
+  static const KernelGenerator<Kernel> generators[] = {
       {"amx-matmul", KernelFamily::Matmul, matchesAmxMatmul, generateAmxMatmul},
       {"matmul", KernelFamily::Matmul, matchesMatmul, generateMatmul},
       {"attention", KernelFamily::Attention, matchesAttention,

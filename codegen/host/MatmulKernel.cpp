@@ -285,7 +285,7 @@ LogicalResult MatmulEmitter::emitSwiglu() {
   Value pairs = e.div(e.sub(k.rangeEnd(0), begin), e.index(kPackedGroup));
   int64_t rowBytes = quantize ? activationRowBytes(width) : 4 * width;
   Value out = k.result(0);
-  Value scratch = k.scratch(tileRows() * 2 * kPackedGroup * 4);
+  Value scratch = k.temporary(tileRows() * 2 * kPackedGroup * 4);
   auto at = [&](int64_t row, int matrix, int half) {
     return e.offset(scratch, ((row * 2 + matrix) * 2 + half) * kLanes * 4);
   };

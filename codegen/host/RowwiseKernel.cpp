@@ -255,7 +255,7 @@ LogicalResult RowwiseEmitter::emit() {
         return k.emitError() << "rows of " << columnsOf(result)
                              << " columns, expected a multiple of 32";
       if (!llvm::is_contained(k.yielded(), result))
-        pointers[result] = k.scratch(rowBytes(result));
+        pointers[result] = k.temporary(rowBytes(result));
     }
   for (Value value : k.yielded())
     pointers[value] = k.result(nextResult++);
@@ -270,9 +270,7 @@ LogicalResult RowwiseEmitter::emit() {
 
 } // namespace
 
-bool matchesRowwise(Kernel &k) {
-  return k.op.getSplit() == lm::KernelSplit::Rows;
-}
+bool matchesRowwise(Kernel &k) { return !k.splitShares(); }
 
 LogicalResult generateRowwise(Kernel &k) { return RowwiseEmitter(k).emit(); }
 

@@ -7,47 +7,6 @@ using namespace mlir;
 
 namespace quern::nvptx {
 
-unsigned pointerCount(rt::KernelOp op) {
-  unsigned count = 0;
-  for (BlockArgument argument : op.getBody().front().getArguments())
-    count += isa<lm::KvCacheType>(argument.getType()) ? 5 : 1;
-  for (Value value : op.getBody().front().getTerminator()->getOperands())
-    count += !isa<lm::KvCacheType>(value.getType());
-  return count;
-}
-
-Kernel::Kernel(Emitter &e, rt::KernelOp op, Role role, Numerics numerics,
-               Block *entry)
-    : e(e), op(op), role(role), numerics(numerics), entry(entry),
-      firstDim(pointerCount(op)) {}
-
-/// Parameter of block argument `argument`; past the last one, of the first
-/// result.
-unsigned Kernel::positionOf(unsigned argument) {
-  unsigned position = 0;
-  for (unsigned i = 0; i < argument; ++i)
-    position += isa<lm::KvCacheType>(body().getArgument(i).getType()) ? 5 : 1;
-  return position;
-}
-
-Value Kernel::argument(Value value) {
-  return entry->getArgument(
-      positionOf(cast<BlockArgument>(value).getArgNumber()));
-}
-
-KvArgs Kernel::kvArgument(Value value) {
-  unsigned at = positionOf(cast<BlockArgument>(value).getArgNumber());
-  return {entry->getArgument(at), entry->getArgument(at + 1),
-          entry->getArgument(at + 2), entry->getArgument(at + 3),
-          entry->getArgument(at + 4)};
-}
-
-Value Kernel::result(unsigned i) {
-  return entry->getArgument(positionOf(body().getNumArguments()) + i);
-}
-
-Value Kernel::dim(unsigned i) { return entry->getArgument(firstDim + i); }
-
 void Kernel::addRanges(unsigned segments) {
   while (entry->getNumArguments() < firstDim + kDimCount + 2 * segments)
     entry->addArgument(e.i64(), e.loc);
@@ -128,8 +87,8 @@ void storeActivation(Kernel &k, Value row, int64_t columns, Value group,
   e.store(e.truncate(x, e.f16()), e.offset(row, at), 2);
 }
 
-ArrayRef<KernelGenerator> kernelGenerators() {
-  static const KernelGenerator generators[] = {
+ArrayRef<KernelGenerator<Kernel>> kernelGenerators() {
+  static const KernelGenerator<Kernel> generators[] = {
       {"vector-matmul", KernelFamily::Matmul, matchesVectorMatmul,
        generateVectorMatmul},
       {"vector-attention", KernelFamily::Attention, matchesVectorAttention,

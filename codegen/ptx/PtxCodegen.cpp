@@ -84,7 +84,7 @@ void markWeights(rt::KernelOp op, LLVM::LLVMFuncOp function) {
       function.setArgAttr(position, LLVM::LLVMDialect::getReadonlyAttrName(),
                           UnitAttr::get(op.getContext()));
     }
-    position += isa<lm::KvCacheType>(argument.getType()) ? 5 : 1;
+    position += isa<lm::KvCacheType>(argument.getType()) ? KvArgs::kCount : 1;
   }
 }
 
@@ -105,17 +105,9 @@ FailureOr<ImageBuilder::Generated> ImageBuilder::generate(rt::KernelOp op,
   builder.setInsertionPointToStart(entry);
 
   Emitter e(builder, loc, target);
-  Kernel kernel(e, op, role, target.numericsFor(role), entry);
-  const KernelGenerator *generator =
-      llvm::find_if(kernelGenerators(), [&](const KernelGenerator &g) {
-        return g.matches(kernel);
-      });
-  if (generator == kernelGenerators().end()) {
-    op.emitOpError("has no kernel generator; its ops cannot be one kernel");
-    return failure();
-  }
-  kernel.tile = tileOf(op, target, role, generator->family);
-  if (failed(generator->generate(kernel)))
+  Kernel kernel(e, op, role, entry);
+  const auto *generator = chooseGenerator(kernelGenerators(), kernel);
+  if (!generator || failed(generator->generate(kernel)))
     return failure();
   kernel.addRanges(std::max(1u, dispatchSegments.lookup(op.getSymName())));
   LLVM::ReturnOp::create(builder, loc, ValueRange());
@@ -129,9 +121,9 @@ FailureOr<ImageBuilder::Generated> ImageBuilder::generate(rt::KernelOp op,
           {static_cast<int32_t>(kernel.launch.blockThreads), 1, 1}));
   markWeights(op, function);
   if (kernel.launch.sharedBytes > target.gpu.sharedBytes) {
-    op.emitOpError() << "takes " << kernel.launch.sharedBytes
-                     << " bytes of shared memory; a block of " << target.name
-                     << " has " << target.gpu.sharedBytes;
+    kernel.emitError() << "takes " << kernel.launch.sharedBytes
+                       << " bytes of shared memory; a block of " << target.name
+                       << " has " << target.gpu.sharedBytes;
     return failure();
   }
 

@@ -12,9 +12,9 @@
 #include <tuple>
 
 #include "codegen/host/HostCodegen.h"
-#include "codegen/kernels/Lowering.h"
 #include "codegen/host/Kernel.h"
 #include "codegen/host/PackedLayout.h"
+#include "codegen/kernels/Lowering.h"
 #include "dialects/lm/Lm.h"
 #include "dialects/rt/Rt.h"
 #include "mlir/IR/MLIRContext.h"
@@ -257,9 +257,9 @@ Buffer Weight::Pack(int64_t n_begin, int64_t n_end, int64_t k_begin, int64_t k_e
   return buffer;
 }
 
-int64_t NumericRowBytes(int64_t columns) { return host::activationRowBytes(columns); }
-int64_t ScaleOffset(int64_t columns) { return host::activationScaleOffset(columns); }
-int64_t SumOffset(int64_t columns) { return host::activationSumOffset(columns); }
+int64_t NumericRowBytes(int64_t columns) { return activationRowBytes(columns); }
+int64_t ScaleOffset(int64_t columns) { return activationScaleOffset(columns); }
+int64_t SumOffset(int64_t columns) { return activationSumOffset(columns); }
 
 int64_t HalfRowPlace(int64_t column) {
   const int64_t k = column % 32;

@@ -26,15 +26,14 @@ struct Activations {
 };
 
 Activations MakeActivations(std::mt19937& random, int64_t rows, int64_t columns) {
-  Activations x = {RandomFloats(random, rows * columns),
-                   Buffer(rows * host::activationRowBytes(columns)),
+  Activations x = {RandomFloats(random, rows * columns), Buffer(rows * activationRowBytes(columns)),
                    std::vector<float>(rows * columns)};
   for (int64_t m = 0; m < rows; ++m) {
-    uint8_t* row = x.numeric.data() + m * host::activationRowBytes(columns);
+    uint8_t* row = x.numeric.data() + m * activationRowBytes(columns);
     for (int64_t k = 0; k < columns; ++k) {
       const int64_t group = k / 32;
-      auto* scale = reinterpret_cast<float*>(row + host::activationScaleOffset(columns)) + group;
-      auto* sums = reinterpret_cast<int32_t*>(row + host::activationSumOffset(columns));
+      auto* scale = reinterpret_cast<float*>(row + activationScaleOffset(columns)) + group;
+      auto* sums = reinterpret_cast<int32_t*>(row + activationSumOffset(columns));
       if (k % 32 == 0) {
         float amax = 0;
         for (int64_t i = k; i < k + 32; ++i)
@@ -183,8 +182,8 @@ TEST_P(MatmulKernel, ARowDoesNotDependOnItsNeighbours) {
   Buffer all(c.rows * c.outputs * 4), one(c.outputs * 4);
   kernel->Run({rows.data(), packed.data(), all.data()}, {c.rows}, {0, c.outputs});
   for (int64_t m = 0; m < c.rows; ++m) {
-    kernel->Run({rows.data() + m * host::activationRowBytes(c.depth), packed.data(), one.data()},
-                {1}, {0, c.outputs});
+    kernel->Run({rows.data() + m * activationRowBytes(c.depth), packed.data(), one.data()}, {1},
+                {0, c.outputs});
     ASSERT_EQ(0, std::memcmp(one.data(), all.as<float>() + m * c.outputs, c.outputs * 4))
         << "row " << m;
   }
@@ -261,13 +260,13 @@ TEST_P(MatmulKernel, SwigluQuantizesWhatGateAndUpGive) {
   Buffer gates = gate.Pack(32, 96, 0, depth), ups = up.Pack(32, 96, 0, depth);
   for (int64_t rows : {1, 9}) {
     Activations input = MakeActivations(random, rows, depth);
-    Buffer y(rows * host::activationRowBytes(width));
+    Buffer y(rows * activationRowBytes(width));
     kernel->Run({input.numeric.data(), gates.data(), ups.data(), y.data()}, {rows}, {32, 96});
     EXPECT_TRUE(y.IsIntact());
     for (int64_t m = 0; m < rows; ++m) {
-      const uint8_t* row = y.data() + m * host::activationRowBytes(width);
-      const auto* scales = reinterpret_cast<const float*>(row + host::activationScaleOffset(width));
-      const auto* sums = reinterpret_cast<const int32_t*>(row + host::activationSumOffset(width));
+      const uint8_t* row = y.data() + m * activationRowBytes(width);
+      const auto* scales = reinterpret_cast<const float*>(row + activationScaleOffset(width));
+      const auto* sums = reinterpret_cast<const int32_t*>(row + activationSumOffset(width));
       int32_t sum = 0;
       for (int64_t n = 32; n < 96; ++n) {
         double g = 0, u = 0;

@@ -32,7 +32,7 @@ double NumericAt(const uint8_t* row, int64_t columns, int64_t column, Numerics n
     std::memcpy(&value, &bits, 4);
     return value;
   }
-  const auto* scales = reinterpret_cast<const float*>(row + host::activationScaleOffset(columns));
+  const auto* scales = reinterpret_cast<const float*>(row + activationScaleOffset(columns));
   return static_cast<double>(scales[column / 32]) * reinterpret_cast<const int8_t*>(row)[column];
 }
 
@@ -50,7 +50,7 @@ TEST_P(RowwiseKernel, AddRmsNormQuantizeSumsSharesInOrder) {
   const int64_t rows = 5, columns = 96;
   Buffer x = RandomFloats(random, rows * columns), delta = RandomFloats(random, 2 * rows * columns);
   Buffer w = RandomFloats(random, columns);
-  Buffer sum(rows * columns * 4), numeric(rows * host::activationRowBytes(columns));
+  Buffer sum(rows * columns * 4), numeric(rows * activationRowBytes(columns));
   // Two threads' halves.
   kernel->Run({x.data(), delta.data(), w.data(), sum.data(), numeric.data()}, {rows}, {0, 2});
   kernel->Run({x.data(), delta.data(), w.data(), sum.data(), numeric.data()}, {rows}, {2, rows});
@@ -66,13 +66,12 @@ TEST_P(RowwiseKernel, AddRmsNormQuantizeSumsSharesInOrder) {
       squares += static_cast<double>(want) * want;
     }
     const double scale = 1 / std::sqrt(squares / columns + 1e-5);
-    const uint8_t* row = numeric.data() + m * host::activationRowBytes(columns);
+    const uint8_t* row = numeric.data() + m * activationRowBytes(columns);
     for (int64_t k = 0; k < columns; ++k) {
       const double want = sum.as<float>()[m * columns + k] * scale * w.as<float>()[k];
       double step = std::fabs(want) / 256;  // half a bf16 step
       if (IsInteger())
-        step = 0.501 *
-               reinterpret_cast<const float*>(row + host::activationScaleOffset(columns))[k / 32];
+        step = 0.501 * reinterpret_cast<const float*>(row + activationScaleOffset(columns))[k / 32];
       ASSERT_NEAR(NumericAt(row, columns, k, numerics()), want, step + 1e-6);
     }
   }
@@ -87,14 +86,13 @@ TEST_P(RowwiseKernel, ZeroAndTinyRowsQuantizeToZero) {
       lm.yield %q : tensor<?x32x!lm.block<a8>>
     })");
   ASSERT_TRUE(kernel);
-  Buffer x(2 * 32 * 4), numeric(2 * host::activationRowBytes(32));
+  Buffer x(2 * 32 * 4), numeric(2 * activationRowBytes(32));
   x.as<float>()[32] = 1e-40f;
   kernel->Run({x.data(), numeric.data()}, {2}, {0, 2});
   for (int64_t m = 0; m < 2; ++m)
     for (int64_t k = 0; k < 32; ++k)
-      ASSERT_NEAR(
-          NumericAt(numeric.data() + m * host::activationRowBytes(32), 32, k, Numerics::Int8), 0,
-          1e-38);
+      ASSERT_NEAR(NumericAt(numeric.data() + m * activationRowBytes(32), 32, k, Numerics::Int8), 0,
+                  1e-38);
 }
 
 TEST_P(RowwiseKernel, SiluMulAndSwigluAgree) {

@@ -1,0 +1,115 @@
+//===- KernelArgs.cpp -----------------------------------------------------===//
+#include "codegen/kernels/KernelArgs.h"
+
+using namespace mlir;
+
+namespace quern {
+
+static unsigned pointersOf(Value argument) {
+  return isa<lm::KvCacheType>(argument.getType()) ? KvArgs::kCount : 1;
+}
+
+unsigned pointerCount(rt::KernelOp op) {
+  unsigned count = 0;
+  for (Value argument : op.getBody().front().getArguments())
+    count += pointersOf(argument);
+  for (Value value : op.getBody().front().getTerminator()->getOperands())
+    count += !isa<lm::KvCacheType>(value.getType());
+  return count;
+}
+
+int64_t rowBytes(Value value) {
+  return isActivation(value) ? activationRowBytes(columnsOf(value))
+                             : 4 * columnsOf(value);
+}
+
+//===----------------------------------------------------------------------===//
+// KernelArgs
+//===----------------------------------------------------------------------===//
+
+Operation *KernelArgs::onlyOp() {
+  Operation &first = body().front();
+  return first.getNextNode() == body().getTerminator() ? &first : nullptr;
+}
+
+/// Place of block argument `argument`; past the last one, of the first result.
+unsigned KernelArgs::positionOf(unsigned argument) {
+  unsigned position = 0;
+  for (unsigned i = 0; i < argument; ++i)
+    position += pointersOf(body().getArgument(i));
+  return position;
+}
+
+Value KernelArgs::argument(Value value) {
+  return pointerAt(positionOf(cast<BlockArgument>(value).getArgNumber()));
+}
+
+KvArgs KernelArgs::kvArgument(Value value) {
+  unsigned at = positionOf(cast<BlockArgument>(value).getArgNumber());
+  return {pointerAt(at), pointerAt(at + 1), pointerAt(at + 2),
+          pointerAt(at + 3), pointerAt(at + 4)};
+}
+
+Value KernelArgs::result(unsigned i) {
+  return pointerAt(positionOf(body().getNumArguments()) + i);
+}
+
+std::pair<Value, Value> KernelArgs::columns(unsigned i, int64_t width) {
+  if (splitShares())
+    return {rangeBegin(i), rangeEnd(i)};
+  return {ir.index(0), ir.index(width)};
+}
+
+Value KernelArgs::intAt(Value pointer, Value i) {
+  Value at = ir.offset(pointer, ir.mul(i, ir.index(4)));
+  return ir.extend(ir.load(ir.i32(), at, 4), ir.i64());
+}
+
+KvPlace KernelArgs::kvPlace(const KvArgs &kv, const KvLayout &layout,
+                            Value row) {
+  Value slot = intAt(kv.slots, row), sequence = intAt(kv.sequences, row);
+  Value page = ir.index(layout.page);
+  Value entry = ir.add(ir.mul(sequence, pageTableStride()), ir.div(slot, page));
+  Value pageOffset = ir.mul(intAt(kv.pageTable, entry), pageBytes());
+  return {ir.offset(kv.pool, pageOffset), ir.rem(slot, page)};
+}
+
+InFlightDiagnostic KernelArgs::emitError() {
+  InFlightDiagnostic diagnostic = op.emitError("kernel ");
+  diagnostic << op.getSymName() << " for " << std::string(target.name) << "/"
+             << std::string(roleName(role)) << ": ";
+  return diagnostic;
+}
+
+//===----------------------------------------------------------------------===//
+// RowBuffers
+//===----------------------------------------------------------------------===//
+
+RowBuffers::RowBuffers(KernelArgs &k, IrEmitter &e) : k(k), e(e) {
+  auto isRows = [](Value value) {
+    return isa<RankedTensorType>(value.getType());
+  };
+  for (Value argument :
+       llvm::make_filter_range(k.body().getArguments(), isRows))
+    pointers[argument] = k.argument(argument);
+  unsigned nextResult = 0;
+  for (Value value : llvm::make_filter_range(k.yielded(), isRows))
+    pointers[value] = k.result(nextResult++);
+  for (Operation &op : k.body().without_terminator())
+    for (Value value : llvm::make_filter_range(op.getResults(), isRows))
+      if (!pointers.count(value))
+        pointers[value] = k.temporary(rowBytes(value));
+}
+
+Value RowBuffers::row(Value value, Value row) {
+  if (!isa<BlockArgument>(value) && !llvm::is_contained(k.yielded(), value))
+    return pointers[value];
+  return e.offset(pointers[value], e.mul(row, e.index(rowBytes(value))));
+}
+
+Value RowBuffers::shareRow(Value partials, int64_t share, Value row) {
+  Value at = e.add(e.mul(k.rows(), e.index(share)), row);
+  return e.offset(pointers[partials], e.mul(at, e.index(rowBytes(partials))));
+}
+
+} // namespace quern
