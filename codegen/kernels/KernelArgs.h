@@ -108,6 +108,8 @@ class RowBuffers {
 public:
   RowBuffers(KernelArgs &k, IrEmitter &e);
 
+  /// Pointer of the argument or result `value`.
+  mlir::Value base(mlir::Value value) { return pointers[value]; }
   /// Pointer of row `row` of `value`.
   mlir::Value row(mlir::Value value, mlir::Value row);
   /// Pointer of row `row` of copy `share` of the partial results `partials`.
