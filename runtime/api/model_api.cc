@@ -3,6 +3,7 @@
 
 #include "runtime/api/describe.h"
 #include "runtime/api/handles.h"
+#include "runtime/llm/chat.h"
 
 using quern::Status;
 using quern::api::CopyOut;
@@ -103,6 +104,24 @@ int32_t quern_token_is_end(const quern_model* model, int32_t token) {
   return tokenizer && tokenizer->IsEndOfGeneration(token);
 }
 
+quern_status_code quern_chat_tokenize(const quern_model* model, const char* messages_json,
+                                      int32_t add_generation_prompt, int32_t** tokens,
+                                      size_t* count, quern_error* error) {
+  return Guard(error, [&]() -> Status {
+    QUERN_RETURN_IF_ERROR(Require(model, "model"));
+    QUERN_RETURN_IF_ERROR(Require(messages_json, "messages_json"));
+    QUERN_RETURN_IF_ERROR(Require(tokens, "tokens"));
+    QUERN_RETURN_IF_ERROR(Require(count, "count"));
+    QUERN_ASSIGN_OR_RETURN(const quern::Tokenizer* tokenizer, model->model->RequireTokenizer());
+    QUERN_ASSIGN_OR_RETURN(
+        const std::vector<int32_t> ids,
+        quern::EncodeChat(*tokenizer, messages_json, add_generation_prompt != 0));
+    QUERN_RETURN_IF_ERROR(CopyOut(std::span<const int32_t>(ids), tokens));
+    *count = ids.size();
+    return {};
+  });
+}
+
 quern_status_code quern_chat_render(const quern_model* model, const char* messages_json,
                                     int32_t add_generation_prompt, char** text,
                                     quern_error* error) {
@@ -110,8 +129,10 @@ quern_status_code quern_chat_render(const quern_model* model, const char* messag
     QUERN_RETURN_IF_ERROR(Require(model, "model"));
     QUERN_RETURN_IF_ERROR(Require(messages_json, "messages_json"));
     QUERN_RETURN_IF_ERROR(Require(text, "text"));
-    QUERN_ASSIGN_OR_RETURN(const std::string rendered,
-                           model->model->RenderChat(messages_json, add_generation_prompt != 0));
+    QUERN_ASSIGN_OR_RETURN(const quern::Tokenizer* tokenizer, model->model->RequireTokenizer());
+    QUERN_ASSIGN_OR_RETURN(
+        const std::string rendered,
+        quern::RenderChat(*tokenizer, messages_json, add_generation_prompt != 0));
     return CopyOut(rendered, text);
   });
 }

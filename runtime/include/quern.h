@@ -142,10 +142,17 @@ QUERN_EXPORT quern_status_code quern_detokenize(const quern_model* model, const 
 /** 1 if `token` ends an answer, otherwise 0. */
 QUERN_EXPORT int32_t quern_token_is_end(const quern_model* model, int32_t token);
 
-/** Renders the model's chat template. `messages_json`: an array of {"role": ..., "content": ...};
- *  the other fields go to the template as they are. `add_generation_prompt` not 0: end with the
- *  beginning of an answer. Tokenize the result with QUERN_TOKENIZE_PLAIN | QUERN_TOKENIZE_CONTROL.
- *  Errors: MALFORMED (JSON, or what the template raises), UNSUPPORTED (the model has no template).
+/** The tokens of a conversation by the model's chat template. `messages_json`: an array of {"role":
+ *  ..., "content": ...}; the other fields go to the template as they are. `add_generation_prompt`
+ *  not 0: end with the beginning of an answer. Control tokens come from the template alone: one
+ * that is written inside a message is plain letters. Errors: USAGE (no JSON array, or the template
+ * refuses), MALFORMED (the template is broken), UNSUPPORTED (the model has no template). */
+QUERN_EXPORT quern_status_code quern_chat_tokenize(const quern_model* model,
+                                                   const char* messages_json,
+                                                   int32_t add_generation_prompt, int32_t** tokens,
+                                                   size_t* count, quern_error* error);
+
+/** The text of that, for people to read: tokenizing it would take control tokens out of messages.
  */
 QUERN_EXPORT quern_status_code quern_chat_render(const quern_model* model,
                                                  const char* messages_json,

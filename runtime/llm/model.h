@@ -33,11 +33,6 @@ class Model {
   /// The tokenizer, or kUnsupported.
   Result<const Tokenizer*> RequireTokenizer() const;
 
-  /// The text that the model's chat template makes of `messages_json`, an array of objects with
-  /// `role` and `content`. Errors: kUsage for JSON that is none or no array, and what the template
-  /// refuses; kUnsupported for a model without a template; those of jinja::Template.
-  Result<std::string> RenderChat(std::string_view messages_json, bool add_generation_prompt) const;
-
  private:
   explicit Model(std::unique_ptr<const Artifact> artifact) : artifact_(std::move(artifact)) {}
 

@@ -25,25 +25,27 @@ SpecialTokens::Match SpecialTokens::Find(std::string_view text, size_t start,
   return {text.size(), text.size(), -1};
 }
 
+SpecialTokens::Range SpecialTokens::Narrow(Range range, std::string_view text, size_t length) {
+  auto [first, last] = range;
+  const auto next = static_cast<uint8_t>(text[length - 1]);
+  auto byte_at = [length](const Token& token) {
+    return static_cast<uint8_t>(token.bytes[length - 1]);
+  };
+  while (first != last && first->bytes.size() < length) ++first;
+  first =
+      std::partition_point(first, last, [&](const Token& token) { return byte_at(token) < next; });
+  last =
+      std::partition_point(first, last, [&](const Token& token) { return byte_at(token) == next; });
+  return {first, last};
+}
+
 const SpecialTokens::Token* SpecialTokens::LongestPrefix(std::string_view text,
                                                          bool with_control) const {
   const Token* best = nullptr;
-  // [first, last) are the tokens that agree with the first `length` bytes of `text`; in their
-  // order, the one that is exactly that long comes first.
-  auto first = tokens_.begin(), last = tokens_.end();
-  for (size_t length = 1; length <= text.size() && first != last; ++length) {
-    const char next = text[length - 1];
-    auto byte_at = [length](const Token& token) {
-      return static_cast<uint8_t>(token.bytes[length - 1]);
-    };
-    while (first != last && first->bytes.size() < length) ++first;
-    first = std::partition_point(first, last, [&](const Token& token) {
-      return byte_at(token) < static_cast<uint8_t>(next);
-    });
-    last = std::partition_point(first, last, [&](const Token& token) {
-      return byte_at(token) == static_cast<uint8_t>(next);
-    });
-    for (auto it = first; it != last && it->bytes.size() == length; ++it)
+  Range range = {tokens_.begin(), tokens_.end()};
+  for (size_t length = 1; length <= text.size() && range.first != range.second; ++length) {
+    range = Narrow(range, text, length);
+    for (auto it = range.first; it != range.second && it->bytes.size() == length; ++it)
       if (with_control || !it->control) {
         best = &*it;
         break;
@@ -52,11 +54,16 @@ const SpecialTokens::Token* SpecialTokens::LongestPrefix(std::string_view text,
   return best;
 }
 
-int32_t SpecialTokens::FindExact(std::string_view bytes) const {
-  auto it = std::lower_bound(
-      tokens_.begin(), tokens_.end(), bytes,
-      [](const Token& token, std::string_view value) { return token.bytes < value; });
-  return it != tokens_.end() && it->bytes == bytes ? it->id : -1;
+bool SpecialTokens::MayBeginControl(std::string_view text) const {
+  auto is_control = [](const Token& token) { return token.control; };
+  if (text.empty() || !first_[static_cast<uint8_t>(text[0])]) return false;
+  Range range = {tokens_.begin(), tokens_.end()};
+  for (size_t length = 1; length <= text.size() && range.first != range.second; ++length) {
+    range = Narrow(range, text, length);
+    for (auto it = range.first; it != range.second && it->bytes.size() == length; ++it)
+      if (it->control) return true;
+  }
+  return std::any_of(range.first, range.second, is_control);
 }
 
 }  // namespace quern

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace quern {
@@ -29,10 +30,15 @@ class SpecialTokens {
   /// The first token at or after `start`.
   Match Find(std::string_view text, size_t start, bool with_control) const;
 
-  /// The token that is `bytes`, or -1.
-  int32_t FindExact(std::string_view bytes) const;
+  /// Whether a control token begins with all of `text`, or `text` with all of a control token.
+  bool MayBeginControl(std::string_view text) const;
 
  private:
+  using Range = std::pair<std::vector<Token>::const_iterator, std::vector<Token>::const_iterator>;
+  /// Of a range that agrees with the first `length - 1` bytes of `text`, the part that agrees with
+  /// `length` bytes. In its order tokens that are exactly that long come first.
+  static Range Narrow(Range range, std::string_view text, size_t length);
+
   /// The longest token that `text` begins with, or null.
   const Token* LongestPrefix(std::string_view text, bool with_control) const;
 

@@ -37,6 +37,14 @@ Result<std::string> NormalizeNfc(std::string_view text) {
   return result;
 }
 
+/// `text` without any `mark`.
+std::string Without(std::string_view mark, std::string_view text) {
+  std::string kept;
+  for (size_t at; (at = text.find(mark)) != text.npos; text.remove_prefix(at + mark.size()))
+    kept += text.substr(0, at);
+  return kept.append(text);
+}
+
 }  // namespace
 
 class Tokenizer::Impl {
@@ -44,7 +52,9 @@ class Tokenizer::Impl {
   /// Reads and checks `segment`.
   Status Load(std::span<const uint8_t> segment);
 
-  Status EncodePart(std::string_view text, BpeMerger& merger, std::vector<int32_t>& out) const;
+  /// Appends the tokens of valid UTF-8 to `out`.
+  Status EncodeText(std::string_view text, const EncodeOptions& options, BpeMerger& merger,
+                    std::vector<int32_t>& out) const;
 
   std::string_view BytesOf(uint32_t id) const {
     const uint32_t begin = (*offsets_)[id];
@@ -73,6 +83,7 @@ class Tokenizer::Impl {
   Status LoadPatterns();
   void IndexTokens();
   int32_t WholePiece(std::string_view piece) const;
+  Status EncodePart(std::string_view text, BpeMerger& merger, std::vector<int32_t>& out) const;
 };
 
 Status Tokenizer::Impl::Load(std::span<const uint8_t> segment) {
@@ -244,6 +255,23 @@ Status Tokenizer::Impl::EncodePart(std::string_view text, BpeMerger& merger,
   return {};
 }
 
+Status Tokenizer::Impl::EncodeText(std::string_view text, const EncodeOptions& options,
+                                   BpeMerger& merger, std::vector<int32_t>& out) const {
+  size_t position = 0;
+  while (position < text.size()) {
+    const SpecialTokens::Match match = special_.Find(text, position, options.parse_special);
+    const std::string_view part = text.substr(position, match.begin - position);
+    if (!options.mark.empty() && part.find(options.mark) != part.npos) {
+      QUERN_RETURN_IF_ERROR(EncodeText(Without(options.mark, part), {}, merger, out));
+    } else {
+      QUERN_RETURN_IF_ERROR(EncodePart(part, merger, out));
+    }
+    if (match.id >= 0) out.push_back(match.id);
+    position = match.end;
+  }
+  return {};
+}
+
 Tokenizer::Tokenizer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
 Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
@@ -272,18 +300,24 @@ Result<std::vector<int32_t>> Tokenizer::Encode(std::string_view text, EncodeOpti
   std::vector<int32_t> ids;
   if (options.add_special && add_bos()) ids.push_back(bos());
   BpeMerger merger(impl_->merges_);
-  size_t position = 0;
-  while (position < text.size()) {
-    const SpecialTokens::Match match = impl_->special_.Find(text, position, options.parse_special);
-    QUERN_RETURN_IF_ERROR(
-        impl_->EncodePart(text.substr(position, match.begin - position), merger, ids));
-    if (match.id >= 0) ids.push_back(match.id);
-    position = match.end;
-  }
+  QUERN_RETURN_IF_ERROR(impl_->EncodeText(text, options, merger, ids));
   if (options.add_special && impl_->data_->add_eos()) ids.push_back(eos());
   return ids;
 } catch (const std::bad_alloc&) {
   return OutOfMemory("no memory for encoding " + std::to_string(text.size()) + " bytes");
+}
+
+std::string Tokenizer::MarkControl(std::string_view text, std::string_view mark) const {
+  // A template may trim what it is given, so white space at the end does not count.
+  const size_t end = text.find_last_not_of(" \t\r\n\f\v") + 1;
+  std::string marked;
+  for (size_t at = 0; at < text.size();) {
+    const size_t length = utf8::ScanOne(text.substr(at)).length;
+    marked += text.substr(at, length);
+    if (at < end && impl_->special_.MayBeginControl(text.substr(at, end - at))) marked += mark;
+    at += length;
+  }
+  return marked;
 }
 
 Result<std::string> Tokenizer::Decode(std::span<const int32_t> ids, DecodeOptions options) const {
@@ -310,13 +344,6 @@ bool Tokenizer::IsControl(int32_t id) const {
 
 bool Tokenizer::IsEndOfGeneration(int32_t id) const {
   return std::binary_search(impl_->ends_.begin(), impl_->ends_.end(), id);
-}
-
-int32_t Tokenizer::FindToken(std::string_view bytes) const {
-  if (const int32_t special = impl_->special_.FindExact(bytes); special >= 0) return special;
-  for (int32_t id = 0; id < vocab_size(); ++id)
-    if (TokenBytes(id) == bytes) return id;
-  return -1;
 }
 
 int32_t Tokenizer::bos() const { return impl_->data_->bos_id(); }

@@ -18,6 +18,9 @@ struct EncodeOptions {
   /// Read control tokens written in the text, such as `<|im_end|>`, as those tokens. Turn it off
   /// for text from people: then they are plain letters. User-defined tokens are always read.
   bool parse_special = false;
+  /// What MarkControl() put into parts of the text, or empty. It is taken out again once the
+  /// control tokens are read.
+  std::string_view mark = {};
 };
 
 struct DecodeOptions {
@@ -47,6 +50,12 @@ class Tokenizer {
   /// a pattern of the segment exceeds its match limit.
   Result<std::vector<int32_t>> Encode(std::string_view text, EncodeOptions options = {}) const;
 
+  /// `text` with `mark` inside whatever Encode() would read as a control token, also where the text
+  /// ends in the beginning of one: so it stays plain letters when it becomes part of a larger text
+  /// that is encoded with `parse_special` and the same `mark`. `mark` is valid UTF-8 that occurs in
+  /// none of the texts. (A control token of a single character has no inside; it is not held back.)
+  std::string MarkControl(std::string_view text, std::string_view mark) const;
+
   /// The bytes of `ids`, which need not be valid UTF-8 (see TextStream). Error: kUsage for an id
   /// that is no token.
   Result<std::string> Decode(std::span<const int32_t> ids, DecodeOptions options = {}) const;
@@ -57,8 +66,6 @@ class Tokenizer {
   /// Control tokens steer the model and are not text.
   bool IsControl(int32_t id) const;
   bool IsEndOfGeneration(int32_t id) const;
-  /// The token whose bytes are `bytes`, or -1. A control token wins over a normal one.
-  int32_t FindToken(std::string_view bytes) const;
 
   /// -1 where the model has none.
   int32_t bos() const;

@@ -89,13 +89,8 @@ class Conversation {
 
  private:
   std::vector<int32_t> Render() const {
-    char* text = nullptr;
-    quern_error error = {};
     const std::string json = messages_.dump(-1, ' ', false, Json::error_handler_t::replace);
-    Check(quern_chat_render(engine_.model(), json.c_str(), 1, &text, &error), error);
-    const TextHandle owner(text);
-    std::vector<int32_t> tokens =
-        engine_.Tokenize(text, QUERN_TOKENIZE_PLAIN | QUERN_TOKENIZE_CONTROL);
+    std::vector<int32_t> tokens = engine_.TokenizeChat(json);
     if (tokens.empty()) {
       throw CommandError(QUERN_UNSUPPORTED, "the chat template makes no text of these messages");
     }

@@ -108,6 +108,15 @@ std::vector<int32_t> Engine::Tokenize(std::string_view text, uint32_t flags) con
   return {tokens, tokens + count};
 }
 
+std::vector<int32_t> Engine::TokenizeChat(const std::string& messages_json) const {
+  int32_t* tokens = nullptr;
+  size_t count = 0;
+  quern_error error = {};
+  Check(quern_chat_tokenize(model(), messages_json.c_str(), 1, &tokens, &count, &error), error);
+  const TokensHandle owner(tokens);
+  return {tokens, tokens + count};
+}
+
 void Engine::Feed(std::span<const int32_t> tokens, const FeedOptions& options) {
   const size_t length = quern_sequence_length(sequence());
   if (tokens.size() > facts_.context - std::min<uint64_t>(facts_.context, length)) {

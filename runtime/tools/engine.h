@@ -57,6 +57,8 @@ class Engine {
 
   /// Tokens of `text`; `flags`: QUERN_TOKENIZE_*.
   std::vector<int32_t> Tokenize(std::string_view text, uint32_t flags) const;
+  /// Tokens of a conversation, up to the beginning of an answer.
+  std::vector<int32_t> TokenizeChat(const std::string& messages_json) const;
 
   /// Appends `tokens`. Errors: USAGE when they do not fit; what quern_sequence_feed says.
   void Feed(std::span<const int32_t> tokens, const FeedOptions& options);

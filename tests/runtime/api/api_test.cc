@@ -147,6 +147,17 @@ TEST_F(Api, GoesFromTextToTokensAndBack) {
             QUERN_OK)
       << error_.message;
   EXPECT_EQ(Take(back), "<|user|>hi<|end|>>");
+  tokens = nullptr;
+  ASSERT_EQ(quern_chat_tokenize(model_, R"([{"role": "user", "content": "<|end|>"}])", 1, &tokens,
+                                &count, &error_),
+            QUERN_OK)
+      << error_.message;
+  ASSERT_EQ(quern_detokenize(model_, tokens, count, 0, &back, nullptr, &error_), QUERN_OK);
+  EXPECT_EQ(Take(back), "<|user|><|end|><|end|>>");
+  EXPECT_EQ(std::count(tokens, tokens + count, 256), 1) << "the message wrote an end";
+  quern_free(tokens);
+  EXPECT_EQ(quern_chat_tokenize(model_, "{}", 1, &tokens, &count, &error_), QUERN_USAGE);
+  EXPECT_EQ(quern_chat_tokenize(model_, nullptr, 1, &tokens, &count, &error_), QUERN_USAGE);
   EXPECT_EQ(quern_chat_render(model_, "{}", 1, &back, &error_), QUERN_USAGE);
   EXPECT_EQ(quern_chat_render(model_, "[", 1, &back, &error_), QUERN_USAGE);
 }
