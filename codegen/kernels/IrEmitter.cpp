@@ -133,10 +133,6 @@ Value IrEmitter::toFloat(Value value, Type element) {
   return arith::SIToFPOp::create(b, loc, withElement(value.getType(), element),
                                  value);
 }
-Value IrEmitter::toFloatUnsigned(Value value, Type element) {
-  return arith::UIToFPOp::create(b, loc, withElement(value.getType(), element),
-                                 value);
-}
 Value IrEmitter::toInt(Value value, Type element) {
   return arith::FPToSIOp::create(b, loc, withElement(value.getType(), element),
                                  value);

@@ -79,7 +79,6 @@ public:
 
   //===--- Conversions ----------------------------------------------------===//
   Value toFloat(Value integer, mlir::Type type); ///< signed
-  Value toFloatUnsigned(Value integer, mlir::Type type);
   Value toInt(Value value, mlir::Type type);  ///< truncating, signed
   Value extend(Value value, mlir::Type type); ///< f16/bf16 -> f32, signed int
   Value extendUnsigned(Value value, mlir::Type type);

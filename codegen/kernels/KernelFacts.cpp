@@ -17,20 +17,10 @@ bool isActivation(Value value) {
   return lm::isQuantizedActivations(value.getType());
 }
 
-/// The `tiles` dictionary of a kernel: its own, or that of an op in its body.
-static DictionaryAttr tilesOf(rt::KernelOp op) {
-  if (auto tiles = op.getTilesAttr())
-    return tiles;
-  for (Operation &inner : op.getBody().front())
-    if (auto tiles = inner.getAttrOfType<DictionaryAttr>("tiles"))
-      return tiles;
-  return {};
-}
-
 Tile tileOf(rt::KernelOp op, const Target &target, Role role,
             KernelFamily family) {
   Tile tile = target.tileFor(role, family);
-  DictionaryAttr tiles = tilesOf(op);
+  DictionaryAttr tiles = op.getTilesAttr();
   if (!tiles)
     return tile;
   if (auto attr = tiles.getAs<lm::TileAttr>(tileKey(target, role)))

@@ -42,8 +42,8 @@ BlockFormat formatOf(mlir::Value value);
 /// The value is a numeric row buffer (type a8).
 bool isActivation(mlir::Value value);
 
-/// The tile of a kernel for `target` and `role`: its attribute's, that of an op
-/// in its body, or the target's default.
+/// The tile of a kernel for `target` and `role`: its attribute's, or the
+/// target's default.
 Tile tileOf(rt::KernelOp op, const Target &target, Role role,
             KernelFamily family);
 bool operator==(const Tile &a, const Tile &b);

@@ -146,18 +146,6 @@ std::string_view roleName(Role role) {
   return names[static_cast<int>(role)];
 }
 
-std::string_view numericsName(Numerics numerics) {
-  constexpr std::array<std::string_view, 4> names = {"int8", "bf16", "f16",
-                                                     "float"};
-  return names[static_cast<int>(numerics)];
-}
-
-std::string_view kernelFamilyName(KernelFamily family) {
-  constexpr std::array<std::string_view, kKernelFamilyCount> names = {
-      "matmul", "attention", "rows"};
-  return names[static_cast<int>(family)];
-}
-
 std::string Target::llvmFeatures() const {
   if (isGpu())
     return "+ptx" + std::to_string(gpu.ptxVersion);

@@ -42,9 +42,6 @@ enum class Numerics : uint8_t {
   Float,
 };
 
-/// "int8", "bf16", "f16" or "float".
-std::string_view numericsName(Numerics numerics);
-
 /// Kernels that share a generator's parameters.
 enum class KernelFamily : uint8_t {
   /// Anything that streams a weight matrix.
@@ -55,9 +52,6 @@ enum class KernelFamily : uint8_t {
   Rows,
 };
 inline constexpr int kKernelFamilyCount = 3;
-
-/// "matmul", "attention" or "rows".
-std::string_view kernelFamilyName(KernelFamily family);
 
 /// The parameters of a kernel generator; `#lm.tile` in the IR.
 struct Tile {

@@ -65,8 +65,6 @@ public:
   std::optional<std::vector<std::string_view>> asStrings() const;
   /// Array of any integer type, each value fitting in int64.
   std::optional<std::vector<int64_t>> asIntegers() const;
-  /// Array of F32 or F64.
-  std::optional<std::vector<float>> asFloats() const;
 
 private:
   friend class GgufParser;

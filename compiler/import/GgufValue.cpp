@@ -144,17 +144,6 @@ std::optional<std::vector<int64_t>> GgufValue::asIntegers() const {
   return values;
 }
 
-std::optional<std::vector<float>> GgufValue::asFloats() const {
-  bool isDouble = itemType == GgufType::F64;
-  if (valueType != GgufType::Array || (!isDouble && itemType != GgufType::F32))
-    return std::nullopt;
-  std::vector<float> values(itemCount);
-  for (uint64_t i = 0; i < itemCount; ++i)
-    values[i] = isDouble ? static_cast<float>(load<double>(payload + 8 * i))
-                         : load<float>(payload + 4 * i);
-  return values;
-}
-
 const GgufValue *GgufFile::find(std::string_view key) const {
   const GgufEntry *entry =
       findByName(entries, entriesByKey, &GgufEntry::key, key);

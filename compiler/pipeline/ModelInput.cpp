@@ -29,27 +29,25 @@ llvm::Expected<ModelFile> ModelFile::open(const std::string &path) {
   ImportResult<GgufFile> gguf = parseGguf(mapping->bytes());
   if (!gguf.ok())
     return importFailure(path, gguf.error());
-  return ModelFile(path, std::move(*mapping), std::move(*gguf));
+  ImportResult<ModelConfig> config = readModelConfig(*gguf);
+  if (!config.ok())
+    return importFailure(path, config.error());
+  return ModelFile(path, std::move(*mapping), std::move(*gguf),
+                   std::move(*config));
 }
 
 llvm::Expected<mlir::OwningOpRef<mlir::ModuleOp>>
 ModelFile::importModule(mlir::MLIRContext *context) const {
-  ImportResult<ModelConfig> config = readModelConfig(gguf);
-  if (!config.ok())
-    return error(config.error());
-  ImportResult<ModelTensors> tensors = bindTensors(gguf, *config);
+  ImportResult<ModelTensors> tensors = bindTensors(gguf, config);
   if (!tensors.ok())
     return error(tensors.error());
-  return importLm(context, *config, *tensors);
+  return importLm(context, config, *tensors);
 }
 
 llvm::Expected<std::optional<std::vector<uint8_t>>>
 ModelFile::tokenizerSegment() const {
-  ImportResult<ModelConfig> config = readModelConfig(gguf);
-  if (!config.ok())
-    return error(config.error());
   ImportResult<std::optional<TokenizerSpec>> spec =
-      readTokenizer(gguf, config->vocab);
+      readTokenizer(gguf, config.vocab);
   if (!spec.ok())
     return error(spec.error());
   if (!spec->has_value())

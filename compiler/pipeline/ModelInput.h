@@ -11,6 +11,7 @@
 #include "codegen/artifact/WeightStream.h"
 #include "compiler/import/Gguf.h"
 #include "compiler/import/MappedFile.h"
+#include "compiler/import/ModelFamilies.h"
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/OwningOpRef.h"
 
@@ -20,17 +21,17 @@
 
 namespace quern {
 
-/// A GGUF file, mapped and parsed.
+/// A GGUF file of a language model, mapped and parsed.
 class ModelFile {
 public:
-  /// Errors: those of MappedFile::open() and parseGguf(), with the path.
+  /// Errors: those of MappedFile::open(), parseGguf() and readModelConfig(),
+  /// with the path.
   static llvm::Expected<ModelFile> open(const std::string &path);
 
   const std::string &path() const { return filePath; }
   std::span<const uint8_t> bytes() const { return mapping.bytes(); }
 
-  /// The model as an lm module. Errors: those of readModelConfig() and
-  /// bindTensors().
+  /// The model as an lm module. Errors: those of bindTensors().
   llvm::Expected<mlir::OwningOpRef<mlir::ModuleOp>>
   importModule(mlir::MLIRContext *context) const;
   /// The tokenizer segment, if the file has a tokenizer.
@@ -40,14 +41,15 @@ public:
 
 private:
   ModelFile(std::string path, importer::MappedFile mapping,
-            importer::GgufFile gguf)
+            importer::GgufFile gguf, importer::ModelConfig config)
       : filePath(std::move(path)), mapping(std::move(mapping)),
-        gguf(std::move(gguf)) {}
+        gguf(std::move(gguf)), config(std::move(config)) {}
   llvm::Error error(const importer::ImportError &error) const;
 
   std::string filePath;
   importer::MappedFile mapping;
   importer::GgufFile gguf;
+  importer::ModelConfig config;
 };
 
 /// Whether a path names text of the dialects: it ends in ".mlir".

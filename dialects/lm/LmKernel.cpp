@@ -33,6 +33,8 @@ LogicalResult lm::verifyKernelBody(Operation *op, Region &body,
         isa<KernelOp, WeightOp>(inner))
       return inner.emitOpError("is not allowed in a kernel: weights are "
                                "operands, and only lm ops compute");
+    if (inner.hasAttr("tiles"))
+      return inner.emitOpError("expected its tiles on the kernel around it");
   }
   auto yield = dyn_cast<YieldOp>(body.front().getTerminator());
   if (!yield || !llvm::equal(yield.getValues().getTypes(), outputs))

@@ -795,6 +795,17 @@ func.func @kernel_c2(%x: tensor<?x8xf32>) {
 
 // -----
 
+func.func @kernel_c2_tiles(%x: tensor<?x8xf32>, %w: tensor<4x8xf32>) {
+  %0 = lm.kernel "k" split(rows) (%a = %x : tensor<?x8xf32>, %b = %w : tensor<4x8xf32>) -> tensor<?x4xf32> {
+    // expected-error @+1 {{expected its tiles on the kernel around it}}
+    %y = lm.matmul %a, %b {tiles = {"avx2/decode" = #lm.tile<rows = 4>}} : (tensor<?x8xf32>, tensor<4x8xf32>) -> tensor<?x4xf32>
+    lm.yield %y : tensor<?x4xf32>
+  }
+  return
+}
+
+// -----
+
 func.func @kernel_c3(%x: tensor<?x8xf32>) {
   // expected-error @+1 {{expected the region to yield values of the results' types}}
   %0 = lm.kernel "k" split(rows) (%a = %x : tensor<?x8xf32>) -> tensor<?x9xf32> {

@@ -5,22 +5,23 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
-#include <cstring>
 
 #include "runtime/device/open_gpu.h"
 #include "runtime/device/ptx_emulator_device.h"
 #include "runtime/llm/session.h"
 #include "runtime/schema/kernel_abi.h"
 #include "tests/runtime/support/fake_ptx.h"
+#include "tests/runtime/support/loaded_model.h"
 
 namespace quern {
 namespace {
 
 using schema::ManifestT;
 using schema::Role;
+using testing::kRow;
 using testing::kVocab;
-
-constexpr size_t kRow = static_cast<size_t>(kVocab);
+using testing::LastRow;
+using testing::SameBits;
 
 /// Sets a variable of the environment for its scope.
 class Variable {
@@ -34,48 +35,25 @@ class Variable {
   const char* name_;
 };
 
-struct Fake {
+testing::FakeModel WithGpuTargets(uint32_t shares,
+                                  const std::function<void(testing::FakeModel&)>& change) {
+  testing::FakeModel made = testing::MakeFakeModel(shares);
+  testing::AddGpuTargets(made);
+  if (change) change(made);
+  return made;
+}
+
+struct Fake : testing::LoadedModel {
   explicit Fake(uint32_t shares = 3, const std::function<void(testing::FakeModel&)>& change = {},
                 const std::function<void(ManifestT&)>& mutate = {})
-      : made(testing::MakeFakeModel(shares)) {
-    testing::AddGpuTargets(made);
-    if (change) change(made);
-    Result<FileBytes> file = FileBytes::FromBytes(testing::Assemble(made, mutate));
-    auto artifact = Artifact::FromBytes(std::move(file).value());
-    EXPECT_TRUE(artifact.ok()) << artifact.status().message();
-    auto loaded = Model::FromArtifact(std::move(artifact).value());
-    EXPECT_TRUE(loaded.ok()) << loaded.status().message();
-    model = std::move(loaded).value();
-  }
+      : LoadedModel(WithGpuTargets(shares, change), mutate) {}
 
   std::unique_ptr<Session> NewSession(const SessionOptions& options) const {
     auto session = Session::Create(model, options);
     EXPECT_TRUE(session.ok()) << session.status().message();
     return std::move(session).value();
   }
-
-  std::vector<float> Expected(std::span<const int32_t> tokens, size_t prefilled) const {
-    std::vector<Role> roles(tokens.size(), Role::Decode);
-    std::fill_n(roles.begin(), std::min(prefilled, roles.size()), Role::Prefill);
-    return testing::Reference(made, tokens, roles);
-  }
-
-  testing::FakeModel made;
-  std::shared_ptr<const Model> model;
 };
-
-::testing::AssertionResult SameBits(std::span<const float> got, std::span<const float> wanted) {
-  if (got.size() != wanted.size()) {
-    return ::testing::AssertionFailure() << got.size() << " floats, wanted " << wanted.size();
-  }
-  for (size_t i = 0; i < got.size(); ++i) {
-    if (std::memcmp(&got[i], &wanted[i], sizeof(float)) != 0) {
-      return ::testing::AssertionFailure() << "row " << i / kRow << " column " << i % kRow << " is "
-                                           << got[i] << ", wanted " << wanted[i];
-    }
-  }
-  return ::testing::AssertionSuccess();
-}
 
 void ExpectRefused(const Status& status, StatusCode code, const std::vector<std::string>& words) {
   EXPECT_EQ(status.code(), code) << status.message();
@@ -159,7 +137,7 @@ TEST_P(EachGpu, SequencesOfDifferentLengthsAndForksDecodeTogether) {
   }
   for (size_t i = 0; i < sequences.size(); ++i) {
     const std::vector<float> expected = fake.Expected(texts[i], prompts[i]);
-    EXPECT_TRUE(SameBits(sequences[i]->logits(), std::span(expected).last(kRow))) << i;
+    EXPECT_TRUE(SameBits(sequences[i]->logits(), LastRow(expected))) << i;
   }
 }
 
@@ -171,7 +149,7 @@ TEST_P(EachGpu, UsedPagesAreClean) {
   for (int round = 0; round < 3; ++round) {
     const auto sequence = session->NewSequence();
     ASSERT_TRUE(sequence->Feed(tokens, Role::Prefill).ok());
-    EXPECT_TRUE(SameBits(sequence->logits(), std::span(expected).last(kRow)));
+    EXPECT_TRUE(SameBits(sequence->logits(), LastRow(expected)));
   }
 }
 

@@ -3,62 +3,27 @@
 
 #include <gtest/gtest.h>
 
-#include <cstring>
-
 #include "runtime/llm/generate.h"
-#include "tests/runtime/support/fake_model.h"
+#include "tests/runtime/support/loaded_model.h"
 
 namespace quern {
 namespace {
 
 using schema::Role;
+using testing::kRow;
 using testing::kVocab;
+using testing::LastRow;
+using testing::SameBits;
 
-constexpr size_t kRow = static_cast<size_t>(kVocab);
-
-struct Fake {
-  explicit Fake(uint32_t shares = 3) : made(testing::MakeFakeModel(shares)) {
-    Result<FileBytes> file = FileBytes::FromBytes(testing::Assemble(made));
-    auto artifact = Artifact::FromBytes(std::move(file).value());
-    EXPECT_TRUE(artifact.ok()) << artifact.status().message();
-    auto loaded = Model::FromArtifact(std::move(artifact).value());
-    EXPECT_TRUE(loaded.ok()) << loaded.status().message();
-    model = std::move(loaded).value();
-  }
+struct Fake : testing::LoadedModel {
+  explicit Fake(uint32_t shares = 3) : LoadedModel(testing::MakeFakeModel(shares)) {}
 
   std::unique_ptr<Session> NewSession(const SessionOptions& options = {}) const {
     auto session = Session::CreateWith(model, options, testing::OpenFakeExecutor);
     EXPECT_TRUE(session.ok()) << session.status().message();
     return std::move(session).value();
   }
-
-  std::vector<float> Expected(std::span<const int32_t> tokens, size_t prefilled) const {
-    std::vector<Role> roles(tokens.size(), Role::Decode);
-    std::fill_n(roles.begin(), std::min(prefilled, roles.size()), Role::Prefill);
-    return testing::Reference(made, tokens, roles);
-  }
-
-  testing::FakeModel made;
-  std::shared_ptr<const Model> model;
 };
-
-::testing::AssertionResult SameBits(std::span<const float> got, std::span<const float> wanted) {
-  if (got.size() != wanted.size()) {
-    return ::testing::AssertionFailure() << got.size() << " floats, wanted " << wanted.size();
-  }
-  for (size_t i = 0; i < got.size(); ++i) {
-    if (std::memcmp(&got[i], &wanted[i], sizeof(float)) != 0) {
-      return ::testing::AssertionFailure() << "row " << i / kRow << " column " << i % kRow << " is "
-                                           << got[i] << ", wanted " << wanted[i];
-    }
-  }
-  return ::testing::AssertionSuccess();
-}
-
-/// The last row of (tokens, vocab).
-std::span<const float> LastRow(const std::vector<float>& logits) {
-  return std::span(logits).last(kRow);
-}
 
 struct Shape {
   uint32_t shares;
