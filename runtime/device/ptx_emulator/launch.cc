@@ -1,7 +1,9 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <exception>
 #include <mutex>
+#include <new>
 #include <thread>
 
 #include "runtime/device/ptx_emulator/emulator.h"
@@ -86,6 +88,13 @@ struct Shared {
   uint64_t instructions = 0;
   std::vector<uint64_t> counts;
   std::map<RaceCheck::Key, Finding> findings;
+
+  /// Ends the launch with `why`, unless something else has ended it.
+  void Stop(const Status& why) {
+    const std::lock_guard lock(mutex);
+    if (status.ok()) status = why;
+    stop = true;
+  }
 };
 
 void Collect(const Cluster& cluster, Shared& shared) {
@@ -105,18 +114,37 @@ void Collect(const Cluster& cluster, Shared& shared) {
   }
 }
 
-void Work(const LaunchContext& context, uint64_t clusters, Shared& shared) {
+void RunClusters(const LaunchContext& context, uint64_t clusters, Shared& shared) {
   while (!shared.stop) {
     const uint64_t number = shared.next++;
     if (number >= clusters) return;
     Cluster cluster(context, number);
     const Status status = cluster.Run();
     Collect(cluster, shared);
-    if (status.ok()) continue;
-    const std::lock_guard lock(shared.mutex);
-    if (shared.status.ok()) shared.status = status;
-    shared.stop = true;
+    if (!status.ok()) return shared.Stop(status);
   }
+}
+
+/// What a thread does. Registers and local memory of a CTA may be more than there is.
+void Work(const LaunchContext& context, uint64_t clusters, Shared& shared) {
+  try {
+    RunClusters(context, clusters, shared);
+  } catch (const std::bad_alloc&) {
+    shared.Stop(OutOfMemory("the host has no memory for the registers and local memory of a CTA"));
+  }
+}
+
+/// Runs on this thread and `threads` - 1 others, or as many as there can be.
+void WorkOnThreads(const LaunchContext& context, uint64_t clusters, uint64_t threads,
+                   Shared& shared) {
+  std::vector<std::thread> pool;
+  try {
+    for (uint64_t i = 1; i < threads; ++i)
+      pool.emplace_back([&] { Work(context, clusters, shared); });
+  } catch (const std::exception&) {  // No more threads: those that are there do the work.
+  }
+  Work(context, clusters, shared);
+  for (std::thread& thread : pool) thread.join();
 }
 
 LaunchReport MakeReport(const LaunchContext& context, Shared& shared) {
@@ -170,11 +198,7 @@ Result<LaunchReport> Launch(const Module& module, std::string_view name,
     uint64_t threads =
         options.threads ? options.threads : std::max(1u, std::thread::hardware_concurrency());
     threads = std::min({threads, clusters, uint64_t{256}});
-    std::vector<std::thread> pool;
-    for (uint64_t i = 1; i < threads; ++i)
-      pool.emplace_back([&] { Work(context, clusters, shared); });
-    Work(context, clusters, shared);
-    for (std::thread& thread : pool) thread.join();
+    WorkOnThreads(context, clusters, threads, shared);
     status = shared.status;
   }
   for (const uint64_t address : placed) (void)memory.Free(address);

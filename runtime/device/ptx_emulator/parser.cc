@@ -1,103 +1,73 @@
 // A recursive-descent parser of PTX modules.
-#include <algorithm>
 #include <bit>
-#include <cstring>
 
 #include "runtime/device/ptx_emulator/ast.h"
-#include "runtime/device/ptx_emulator/lexer.h"
+#include "runtime/device/ptx_emulator/operand_parser.h"
+#include "runtime/device/ptx_emulator/token_cursor.h"
 
 namespace quern::ptx {
 namespace {
 
 using Kind = Token::Kind;
 
-constexpr uint32_t kMaxRegisters = 1u << 20;
+constexpr uint32_t kMaxRegisters = 1u << 16;  // 16 MiB of a warp.
 constexpr uint64_t kMaxVariableBytes = uint64_t{1} << 28;
 
-class Parser {
+class Parser : TokenCursor {
  public:
-  explicit Parser(std::vector<Token> tokens) : tokens_(std::move(tokens)) {}
+  using TokenCursor::TokenCursor;
 
   Result<AstModule> Run() {
-    while (Now().kind != Kind::kEnd) QUERN_RETURN_IF_ERROR(TopLevel());
+    while (!AtEnd()) QUERN_RETURN_IF_ERROR(TopLevel());
     if (module_.target.empty()) return SyntaxError(1, "no .target: is this PTX?");
     return std::move(module_);
   }
 
  private:
-  // ---- Tokens
-  const Token& Now() const { return tokens_[at_]; }
-  const Token& Ahead(size_t n) const { return tokens_[std::min(at_ + n, tokens_.size() - 1)]; }
-  const Token& Take() { return tokens_[at_ + 1 < tokens_.size() ? at_++ : at_]; }
-  bool Accept(std::string_view word) {
-    if (!Now().Is(word)) return false;
-    Take();
-    return true;
-  }
-  Status Expect(std::string_view word) {
-    if (Accept(word)) return {};
-    return Error("expected `" + std::string(word) + "` before " + Seen());
-  }
-  std::string Seen() const {
-    if (Now().kind == Kind::kEnd) return "the end of the text";
-    return "`" + std::string(Now().text.substr(0, 60)) + "`";
-  }
-  Status Error(const std::string& what) const { return SyntaxError(Now().line, what); }
-
-  Status Name(std::string& name) {
-    if (Now().kind != Kind::kName) return Error("expected a name before " + Seen());
-    name = Take().text;
-    return {};
-  }
-  Status Integer(uint64_t& value) {
-    if (Now().kind != Kind::kInteger) return Error("expected an integer before " + Seen());
-    value = Take().value;
-    return {};
+  Status NotSupported(const std::string& what) const {
+    return Unsupported("PTX line " + std::to_string(Now().line) + ": " + what);
   }
 
   // ---- Module level
   Status TopLevel() {
-    const Token& token = Now();
-    if (token.Is(".version")) return Version();
-    if (token.Is(".target")) return Target();
-    if (token.Is(".address_size")) {
-      Take();
-      uint64_t bits = 0;
-      QUERN_RETURN_IF_ERROR(Integer(bits));
-      return bits == 64 ? Status()
-                        : Unsupported("PTX line " + std::to_string(token.line) + ": addresses of " +
-                                      std::to_string(bits) + " bits; only 64 are supported");
-    }
+    if (Accept(".version")) return Version();
+    if (Accept(".target")) return Target();
+    if (Accept(".address_size")) return AddressSize();
     if (SkipDebug()) return {};
     return Declaration();
   }
 
   Status Version() {
-    Take();  // `8.3` is one token, as a number with a point.
-    const std::string text(Take().text);
+    const std::string text(Take().text);  // `8.3` is one token, as a number with a point.
     if (std::sscanf(text.c_str(), "%d.%d", &module_.version[0], &module_.version[1]) != 2)
       return Error("expected a version such as 8.3 after .version");
     return {};
   }
 
   Status Target() {
-    Take();
     QUERN_RETURN_IF_ERROR(Name(module_.target));
     while (Accept(",")) Take();  // `debug`, `texmode_independent`.
     return {};
+  }
+
+  Status AddressSize() {
+    if (Now().kind == Kind::kInteger && Now().value != 64)
+      return NotSupported("addresses of " + Seen() + " bits; 64 are wanted");
+    uint64_t bits = 0;
+    return Integer(bits);
   }
 
   /// .loc, .file and .section carry nothing that is executed.
   bool SkipDebug() {
     if (Now().Is(".loc") || Now().Is(".file")) {
       const uint32_t line = Now().line;
-      while (Now().kind != Kind::kEnd && Now().line == line) Take();
+      while (!AtEnd() && Now().line == line) Take();
       return true;
     }
     if (!Now().Is(".section")) return false;
     Take();
     int depth = 0;
-    while (Now().kind != Kind::kEnd) {
+    while (!AtEnd()) {
       if (Now().Is("{")) ++depth;
       if (Take().Is("}") && --depth == 0) break;
     }
@@ -114,10 +84,8 @@ class Parser {
     }
     if (Accept(".entry")) return Kernel();
     if (Now().Is(".func")) {
-      if (!external)
-        return Unsupported("PTX line " + std::to_string(Now().line) +
-                           ": .func: device functions are not supported; inline them");
-      while (Now().kind != Kind::kEnd && !Now().Is(";")) Take();
+      if (!external) return NotSupported(".func: device functions are not supported; inline them");
+      while (!AtEnd() && !Now().Is(";")) Take();
       return Expect(";");
     }
     AstVariable variable;
@@ -169,7 +137,7 @@ class Parser {
         if (!std::has_single_bit(alignment) || alignment > 4096)
           return Error("alignment must be a power of two up to 4096");
       } else if (Now().Is(".attribute") || Now().Is(".v2") || Now().Is(".v4")) {
-        return Unsupported("PTX line " + std::to_string(Now().line) + ": variable with " + Seen());
+        return NotSupported("variable with " + Seen());
       } else {
         bytes = TypeBytes(Now().text);
         if (bytes <= 0) return Error("expected a type before " + Seen());
@@ -183,7 +151,7 @@ class Parser {
     const bool list = Accept("{");
     do {
       AstOperand value;
-      QUERN_RETURN_IF_ERROR(Constant(value));
+      QUERN_RETURN_IF_ERROR(ParseConstant(*this, value));
       for (size_t i = 0; i < element; ++i)
         variable.initial.push_back(static_cast<uint8_t>(i < 8 ? value.value >> (8 * i) : 0));
     } while (list && Accept(","));
@@ -271,8 +239,7 @@ class Parser {
       else if (word != ".minnctapersm" && word != ".maxnreg" && word != ".maxclusterrank" &&
                word != ".explicitcluster" && word != ".noreturn" && word != ".blocksareclusters" &&
                word != ".maxnctapersm")
-        return Unsupported("PTX line " + std::to_string(Now().line) + ": kernel directive `" +
-                           std::string(word) + "`");
+        return NotSupported("kernel directive `" + std::string(word) + "`");
     }
     return {};
   }
@@ -287,7 +254,7 @@ class Parser {
     std::vector<uint32_t> open = {0};
     while (!open.empty()) {
       scope_ = open.back();
-      if (Now().kind == Kind::kEnd) return Error("kernel without an end");
+      if (AtEnd()) return Error("kernel without an end");
       if (Accept("}")) {
         open.pop_back();
       } else if (Accept("{")) {
@@ -329,8 +296,7 @@ class Parser {
   /// .reg .b32 %r<12>, x;
   Status Registers() {
     const int bytes = TypeBytes(Now().text);
-    if (bytes < 0 || bytes > 8)
-      return Unsupported("PTX line " + std::to_string(Now().line) + ": register type " + Seen());
+    if (bytes < 0 || bytes > 8) return NotSupported("register type " + Seen());
     Take();
     do {
       std::string name;
@@ -339,11 +305,12 @@ class Parser {
       if (Accept("<")) {
         QUERN_RETURN_IF_ERROR(Integer(count));
         QUERN_RETURN_IF_ERROR(Expect(">"));
-        if (kernel_->registers.size() + count > kMaxRegisters) return Error("too many registers");
+        if (count > kMaxRegisters) return Error("more than 65536 registers");
         for (uint64_t i = 0; i < count; ++i) Register(name + std::to_string(i), bytes);
       } else {
         Register(name, bytes);
       }
+      if (kernel_->registers.size() > kMaxRegisters) return Error("more than 65536 registers");
     } while (Accept(","));
     return Expect(";");
   }
@@ -366,7 +333,7 @@ class Parser {
     QUERN_RETURN_IF_ERROR(Name(instruction.opcode));
     while (Now().kind == Kind::kDot) instruction.modifiers.emplace_back(Take().text);
     while (!Now().Is(";")) {
-      QUERN_RETURN_IF_ERROR(Operand(instruction.operands.emplace_back()));
+      QUERN_RETURN_IF_ERROR(ParseOperand(*this, instruction.operands.emplace_back()));
       if (!Now().Is(";")) QUERN_RETURN_IF_ERROR(Expect(","));
     }
     Take();
@@ -374,88 +341,9 @@ class Parser {
     return {};
   }
 
-  Status Operand(AstOperand& operand) {
-    if (depth_ > 3) return Error("operands nested too deeply");
-    ++depth_;
-    const Status status = OperandHere(operand);
-    --depth_;
-    return status;
-  }
-
-  Status OperandHere(AstOperand& operand) {
-    if (Accept("{")) return List(operand, AstOperand::Kind::kVector, "}");
-    if (Accept("[")) return Address(operand);
-    QUERN_RETURN_IF_ERROR(Scalar(operand));
-    if (!Accept("|")) return {};
-    AstOperand pair;
-    pair.kind = AstOperand::Kind::kPair;
-    pair.elements.push_back(std::move(operand));
-    QUERN_RETURN_IF_ERROR(Scalar(pair.elements.emplace_back()));
-    operand = std::move(pair);
-    return {};
-  }
-
-  Status List(AstOperand& operand, AstOperand::Kind kind, std::string_view end) {
-    operand.kind = kind;
-    do {
-      QUERN_RETURN_IF_ERROR(Operand(operand.elements.emplace_back()));
-    } while (Accept(","));
-    return Expect(end);
-  }
-
-  /// Behind `[`: base, base+4, base+-4, 64; then `, {coordinates}` and the like.
-  Status Address(AstOperand& operand) {
-    operand.kind = AstOperand::Kind::kAddress;
-    QUERN_RETURN_IF_ERROR(Scalar(operand.elements.emplace_back()));
-    const bool minus = Now().Is("-");
-    if (minus || Accept("+")) {
-      AstOperand offset;
-      QUERN_RETURN_IF_ERROR(Constant(offset));
-      operand.value = offset.value;
-    }
-    while (Accept(",")) QUERN_RETURN_IF_ERROR(Operand(operand.elements.emplace_back()));
-    return Expect("]");
-  }
-
-  Status Constant(AstOperand& operand) {
-    const bool minus = Accept("-");
-    if (Now().kind == Kind::kInteger)
-      operand.kind = AstOperand::Kind::kInteger;
-    else if (Now().kind == Kind::kFloat)
-      operand.kind = AstOperand::Kind::kFloat;
-    else
-      return Error("expected a constant before " + Seen());
-    const Token& token = Take();
-    operand.value = token.value;
-    operand.width = token.width;
-    if (minus) {
-      if (operand.kind == AstOperand::Kind::kInteger)
-        operand.value = 0 - operand.value;
-      else
-        operand.value ^= uint64_t{1} << (8 * operand.width - 1);
-    }
-    return {};
-  }
-
-  Status Scalar(AstOperand& operand) {
-    operand.negated = Accept("!");
-    if (Now().kind != Kind::kName) return Constant(operand);
-    operand.name = Take().text;
-    if (operand.name == "_") {
-      operand.kind = AstOperand::Kind::kSink;
-      return {};
-    }
-    operand.kind = AstOperand::Kind::kName;
-    if (Now().kind == Kind::kDot) operand.name += Take().text;  // %tid.x
-    return {};
-  }
-
-  std::vector<Token> tokens_;
-  size_t at_ = 0;
   AstModule module_;
   AstKernel* kernel_ = nullptr;
   uint32_t scope_ = 0;
-  int depth_ = 0;
 };
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <new>
 
 #include "runtime/device/ptx_emulator/machine.h"
+#include "runtime/device/ptx_emulator/special_registers.h"
 
 namespace quern::ptx {
 namespace {
@@ -44,70 +45,6 @@ Warp::Warp(Cta& cta, uint32_t id)
 Cluster& Warp::cluster() const { return cta_->cluster(); }
 uint8_t* Warp::Local(uint32_t lane) {
   return local_.data() + size_t{cta_->context().code->local_bytes} * lane;
-}
-
-static uint64_t SpecialValue(SpecialRegister which, uint32_t axis, const Cta& cta, uint32_t warp,
-                             uint32_t lane) {
-  const LaunchOptions& options = cta.context().options;
-  const auto& block = options.block;
-  const auto& cluster = options.cluster;
-  const uint32_t thread = warp * kLanes + lane, bit = 1u << lane;
-  const uint32_t threads = block[0] * block[1] * block[2];
-  switch (which) {
-    case SpecialRegister::kTid:
-      return axis == 0   ? thread % block[0]
-             : axis == 1 ? thread / block[0] % block[1]
-                         : thread / block[0] / block[1];
-    case SpecialRegister::kNtid:
-      return block[axis];
-    case SpecialRegister::kCtaid:
-      return cta.index[axis];
-    case SpecialRegister::kNctaid:
-      return options.grid[axis];
-    case SpecialRegister::kClusterid:
-      return cta.index[axis] / cluster[axis];
-    case SpecialRegister::kNclusterid:
-      return options.grid[axis] / cluster[axis];
-    case SpecialRegister::kClusterCtaid:
-      return cta.index[axis] % cluster[axis];
-    case SpecialRegister::kClusterNctaid:
-      return cluster[axis];
-    case SpecialRegister::kLaneid:
-      return lane;
-    case SpecialRegister::kWarpid:
-      return warp;
-    case SpecialRegister::kNwarpid:
-      return (threads + kLanes - 1) / kLanes;
-    case SpecialRegister::kGridid:
-      return 1;
-    case SpecialRegister::kSmid:
-      return 0;
-    case SpecialRegister::kNsmid:
-      return 1;
-    case SpecialRegister::kClusterCtarank:
-      return cta.rank();
-    case SpecialRegister::kClusterNctarank:
-      return cluster[0] * cluster[1] * cluster[2];
-    case SpecialRegister::kIsExplicitCluster:
-      return cluster[0] * cluster[1] * cluster[2] > 1;
-    case SpecialRegister::kLanemaskEq:
-      return bit;
-    case SpecialRegister::kLanemaskLt:
-      return bit - 1;
-    case SpecialRegister::kLanemaskLe:
-      return bit | (bit - 1);
-    case SpecialRegister::kLanemaskGt:
-      return ~(bit | (bit - 1));
-    case SpecialRegister::kLanemaskGe:
-      return ~(bit - 1);
-    case SpecialRegister::kDynamicSmemSize:
-      return options.shared_bytes;
-    case SpecialRegister::kTotalSmemSize:
-      return cta.shared.size();
-    case SpecialRegister::kClock:
-      return 0;
-  }
-  return 0;
 }
 
 void Warp::SetSpecials() {
