@@ -29,6 +29,10 @@ private:
   kernel(const ProgramTranslator::KernelRef &kernel);
   llvm::Expected<Offsets<schema::GpuKernelCode>>
   gpuKernelCodes(const std::string &kernel);
+  fb::Offset<schema::GpuKernelCode> gpuCode(uint32_t target, Role role,
+                                            const std::string &entry,
+                                            const nvptx::Launch &launch);
+  fb::Offset<fb::Vector<fb::Offset<schema::GpuSampler>>> samplers();
   fb::Offset<schema::BodyCall> call(size_t body, const CallWeights &weights);
   uint32_t segmentOf(llvm::StringRef name) const;
 
@@ -128,27 +132,54 @@ ManifestTranslator::targets() {
 // Kernels
 //===----------------------------------------------------------------------===//
 
+fb::Offset<schema::GpuKernelCode>
+ManifestTranslator::gpuCode(uint32_t target, Role role,
+                            const std::string &entry,
+                            const nvptx::Launch &launch) {
+  static_assert(static_cast<int>(nvptx::GridCount::Pages) ==
+                static_cast<int>(schema::GridCount::Pages));
+  std::vector<schema::GridFactor> grid;
+  for (const nvptx::GridFactor &factor : launch.grid)
+    grid.emplace_back(factor.per, static_cast<schema::GridCount>(factor.count));
+  auto entryName = fbb.CreateString(entry);
+  auto gridList = fbb.CreateVectorOfStructs(grid);
+  return schema::CreateGpuKernelCode(
+      fbb, target, static_cast<schema::Role>(role), entryName,
+      launch.blockThreads, launch.sharedBytes, gridList,
+      static_cast<uint32_t>(launch.workspaceBytesPerRow),
+      launch.countersPerRow);
+}
+
+/// Every target has the same samplers.
+fb::Offset<fb::Vector<fb::Offset<schema::GpuSampler>>>
+ManifestTranslator::samplers() {
+  Offsets<schema::GpuSampler> samplers;
+  const size_t count =
+      in.ptxImages.empty() ? 0 : in.ptxImages.front().samplers.size();
+  for (size_t i = 0; i < count; ++i) {
+    Offsets<schema::GpuKernelCode> codes;
+    for (auto [index, image] : llvm::enumerate(in.ptxImages)) {
+      const nvptx::PtxSampler &sampler = image.samplers[i];
+      codes.push_back(gpuCode(static_cast<uint32_t>(in.images.size() + index),
+                              Role::Decode, sampler.entry, sampler.launch));
+    }
+    samplers.push_back(schema::CreateGpuSampler(
+        fbb, in.ptxImages.front().samplers[i].candidates,
+        fbb.CreateVector(codes)));
+  }
+  return fbb.CreateVector(samplers);
+}
+
 llvm::Expected<Offsets<schema::GpuKernelCode>>
 ManifestTranslator::gpuKernelCodes(const std::string &kernel) {
-  static_assert(static_cast<int>(nvptx::GridCount::AttentionTiles) ==
-                static_cast<int>(schema::GridCount::AttentionTiles));
   Offsets<schema::GpuKernelCode> codes;
   // GPU targets follow the host's.
   auto target = static_cast<uint32_t>(in.images.size());
   for (const nvptx::PtxImage &image : in.ptxImages) {
     const size_t before = codes.size();
     for (const nvptx::PtxKernel &code : image.kernels) {
-      if (code.kernel != kernel)
-        continue;
-      std::vector<schema::GridFactor> grid;
-      for (const nvptx::GridFactor &factor : code.launch.grid)
-        grid.emplace_back(factor.per,
-                          static_cast<schema::GridCount>(factor.count));
-      auto gridList = fbb.CreateVectorOfStructs(grid);
-      codes.push_back(schema::CreateGpuKernelCode(
-          fbb, target, static_cast<schema::Role>(code.role),
-          fbb.CreateString(code.entry), code.launch.blockThreads,
-          code.launch.sharedBytes, gridList));
+      if (code.kernel == kernel)
+        codes.push_back(gpuCode(target, code.role, code.entry, code.launch));
     }
     if (codes.size() != before + kRoleCount)
       return compileError(ExitCode::Failure, "no PTX of kernel @" + kernel +
@@ -243,7 +274,7 @@ llvm::Expected<std::vector<uint8_t>> ManifestTranslator::run() {
       call(in.bodies.bodies.size() - 1, in.weights.epilogue),
       fbb.CreateVectorOfStructs(kv), plan.getArenaBytesPerRow().value_or(0),
       plan.getLogitBytesPerRow().value_or(0),
-      plan.getPrivateBytesPerRow().value_or(0));
+      plan.getPrivateBytesPerRow().value_or(0), samplers());
   schema::FinishManifestBuffer(fbb, manifest);
   return std::vector<uint8_t>(fbb.GetBufferPointer(),
                               fbb.GetBufferPointer() + fbb.GetSize());

@@ -72,6 +72,22 @@ void Emitter::barrier() {
 }
 
 //===----------------------------------------------------------------------===//
+// Memory that blocks share
+//===----------------------------------------------------------------------===//
+
+static constexpr llvm::StringLiteral kDeviceScope = "device";
+
+Value Emitter::atomicAdd(Value pointer, Value x) {
+  return LLVM::AtomicRMWOp::create(b, loc, LLVM::AtomicBinOp::add, pointer, x,
+                                   LLVM::AtomicOrdering::monotonic,
+                                   kDeviceScope);
+}
+
+void Emitter::fence() {
+  LLVM::FenceOp::create(b, loc, LLVM::AtomicOrdering::acq_rel, kDeviceScope);
+}
+
+//===----------------------------------------------------------------------===//
 // Arithmetic
 //===----------------------------------------------------------------------===//
 

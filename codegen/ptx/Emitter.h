@@ -49,6 +49,14 @@ public:
   /// All threads of the block.
   void barrier();
 
+  //===--- Memory that blocks share
+  //----------------------------------------===//
+  /// Adds `x` (i32 or i64) to what `pointer` holds and returns what was there:
+  /// one step to every thread of the device, without any order of others.
+  Value atomicAdd(Value pointer, Value x);
+  /// Loads and stores before it are seen by the device before those after it.
+  void fence();
+
   //===--- Arithmetic -----------------------------------------------------===//
   /// acc + sum_j codes[j] * x[j]: four u8 by four s8, packed in i32.
   Value dp4a(Value acc, Value codes, Value x);

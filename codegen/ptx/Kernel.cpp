@@ -36,6 +36,19 @@ Value Kernel::shared(int64_t bytes) {
   return piece;
 }
 
+/// Two pointers between the arguments and the dims.
+Kernel::Workspace Kernel::workspace(int64_t bytesPerRow,
+                                    int64_t countersPerRow) {
+  assert(launch.workspaceBytesPerRow == 0 && "a kernel has one workspace");
+  launch.workspaceBytesPerRow = bytesPerRow;
+  launch.countersPerRow = countersPerRow;
+  auto type = e.ptrType(kGlobal);
+  Workspace made = {entry->insertArgument(firstDim, type, e.loc),
+                    entry->insertArgument(firstDim + 1, type, e.loc)};
+  firstDim += 2;
+  return made;
+}
+
 Value halfRowOffset(Emitter &e, Value column) {
   // Bits of k, from the top: c1 c0 s j h; of the position: s h c1 c0 j.
   auto bits = [&](int from, int count, int to) {
@@ -96,6 +109,7 @@ ArrayRef<KernelGenerator<Kernel>> kernelGenerators() {
       {"rope-append", KernelFamily::Rows, matchesRopeAppend,
        generateRopeAppend},
       {"lookup", KernelFamily::Rows, matchesLookup, generateLookup},
+      {"top-k", KernelFamily::Rows, matchesTopK, generateTopK},
       {"rowwise", KernelFamily::Rows, matchesRowwise, generateRowwise},
   };
   return generators;

@@ -31,6 +31,14 @@ public:
   mlir::Value shared(int64_t bytes);
   mlir::Value temporary(int64_t bytes) override { return shared(bytes); }
 
+  /// Memory of the device beside the buffers, which blocks may use to talk to
+  /// each other: `bytesPerRow` for every row that a step can have, and
+  /// `countersPerRow` i32 that are 0 and must be left so. Called once.
+  struct Workspace {
+    mlir::Value data, counters;
+  };
+  Workspace workspace(int64_t bytesPerRow, int64_t countersPerRow);
+
 private:
   mlir::Value pointerAt(unsigned position) override {
     return entry->getArgument(position);
@@ -66,6 +74,8 @@ bool matchesRopeAppend(Kernel &);
 mlir::LogicalResult generateRopeAppend(Kernel &);
 bool matchesLookup(Kernel &);
 mlir::LogicalResult generateLookup(Kernel &);
+bool matchesTopK(Kernel &);
+mlir::LogicalResult generateTopK(Kernel &);
 bool matchesRowwise(Kernel &);
 mlir::LogicalResult generateRowwise(Kernel &);
 

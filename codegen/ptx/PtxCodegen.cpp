@@ -28,6 +28,8 @@ public:
   }
 
   LogicalResult add(rt::KernelOp op);
+  /// Adds samplers of logits over `vocab` tokens.
+  LogicalResult addSamplers(int64_t vocab);
   PtxImage take() { return std::move(image); }
 
 private:
@@ -162,6 +164,57 @@ LogicalResult ImageBuilder::add(rt::KernelOp op) {
   return success();
 }
 
+/// rt.kernel @top_K, the K best of `vocab` logits.
+OwningOpRef<ModuleOp> makeSampler(MLIRContext *context, int64_t vocab,
+                                  int64_t k) {
+  Location loc = UnknownLoc::get(context);
+  OwningOpRef<ModuleOp> module = ModuleOp::create(loc);
+  auto builder = OpBuilder::atBlockBegin(module->getBody());
+  auto rows = [&](int64_t columns, Type element) -> Type {
+    return RankedTensorType::get({ShapedType::kDynamic, columns}, element);
+  };
+  Type logits = rows(vocab, builder.getF32Type());
+  SmallVector<Type> results = {rows(k, builder.getF32Type()),
+                               rows(k, builder.getI32Type())};
+  auto kernel = rt::KernelOp::create(builder, loc, "top_" + std::to_string(k),
+                                     builder.getFunctionType(logits, results),
+                                     lm::KernelSplit::Rows,
+                                     /*tiles=*/DictionaryAttr());
+  Block &body = kernel.getBody().emplaceBlock();
+  body.addArgument(logits, loc);
+  builder.setInsertionPointToEnd(&body);
+  auto best = lm::TopKOp::create(builder, loc, results, body.getArgument(0), k);
+  lm::YieldOp::create(builder, loc, best.getResults());
+  return module;
+}
+
+LogicalResult ImageBuilder::addSamplers(int64_t vocab) {
+  // Greedy sampling wants one; 256 serve top-k, a penalty of its best included.
+  constexpr int64_t kCandidates[] = {1, 256};
+  for (int64_t k : kCandidates) {
+    if (k > 1 && k > vocab)
+      return success();
+    OwningOpRef<ModuleOp> module = makeSampler(context, vocab, k);
+    auto kernel = *module->getOps<rt::KernelOp>().begin();
+    FailureOr<Generated> generated = generate(kernel, Role::Decode);
+    if (failed(generated))
+      return failure();
+    image.samplers.push_back(
+        {static_cast<uint32_t>(k), generated->entry, generated->launch});
+  }
+  return success();
+}
+
+/// Columns of the program's logits; 0 without a program.
+int64_t vocabOf(ModuleOp module) {
+  int64_t vocab = 0;
+  module.walk([&](rt::BufferOp buffer) {
+    if (buffer.getKind() == rt::BufferKind::Logits)
+      vocab = static_cast<int64_t>(buffer.getBytesPerRow()) / 4;
+  });
+  return vocab;
+}
+
 } // namespace
 
 FailureOr<PtxImage> generatePtx(ModuleOp module, const Target &target,
@@ -172,6 +225,9 @@ FailureOr<PtxImage> generatePtx(ModuleOp module, const Target &target,
                                       : WalkResult::interrupt();
   });
   if (walk.wasInterrupted())
+    return failure();
+  if (int64_t vocab = vocabOf(module);
+      vocab > 0 && failed(builder.addSamplers(vocab)))
     return failure();
   return builder.take();
 }

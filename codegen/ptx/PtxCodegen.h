@@ -31,6 +31,8 @@ enum class GridCount : uint8_t {
   /// Elements of range segment 0 of this share.
   Columns0 = 3,
   AttentionTiles = 4,
+  /// Entries of the page table a sequence.
+  Pages = 5,
 };
 
 /// Blocks along one dimension of a grid: ceil(count / per).
@@ -46,6 +48,9 @@ struct Launch {
   uint32_t sharedBytes = 0;
   /// x, y, z; those left out are 1.
   std::vector<GridFactor> grid;
+  /// Of Kernel::workspace(), per row of a session's capacity; 0: it has none.
+  uint64_t workspaceBytesPerRow = 0;
+  uint32_t countersPerRow = 0;
 };
 
 /// One kernel's entry for one role.
@@ -56,11 +61,21 @@ struct PtxKernel {
   Launch launch;
 };
 
+/// An entry that picks the best logits of each row, so that only these leave
+/// the device. Its arguments: logits (rows, vocab) f32, then (rows, candidates)
+/// values f32 and their columns i32, the best first.
+struct PtxSampler {
+  uint32_t candidates;
+  std::string entry;
+  Launch launch;
+};
+
 /// PTX of all kernels for one target.
 struct PtxImage {
   std::string target;
   std::string text;
   std::vector<PtxKernel> kernels;
+  std::vector<PtxSampler> samplers; ///< By ascending candidates.
 };
 
 struct PtxOptions {

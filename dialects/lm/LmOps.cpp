@@ -194,11 +194,17 @@ LogicalResult AddRmsNormOp::verify() {
   return verifyNorm(*this, getX(), getW(), getEps());
 }
 
-LogicalResult ArgmaxOp::verify() {
-  // argmax_c1
-  if (dim(getX(), 1) == 0)
-    return emitOpError("expected at least one column");
-  // argmax_c2
-  return expectSize(*this, "rows of the result", dim(getResult(), 0),
-                    dim(getX(), 0));
+LogicalResult TopKOp::verify() {
+  // top_k_c1
+  const int64_t columns = dim(getX(), 1), k = getK();
+  if (k < 1 || (!ShapedType::isDynamic(columns) && k > columns))
+    return emitOpError() << "expected k from 1 to the number of columns, "
+                         << "but got " << k;
+  // top_k_c2
+  for (Value result : {getValues(), getColumns()})
+    if (failed(expectSize(*this, "rows of the result", dim(result, 0),
+                          dim(getX(), 0))) ||
+        failed(expectSize(*this, "columns of the result", dim(result, 1), k)))
+      return failure();
+  return success();
 }

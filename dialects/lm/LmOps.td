@@ -317,18 +317,23 @@ def Lm_SoftmaxOp : Lm_Op<"softmax", [SameOperandsAndResultType]> {
   let assemblyFormat = "$x attr-dict `:` type($x)";
 }
 
-def Lm_ArgmaxOp : Lm_Op<"argmax"> {
-  let summary = "the column of each row's largest element";
+def Lm_TopKOp : Lm_Op<"top_k"> {
+  let summary = "the largest elements of each row and their columns";
   let description = [{
-    `y[m] = min {n : x[m, n] = max_n x[m, n]}`
+    `values[m, i] = x[m, columns[m, i]]`, where columns[m, 0], columns[m, 1], ...
+    are the columns in order of their elements, the largest first; of equal
+    elements the first column comes first. NaN counts as the largest of all.
 
     ```mlir
-    %y = lm.argmax %x : tensor<?x49152xf32> -> tensor<?xi32>
+    %values, %columns = lm.top_k %x k = 256
+        : tensor<?x49152xf32> -> tensor<?x256xf32>, tensor<?x256xi32>
     ```
   }];
-  let arguments = (ins Lm_Rows:$x /*argmax_i1*/);
-  let results = (outs Lm_Indices:$result);
-  let assemblyFormat = "$x attr-dict `:` type($x) `->` type($result)";
+  let arguments = (ins Lm_Rows:$x /*top_k_i1*/, I64Attr:$k);
+  let results = (outs Lm_Rows:$values, Lm_IndexRows:$columns);
+  let assemblyFormat = [{
+    $x `k` `=` $k attr-dict `:` type($x) `->` type($values) `,` type($columns)
+  }];
   let hasVerifier = 1;
 }
 

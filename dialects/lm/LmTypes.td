@@ -51,6 +51,7 @@ def Lm_Rows : TensorRankOf<[F32], [2]>;                     // (?, K)
 def Lm_Deltas : TensorRankOf<[F32], [2, 3]>;                // (?, K) or (S, ?, K)
 def Lm_Partials : TensorRankOf<[F32], [3]>;                 // (S, ?, N)
 def Lm_Indices : TensorRankOf<[I32], [1]>;                  // (?)
+def Lm_IndexRows : TensorRankOf<[I32], [2]>;               // (?, K)
 def Lm_Activations : TensorRankOf<[F32, Lm_Block], [2]>;    // (?, K), float or a8
 def Lm_Matrix : TensorRankOf<[F32, F16, BF16, Lm_Block], [2]>; // (N, K)
 def Lm_AnyTensor : TensorRankOf<[F32, F16, BF16, I32, Lm_Block], [1, 2, 3]>;

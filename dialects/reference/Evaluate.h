@@ -69,7 +69,6 @@ mlir::FailureOr<Tensor> runProgram(rt::ProgramOp program,
 
 mlir::LogicalResult evaluate(lm::AddOp op, Frame &frame);
 mlir::LogicalResult evaluate(lm::AddRmsNormOp op, Frame &frame);
-mlir::LogicalResult evaluate(lm::ArgmaxOp op, Frame &frame);
 mlir::LogicalResult evaluate(lm::AttentionOp op, Frame &frame);
 mlir::LogicalResult evaluate(lm::DequantizeOp op, Frame &frame);
 mlir::LogicalResult evaluate(lm::EmbeddingOp op, Frame &frame);
@@ -88,6 +87,7 @@ mlir::LogicalResult evaluate(lm::SelectRowsOp op, Frame &frame);
 mlir::LogicalResult evaluate(lm::SiluOp op, Frame &frame);
 mlir::LogicalResult evaluate(lm::SoftmaxOp op, Frame &frame);
 mlir::LogicalResult evaluate(lm::SwigluOp op, Frame &frame);
+mlir::LogicalResult evaluate(lm::TopKOp op, Frame &frame);
 mlir::LogicalResult evaluate(lm::WeightOp op, Frame &frame);
 
 } // namespace quern::reference

@@ -93,11 +93,11 @@ static LogicalResult evaluateOp(Operation &op, Frame &frame) {
   using namespace quern::lm;
   auto run = [&](auto typed) { return evaluate(typed, frame); };
   return llvm::TypeSwitch<Operation *, LogicalResult>(&op)
-      .Case<AddOp, AddRmsNormOp, ArgmaxOp, AttentionOp, DequantizeOp,
-            EmbeddingOp, lm::KernelOp, KvAppendOp, MatmulOp, MulOp>(run)
+      .Case<AddOp, AddRmsNormOp, AttentionOp, DequantizeOp, EmbeddingOp,
+            lm::KernelOp, KvAppendOp, MatmulOp, MulOp>(run)
       .Case<OnlineAttentionOp, QkvProjOp, QuantMatmulOp, QuantizeOp,
             ReduceSharesOp, RmsNormOp, RopeOp, SelectRowsOp, SiluOp, SoftmaxOp,
-            SwigluOp, WeightOp>(run)
+            SwigluOp, TopKOp, WeightOp>(run)
       .Case<arith::ConstantOp>(run)
       .Default([](Operation *other) {
         return other->emitOpError("has no reference semantics");

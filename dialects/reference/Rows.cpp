@@ -2,6 +2,7 @@
 #include "dialects/reference/Evaluate.h"
 
 #include <cmath>
+#include <numeric>
 
 using namespace mlir;
 using namespace quern;
@@ -153,13 +154,30 @@ LogicalResult reference::evaluate(lm::SoftmaxOp op, Frame &frame) {
   return success();
 }
 
-LogicalResult reference::evaluate(lm::ArgmaxOp op, Frame &frame) {
+LogicalResult reference::evaluate(lm::TopKOp op, Frame &frame) {
   const Tensor &x = frame.tensor(op.getX());
-  Tensor y = Tensor::makeIndices({x.rows()});
+  const int64_t k = op.getK();
+  if (k > x.columns())
+    return op.emitOpError()
+           << "expected at least " << k << " columns, but got " << x.columns();
+  Tensor values = Tensor::makeFloats({x.rows(), k});
+  Tensor columns = Tensor::makeIndices({x.rows(), k});
   for (int64_t m = 0; m < x.rows(); ++m) {
     std::vector<float> row = x.row(m);
-    y.indices[m] = static_cast<int32_t>(llvm::max_element(row) - row.begin());
+    std::vector<int32_t> order(row.size());
+    std::iota(order.begin(), order.end(), 0);
+    auto isLarger = [&](int32_t a, int32_t b) {
+      return std::isnan(row[a]) ? !std::isnan(row[b]) : row[a] > row[b];
+    };
+    llvm::sort(order, [&](int32_t a, int32_t b) {
+      return isLarger(a, b) || (!isLarger(b, a) && a < b);
+    });
+    for (int64_t i = 0; i < k; ++i) {
+      columns.indices[m * k + i] = order[i];
+      values.floats[m * k + i] = row[order[i]];
+    }
   }
-  frame.set(op.getResult(), std::move(y));
+  frame.set(op.getValues(), std::move(values));
+  frame.set(op.getColumns(), std::move(columns));
   return success();
 }

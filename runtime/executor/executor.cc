@@ -11,10 +11,15 @@ Status Executor::CheckOptions(const ExecutorOptions& options) {
 }
 
 Status Executor::Step(const StepInput& input) {
-  const StepLimits limits{options_.max_rows, program_.vocab, kv_.page_tokens(), kv_.pages()};
+  const StepLimits limits{options_.max_rows, program_.vocab, kv_.page_tokens(), kv_.pages(),
+                          kept_rows()};
   QUERN_RETURN_IF_ERROR(inputs_.Fill(input, limits));
   ProfileTimer timer(profiling_ ? &profile_.steps : nullptr);
   return Run(input);
+}
+
+Status Executor::ReadLogits(int64_t row, float* /*logits*/) {
+  return UsageError("logit row " + std::to_string(row) + " was not kept");
 }
 
 void Executor::SetProfiling(bool enabled) {

@@ -4,9 +4,11 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <vector>
 
 #include "runtime/base/status.h"
+#include "runtime/executor/candidate.h"
 #include "runtime/executor/kv_cache.h"
 #include "runtime/executor/program.h"
 #include "runtime/executor/step_inputs.h"
@@ -48,6 +50,17 @@ class Executor {
 
   /// Runs one step. Errors: kUsage, before anything was touched; those of a GpuDevice.
   Status Step(const StepInput& input);
+
+  /// A step of at most so many logit rows may leave its logits with the executor: 0 on the CPU, and
+  /// where the artifact has no samplers. They are there until the next step with logit rows.
+  virtual int64_t kept_rows() const { return 0; }
+  /// Copies kept logit row `row` to `logits` (vocab). Errors: kUsage when it was not kept; those of
+  /// a GpuDevice.
+  virtual Status ReadLogits(int64_t row, float* logits);
+  /// The best logits of kept row `row`, the best first, of equal ones the lowest token; a NaN would
+  /// be before all. As many as StepInput::candidates asked for or more, unless the executor finds
+  /// no more; empty when none were asked for. Valid until the next step.
+  virtual std::span<const Candidate> candidates(int64_t /*row*/) const { return {}; }
 
   KvCache& kv() { return kv_; }
   const KvCache& kv() const { return kv_; }

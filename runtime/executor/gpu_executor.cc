@@ -1,11 +1,11 @@
 #include "runtime/executor/gpu_executor.h"
 
 #include <algorithm>
-#include <cstring>
-#include <tuple>
+#include <bit>
 #include <utility>
 
 #include "runtime/device/gpu_target.h"
+#include "runtime/executor/gpu_walk.h"
 #include "runtime/schema/gpu_grid.h"
 
 namespace quern {
@@ -25,168 +25,21 @@ Status NotEnough(const GpuDevice& device, const std::string& what, uint64_t need
                      " free; lower context, kv_tokens or max_rows, or free the device");
 }
 
+/// The most that any kernel of a target wants: they run one after the other.
+GpuMemoryPlan::PerRow PerRowOf(const schema::Manifest& manifest, size_t target) {
+  GpuMemoryPlan::PerRow most;
+  for (const schema::Kernel* kernel : *manifest.kernels()) {
+    for (const schema::GpuKernelCode* code : *kernel->gpu_codes()) {
+      if (code->target() != target) continue;
+      most.workspace_bytes =
+          std::max<uint64_t>(most.workspace_bytes, code->workspace_bytes_per_row());
+      most.counters = std::max<uint64_t>(most.counters, code->counters_per_row());
+    }
+  }
+  return most;
+}
+
 }  // namespace
-
-/// Pages on the device. A failure is kept until the next step reports it, since pages change hands
-/// where no status is returned.
-class GpuExecutor::KvPools final : public KvMemory {
- public:
-  /// `addresses` of the layers' pools.
-  KvPools(GpuDevice& device, std::span<const schema::KvLayer> layers,
-          std::vector<DeviceAddress> addresses)
-      : device_(device), addresses_(std::move(addresses)) {
-    for (const schema::KvLayer& layer : layers) page_bytes_.push_back(layer.page_bytes());
-  }
-
-  DeviceAddress address(size_t layer) const { return addresses_[layer]; }
-  std::byte* pool(size_t layer) const override {
-    return reinterpret_cast<std::byte*>(address(layer));
-  }
-  bool starts_zeroed() const override { return false; }
-  void Clear(int32_t page) override {
-    for (size_t layer = 0; layer < addresses_.size(); ++layer) {
-      Keep(device_.Fill(At(layer, page), 0, page_bytes_[layer]));
-    }
-  }
-  void Copy(int32_t to, int32_t from) override {
-    for (size_t layer = 0; layer < addresses_.size(); ++layer) {
-      Keep(device_.Copy(At(layer, to), At(layer, from), page_bytes_[layer]));
-    }
-  }
-  const Status& status() const { return status_; }
-
- private:
-  DeviceAddress At(size_t layer, int32_t page) const {
-    return address(layer) + static_cast<uint64_t>(page) * page_bytes_[layer];
-  }
-  void Keep(Status status) {
-    if (status_.ok()) status_ = std::move(status);
-  }
-
-  GpuDevice& device_;
-  std::vector<DeviceAddress> addresses_;  // by layer
-  std::vector<uint64_t> page_bytes_;      // by layer
-  Status status_;
-};
-
-/// The walk through the program that turns one step into launches.
-class GpuExecutor::Walk {
- public:
-  Walk(const GpuExecutor& executor, schema::Role role)
-      : e_(executor), role_(static_cast<size_t>(role)), rows_{executor.inputs_.rows(), 0} {
-    dims_[kDimAttentionTiles] = executor.inputs_.attention_tiles();
-    dims_[kDimPageTableStride] = executor.inputs_.page_table_stride();
-  }
-
-  /// The step up to the logits.
-  void RunLayers() {
-    const Program& program = e_.program_;
-    RunCall(program.prologue);
-    for (size_t layer = 0; layer < program.layers.size(); ++layer) {
-      kv_pool_ = e_.pools_->address(layer);
-      dims_[kDimPageBytes] = e_.kv_.page_bytes(layer);
-      RunCall(program.layers[layer]);
-    }
-    kv_pool_ = 0;
-    dims_[kDimPageBytes] = 0;
-  }
-
-  /// The logits of `count` of the step's logit rows, `first` and those behind it.
-  void RunEpilogue(int64_t first, int64_t count) {
-    first_logit_row_ = first;
-    rows_[1] = count;
-    RunCall(e_.program_.epilogue);
-  }
-
-  std::span<const GpuLaunch> launches() const { return launches_; }
-  /// The manifest's kernel of each launch.
-  std::span<const uint32_t> kernels() const { return kernels_; }
-
- private:
-  void RunCall(const BodyCall& call) {
-    for (const Instruction& d : e_.program_.bodies[call.body]) {
-      if (d.op != schema::Op::Dispatch) continue;  // launches are in order anyway
-      dims_[kDimRows] = rows_[static_cast<size_t>(d.row_class)];
-      if (d.split == schema::Split::Rows) {
-        Launch(d, call, 0, {});
-        continue;
-      }
-      const size_t width = d.segments * 2;
-      for (size_t share = 0; share < e_.program_.shares; ++share) {
-        Launch(d, call, share, std::span(d.ranges).subspan(share * width, width));
-      }
-    }
-  }
-
-  void Launch(const Instruction& d, const BodyCall& call, size_t share,
-              std::span<const int64_t> ranges) {
-    const Kernel& kernel = e_.kernels_[d.kernel][role_];
-    GpuLaunch launch;
-    const GridCounts counts{static_cast<uint64_t>(dims_[kDimRows]),
-                            static_cast<uint64_t>(dims_[kDimAttentionTiles]), ranges};
-    for (size_t i = 0; i < kernel.grid.size(); ++i) {
-      launch.grid[i] = static_cast<uint32_t>(GridBlocks(kernel.grid[i], counts));
-      if (launch.grid[i] == 0) return;
-    }
-    launch.kernel = kernel.handle;
-    launch.block_threads = kernel.block_threads;
-    launch.shared_bytes = kernel.shared_bytes;
-    for (const schema::Arg& arg : d.args) {
-      launch.parameters.push_back(Address(arg, call, share));
-    }
-    for (int64_t dim : dims_) launch.parameters.push_back(static_cast<uint64_t>(dim));
-    for (int64_t bound : ranges) launch.parameters.push_back(static_cast<uint64_t>(bound));
-    if (d.split == schema::Split::Rows) {
-      launch.parameters.push_back(0);
-      launch.parameters.push_back(static_cast<uint64_t>(dims_[kDimRows]));
-    }
-    launches_.push_back(std::move(launch));
-    kernels_.push_back(d.kernel);
-  }
-
-  DeviceAddress Address(const schema::Arg& arg, const BodyCall& call, size_t share) const {
-    switch (arg.kind()) {
-      case schema::ArgKind::Activation:
-        return Buffer(arg.index(), 0);
-      case schema::ArgKind::Partial:
-        return Buffer(arg.index(), share);
-      case schema::ArgKind::Step:
-        return StepInput(static_cast<schema::StepInput>(arg.index()));
-      case schema::ArgKind::Weight:
-        return e_.At(e_.plan_.weights) +
-               call.weight_offsets[arg.index() * e_.program_.shares + share];
-      case schema::ArgKind::Kv:
-        return kv_pool_;
-      case schema::ArgKind::Logits:
-        return e_.At(e_.plan_.logits);
-    }
-    return 0;
-  }
-
-  DeviceAddress StepInput(schema::StepInput which) const {
-    const DeviceAddress address = e_.input_addresses_[static_cast<size_t>(which)];
-    if (which != schema::StepInput::LogitRows) return address;
-    return address + static_cast<uint64_t>(first_logit_row_) * sizeof(int32_t);
-  }
-
-  /// As on the host in a large step: there are no private copies.
-  DeviceAddress Buffer(uint32_t index, size_t copy) const {
-    const BufferPlan& buffer = e_.program_.buffers[index];
-    const auto row_class = static_cast<size_t>(buffer.row_class);
-    return e_.At(e_.plan_.arenas[row_class]) +
-           buffer.offset * static_cast<uint64_t>(e_.plan_.capacity[row_class]) +
-           copy * static_cast<uint64_t>(rows_[row_class]) * buffer.bytes_per_row;
-  }
-
-  const GpuExecutor& e_;
-  const size_t role_;
-  std::array<int64_t, 2> rows_;  // by schema::RowClass
-  int64_t first_logit_row_ = 0;
-  DeviceAddress kv_pool_ = 0;
-  std::array<int64_t, kDimCount> dims_{};
-  std::vector<GpuLaunch> launches_;
-  std::vector<uint32_t> kernels_;
-};
 
 Result<std::unique_ptr<GpuExecutor>> GpuExecutor::Create(const Artifact& artifact,
                                                          std::string_view isa,
@@ -197,7 +50,9 @@ Result<std::unique_ptr<GpuExecutor>> GpuExecutor::Create(const Artifact& artifac
   QUERN_ASSIGN_OR_RETURN(const size_t target, SelectGpuTarget(targets, isa, device->limits()));
   std::unique_ptr<GpuExecutor> executor(
       new GpuExecutor(Program::Build(artifact.manifest()), options, std::move(device)));
-  executor->plan_ = GpuMemoryPlan::Make(executor->program_, artifact.weights().size(), options);
+  executor->plan_ =
+      GpuMemoryPlan::Make(executor->program_, artifact.weights().size(),
+                          PerRowOf(artifact.manifest(), targets[target].index), options);
   const uint64_t needed = executor->plan_.bytes;
   QUERN_ASSIGN_OR_RETURN(const uint64_t free, executor->device_->FreeMemory());
   if (needed > free) return NotEnough(*executor->device_, "the session", needed, free);
@@ -216,48 +71,69 @@ Status GpuExecutor::LoadKernels(const Artifact& artifact, const GpuTargetRequire
   QUERN_ASSIGN_OR_RETURN(
       const GpuModule module,
       device_->LoadModule({reinterpret_cast<const char*>(text.data()), text.size()}));
-  std::map<std::tuple<std::string, uint32_t, uint32_t>, GpuKernel> found;  // entries may be shared
   for (const schema::Kernel* kernel : *manifest.kernels()) {
     std::array<Kernel, kRoleCount>& roles = kernels_.emplace_back();
     for (const schema::GpuKernelCode* code : *kernel->gpu_codes()) {
       if (code->target() != target.index) continue;
-      Kernel& made = roles[static_cast<size_t>(code->role())];
-      made.block_threads = code->block_threads();
-      made.shared_bytes = code->shared_bytes();
-      for (uint32_t i = 0; code->grid() && i < code->grid()->size(); ++i) {
-        made.grid.push_back(*code->grid()->Get(i));
-      }
-      GpuKernel& handle = found[{code->entry()->str(), made.block_threads, made.shared_bytes}];
-      if (handle == GpuKernel{}) {
-        QUERN_ASSIGN_OR_RETURN(handle, device_->FindKernel(module, code->entry()->str(),
-                                                           made.block_threads, made.shared_bytes));
-      }
-      made.handle = handle;
+      QUERN_ASSIGN_OR_RETURN(roles[static_cast<size_t>(code->role())], LoadKernel(module, *code));
+    }
+  }
+  for (uint32_t i = 0; manifest.samplers() && i < manifest.samplers()->size(); ++i) {
+    const schema::GpuSampler& sampler = *manifest.samplers()->Get(i);
+    for (const schema::GpuKernelCode* code : *sampler.codes()) {
+      if (code->target() != target.index) continue;
+      QUERN_ASSIGN_OR_RETURN(Kernel kernel, LoadKernel(module, *code));
+      samplers_.push_back({static_cast<int32_t>(sampler.candidates()), std::move(kernel)});
+      program_.kernel_names.push_back("sampler." + std::to_string(sampler.candidates()));
     }
   }
   return {};
 }
 
+Result<GpuExecutor::Kernel> GpuExecutor::LoadKernel(GpuModule module,
+                                                    const schema::GpuKernelCode& code) {
+  Kernel made;
+  made.block_threads = code.block_threads();
+  made.shared_bytes = code.shared_bytes();
+  for (uint32_t i = 0; code.grid() && i < code.grid()->size(); ++i) {
+    made.grid.push_back(*code.grid()->Get(i));
+  }
+  made.has_workspace = code.workspace_bytes_per_row() > 0;
+  QUERN_ASSIGN_OR_RETURN(made.handle, device_->FindKernel(module, code.entry()->str(),
+                                                          made.block_threads, made.shared_bytes));
+  return made;
+}
+
 Status GpuExecutor::CheckGrids() const {
   const auto rows = static_cast<uint64_t>(options_.max_rows);
-  const GridCounts most{rows, rows, {}};  // what ranges make was checked by the loader
+  // What ranges make was checked by the loader.
+  const GridCounts most{rows, rows, std::bit_ceil(static_cast<uint64_t>(options_.kv_pages)), {}};
+  const auto check = [&](const Kernel& code, const std::string& name) -> Status {
+    for (size_t i = 0; i < code.grid.size(); ++i) {
+      const uint64_t blocks = GridBlocks(code.grid[i], most);
+      if (blocks <= device_->limits().grid_blocks[i]) continue;
+      return UsageError("with max_rows " + std::to_string(rows) + " and " +
+                        std::to_string(options_.kv_pages) + " KV pages kernel " + name + " needs " +
+                        std::to_string(blocks) + " blocks in one dimension and the device allows " +
+                        std::to_string(device_->limits().grid_blocks[i]) +
+                        "; lower max_rows or kv_tokens");
+    }
+    return {};
+  };
   for (size_t kernel = 0; kernel < kernels_.size(); ++kernel) {
     for (const Kernel& code : kernels_[kernel]) {
-      for (size_t i = 0; i < code.grid.size(); ++i) {
-        const uint64_t blocks = GridBlocks(code.grid[i], most);
-        if (blocks <= device_->limits().grid_blocks[i]) continue;
-        return UsageError("with max_rows " + std::to_string(rows) + " kernel " +
-                          program_.kernel_names[kernel] + " needs " + std::to_string(blocks) +
-                          " blocks in one dimension and the device allows " +
-                          std::to_string(device_->limits().grid_blocks[i]) + "; lower max_rows");
-      }
+      QUERN_RETURN_IF_ERROR(check(code, program_.kernel_names[kernel]));
     }
   }
+  for (const Sampler& sampler : samplers_) QUERN_RETURN_IF_ERROR(check(sampler.kernel, "sampler"));
   return {};
 }
 
 Status GpuExecutor::Allocate() {
   QUERN_ASSIGN_OR_RETURN(memory_, device_->Allocate(plan_.bytes));
+  if (plan_.counter_bytes > 0) {
+    QUERN_RETURN_IF_ERROR(device_->Fill(At(plan_.counters), 0, plan_.counter_bytes));
+  }
   std::vector<DeviceAddress> addresses;
   for (uint64_t offset : plan_.kv) addresses.push_back(At(offset));
   auto pools = std::make_unique<KvPools>(*device_, program_.kv, std::move(addresses));
@@ -289,9 +165,21 @@ Status GpuExecutor::UploadInputs() {
   return device_->Upload(At(plan_.inputs), staging_.data(), staging_.size() * sizeof(int32_t));
 }
 
-Status GpuExecutor::LaunchStep(schema::Role role, int64_t logit_rows) {
-  const Shape shape = {static_cast<int64_t>(role), inputs_.rows(), logit_rows,
-                       inputs_.attention_tiles(), inputs_.page_table_stride()};
+const GpuExecutor::Sampler* GpuExecutor::SamplerFor(int32_t candidates) const {
+  if (candidates <= 0 || samplers_.empty()) return nullptr;
+  const auto enough = std::find_if(samplers_.begin(), samplers_.end(), [&](const Sampler& sampler) {
+    return sampler.candidates >= candidates;
+  });
+  return enough == samplers_.end() ? &samplers_.back() : &*enough;
+}
+
+Status GpuExecutor::LaunchStep(schema::Role role, int64_t logit_rows, const Sampler* sampler) {
+  const Shape shape = {static_cast<int64_t>(role),
+                       inputs_.rows(),
+                       logit_rows,
+                       inputs_.attention_tiles(),
+                       inputs_.page_table_stride(),
+                       sampler ? sampler->candidates : 0};
   Recorded* recorded = nullptr;
   if (role == schema::Role::Decode && inputs_.rows() <= kMaxRecordedRows && !profiling_) {
     if (recorded_.size() >= kMaxRecorded && !recorded_.contains(shape)) recorded_.clear();
@@ -302,6 +190,7 @@ Status GpuExecutor::LaunchStep(schema::Role role, int64_t logit_rows) {
   Walk walk(*this, role);
   walk.RunLayers();
   if (logit_rows > 0) walk.RunEpilogue(0, logit_rows);
+  if (sampler) walk.RunSampler(*sampler, logit_rows);
   if (recorded && recorded->steps > 1) {  // a shape that comes again
     QUERN_ASSIGN_OR_RETURN(recorded->graph, device_->Record(walk.launches()));
     return recorded->graph->Launch();
@@ -328,22 +217,55 @@ Status GpuExecutor::Run(const StepInput& input) {
   QUERN_RETURN_IF_ERROR(pools_->status());
   QUERN_RETURN_IF_ERROR(UploadInputs());
   const int64_t rows = inputs_.logit_rows(), most = plan_.capacity[1];
-  for (int64_t first = 0; first == 0 || first < rows; first += most) {
+  if (rows == 0) return LaunchStep(input.role, 0, nullptr);
+  kept_ = 0;
+  if (!input.logits) return RunKeeping(input.role, SamplerFor(input.candidates));
+  for (int64_t first = 0; first < rows; first += most) {
     const int64_t count = std::min(most, rows - first);
     if (first == 0) {
-      QUERN_RETURN_IF_ERROR(LaunchStep(input.role, count));
+      QUERN_RETURN_IF_ERROR(LaunchStep(input.role, count, nullptr));
     } else {
       Walk walk(*this, input.role);
       walk.RunEpilogue(first, count);
       QUERN_RETURN_IF_ERROR(Launch(walk, input.role));
     }
-    if (count == 0) return {};
     const auto floats = static_cast<uint64_t>(count) * program_.vocab;
     QUERN_RETURN_IF_ERROR(
         device_->Download(input.logits + static_cast<uint64_t>(first) * program_.vocab,
                           At(plan_.logits), floats * sizeof(float)));
   }
   return {};
+}
+
+Status GpuExecutor::RunKeeping(schema::Role role, const Sampler* sampler) {
+  candidates_.clear();
+  candidate_count_ = sampler ? static_cast<size_t>(sampler->candidates) : 0;
+  QUERN_RETURN_IF_ERROR(LaunchStep(role, inputs_.logit_rows(), sampler));
+  const size_t count = static_cast<size_t>(inputs_.logit_rows()) * candidate_count_;
+  std::vector<uint32_t> words(2 * count);  // values, then tokens
+  QUERN_RETURN_IF_ERROR(
+      device_->Download(words.data(), At(plan_.candidates), words.size() * sizeof(uint32_t)));
+  for (size_t i = 0; i < count; ++i) {
+    if (words[count + i] >= program_.vocab) {
+      return Failure("the sampling kernel gave token " + std::to_string(words[count + i]) + " of " +
+                     std::to_string(program_.vocab) + "; compile the model again");
+    }
+    candidates_.push_back({std::bit_cast<float>(words[i]), static_cast<int32_t>(words[count + i])});
+  }
+  kept_ = inputs_.logit_rows();
+  return {};
+}
+
+Status GpuExecutor::ReadLogits(int64_t row, float* logits) {
+  if (row < 0 || row >= kept_) return Executor::ReadLogits(row, logits);
+  const uint64_t bytes = uint64_t{program_.vocab} * sizeof(float);
+  return device_->Download(logits, At(plan_.logits) + static_cast<uint64_t>(row) * bytes, bytes);
+}
+
+std::span<const Candidate> GpuExecutor::candidates(int64_t row) const {
+  if (row < 0 || row >= kept_ || candidates_.empty()) return {};
+  return std::span(candidates_)
+      .subspan(static_cast<size_t>(row) * candidate_count_, candidate_count_);
 }
 
 size_t GpuExecutor::graphs() const {

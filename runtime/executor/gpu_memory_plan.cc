@@ -44,7 +44,7 @@ uint64_t MostInputNumbers(const ExecutorOptions& options) {
 }  // namespace
 
 GpuMemoryPlan GpuMemoryPlan::Make(const Program& program, uint64_t weight_bytes,
-                                  const ExecutorOptions& options) {
+                                  const PerRow& per_row, const ExecutorOptions& options) {
   GpuMemoryPlan plan;
   Pieces pieces;
   plan.capacity = {options.max_rows, std::min(options.max_rows, kGpuLogitRows)};
@@ -56,6 +56,12 @@ GpuMemoryPlan GpuMemoryPlan::Make(const Program& program, uint64_t weight_bytes,
   plan.inputs = pieces.Take(MostInputNumbers(options), sizeof(int32_t));
   plan.logits =
       pieces.Take(static_cast<uint64_t>(plan.capacity[1]), uint64_t{program.vocab} * sizeof(float));
+  plan.candidates = pieces.Take(static_cast<uint64_t>(plan.capacity[1]),
+                                kMaxCandidates * (sizeof(float) + sizeof(int32_t)));
+  const auto rows = static_cast<uint64_t>(plan.capacity[0]);
+  plan.workspace = pieces.Take(rows, per_row.workspace_bytes);
+  plan.counter_bytes = rows * per_row.counters * sizeof(int32_t);
+  plan.counters = pieces.Take(1, plan.counter_bytes);
   for (const schema::KvLayer& layer : program.kv) {
     plan.kv.push_back(pieces.Take(static_cast<uint64_t>(options.kv_pages), layer.page_bytes()));
   }

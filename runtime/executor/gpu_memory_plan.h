@@ -22,13 +22,22 @@ struct GpuMemoryPlan {
   uint64_t inputs = 0;
   /// float32 (capacity[Logits], vocab)
   uint64_t logits = 0;
+  /// (capacity[Logits], kMaxCandidates) values, then as many tokens
+  uint64_t candidates = 0;
+  /// (capacity[Tokens], ...) of the kernels, which use them one after the other.
+  uint64_t workspace = 0, counters = 0, counter_bytes = 0;
   /// (layers)
   std::vector<uint64_t> kv;
   /// All of it; UINT64_MAX where the sum does not fit 64 bits.
   uint64_t bytes = 0;
 
+  /// What the kernels of a target want for each row of capacity.
+  struct PerRow {
+    uint64_t workspace_bytes = 0, counters = 0;
+  };
+
   /// The plan of a session with `options`, which were checked.
-  static GpuMemoryPlan Make(const Program& program, uint64_t weight_bytes,
+  static GpuMemoryPlan Make(const Program& program, uint64_t weight_bytes, const PerRow& per_row,
                             const ExecutorOptions& options);
 };
 

@@ -76,8 +76,9 @@ Status StepInputs::CheckRows(const StepInput& input, const StepLimits& limits) c
     }
     previous = row;
   }
-  if (!input.logit_rows.empty() && !input.logits) {
-    return UsageError("logit rows without memory for logits");
+  if (!input.logits && static_cast<int64_t>(input.logit_rows.size()) > limits.kept_rows) {
+    return UsageError(std::to_string(input.logit_rows.size()) +
+                      " logit rows without memory for logits");
   }
   return {};
 }

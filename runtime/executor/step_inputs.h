@@ -24,8 +24,12 @@ struct StepInput {
   std::span<const std::span<const int32_t>> page_tables;
   /// Rows that need logits, ascending; may be empty.
   std::span<const int32_t> logit_rows;
-  /// (logit_rows, vocab), the caller's; written when the step returns.
+  /// (logit_rows, vocab), the caller's; written when the step returns. Null: the logits stay with
+  /// the executor (Executor::kept_rows()).
   float* logits = nullptr;
+  /// How many of the best logits of each row are wanted where the executor keeps them; see
+  /// Executor::candidates().
+  int32_t candidates = 0;
 };
 
 /// What a session allows in a step.
@@ -34,6 +38,8 @@ struct StepLimits {
   int64_t vocab = 0;
   int64_t page_tokens = 32;
   int64_t pages = 0;
+  /// Logit rows that may stay with the executor.
+  int64_t kept_rows = 0;
 };
 
 /// The int32 arrays of schema::StepInput, kept from step to step to reuse their memory.

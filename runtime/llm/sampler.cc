@@ -36,6 +36,11 @@ double Uniform(uint64_t seed, uint64_t counter) {
   return static_cast<double>(x >> 11) * 0x1.0p-53;
 }
 
+/// Of equal ones the lowest token.
+bool IsBetter(const Candidate& a, const Candidate& b) {
+  return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
+}
+
 template <typename T>
 Status OutOfRange(const char* option, T value, const char* range) {
   return UsageError(std::string(option) + " is " + std::to_string(value) + ", expected " + range);
@@ -70,19 +75,25 @@ Result<int32_t> Sampler::Sample(std::span<const float> logits) {
     return Failure("cannot sample from " + std::to_string(logits.size()) + " logits");
   candidates_.clear();
   for (size_t id = 0; id < logits.size(); ++id) {
-    if (std::isnan(logits[id]) || logits[id] == std::numeric_limits<float>::infinity())
-      return Failure("the logit of token " + std::to_string(id) + " is " +
-                     std::to_string(logits[id]) + "; the model's arithmetic failed");
-    if (std::isfinite(logits[id])) candidates_.push_back({logits[id], static_cast<int32_t>(id)});
+    QUERN_RETURN_IF_ERROR(AddCandidate(logits[id], static_cast<int32_t>(id)));
   }
   if (candidates_.empty()) return Failure("every token is masked out; nothing is left to sample");
   Penalize();
+  return Choose();
+}
+
+Status Sampler::AddCandidate(float logit, int32_t token) {
+  if (std::isnan(logit) || logit == std::numeric_limits<float>::infinity()) {
+    return Failure("the logit of token " + std::to_string(token) + " is " + std::to_string(logit) +
+                   "; the model's arithmetic failed");
+  }
+  if (std::isfinite(logit)) candidates_.push_back({logit, token});
+  return {};
+}
+
+int32_t Sampler::Choose() {
   if (options_.temperature == 0.0f) {
-    // The first of equals, which is the lowest id.
-    return std::max_element(
-               candidates_.begin(), candidates_.end(),
-               [](const Candidate& a, const Candidate& b) { return a.logit < b.logit; })
-        ->id;
+    return std::min_element(candidates_.begin(), candidates_.end(), IsBetter)->token;
   }
   KeepTopK();
   KeepTopP();
@@ -90,12 +101,40 @@ Result<int32_t> Sampler::Sample(std::span<const float> logits) {
   return Draw();
 }
 
+int32_t Sampler::WantedCandidates() const {
+  const bool penalizes = options_.repeat_penalty != 1.0f && options_.repeat_last_n > 0;
+  if (penalizes && options_.repeat_penalty < 1.0f) return 0;  // what it lifts may be anywhere
+  const int32_t kept = options_.temperature == 0.0f ? 1 : options_.top_k;
+  if (kept == 0) return 0;
+  const int64_t wanted = int64_t{kept} + (penalizes ? options_.repeat_last_n : 0);
+  return static_cast<int32_t>(std::min<int64_t>(wanted, std::numeric_limits<int32_t>::max()));
+}
+
+Result<std::optional<int32_t>> Sampler::SampleBest(std::span<const Candidate> best, size_t vocab) {
+  if (best.empty() || WantedCandidates() == 0) return std::optional<int32_t>();
+  candidates_.clear();
+  for (const Candidate& candidate : best) {
+    QUERN_RETURN_IF_ERROR(AddCandidate(candidate.logit, candidate.token));
+  }
+  if (candidates_.empty()) return Failure("every token is masked out; nothing is left to sample");
+  Penalize();
+  // A penalty only lowers, so whoever is not among the best is behind the last of them.
+  const Candidate last = best.back();
+  const auto certain = static_cast<size_t>(
+      std::count_if(candidates_.begin(), candidates_.end(),
+                    [&](const Candidate& candidate) { return !IsBetter(last, candidate); }));
+  const bool all_known = best.size() >= vocab || candidates_.size() < best.size();
+  const size_t needed = options_.temperature == 0.0f ? 1 : static_cast<size_t>(options_.top_k);
+  if (!all_known && certain < needed) return std::optional<int32_t>();
+  return std::optional<int32_t>(Choose());
+}
+
 void Sampler::Penalize() {
   if (recent_.empty()) return;
   std::vector<int32_t> seen(recent_.begin(), recent_.end());
   std::sort(seen.begin(), seen.end());
   for (Candidate& candidate : candidates_) {
-    if (!std::binary_search(seen.begin(), seen.end(), candidate.id)) continue;
+    if (!std::binary_search(seen.begin(), seen.end(), candidate.token)) continue;
     const float penalized = candidate.logit > 0 ? candidate.logit / options_.repeat_penalty
                                                 : candidate.logit * options_.repeat_penalty;
     constexpr float kLargest = std::numeric_limits<float>::max();
@@ -103,15 +142,12 @@ void Sampler::Penalize() {
   }
 }
 
-/// Leaves the candidates ordered best first when that is needed later on.
+/// Orders the candidates best first, unless they are neither cut here nor by their sum.
 void Sampler::KeepTopK() {
+  if (options_.top_k == 0 && options_.top_p == 1.0f) return;
   const bool cut = options_.top_k > 0 && size_t(options_.top_k) < candidates_.size();
-  if (!cut && options_.top_p == 1.0f) return;
   const auto keep = cut ? candidates_.begin() + options_.top_k : candidates_.end();
-  auto better = [](const Candidate& a, const Candidate& b) {
-    return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
-  };
-  std::partial_sort(candidates_.begin(), keep, candidates_.end(), better);
+  std::partial_sort(candidates_.begin(), keep, candidates_.end(), IsBetter);
   candidates_.erase(keep, candidates_.end());
 }
 
@@ -152,7 +188,7 @@ int32_t Sampler::Draw() {
   }
   const double target = Uniform(options_.seed, draws_++) * total;
   size_t chosen = std::upper_bound(weights_.begin(), weights_.end(), target) - weights_.begin();
-  return candidates_[std::min(chosen, candidates_.size() - 1)].id;
+  return candidates_[std::min(chosen, candidates_.size() - 1)].token;
 }
 
 }  // namespace quern

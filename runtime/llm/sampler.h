@@ -3,10 +3,12 @@
 
 #include <cstdint>
 #include <deque>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "runtime/base/status.h"
+#include "runtime/executor/candidate.h"
 
 namespace quern {
 
@@ -38,19 +40,26 @@ class Sampler {
   /// Errors: kFailure for NaN, +inf, no logits, or nothing left to choose.
   Result<int32_t> Sample(std::span<const float> logits);
 
+  /// The same from the best of `vocab` logits alone, when they settle it: the best first, of equal
+  /// ones the lowest token, a NaN before all. None when Sample must see all logits; the sampler is
+  /// then as it was.
+  Result<std::optional<int32_t>> SampleBest(std::span<const Candidate> best, size_t vocab);
+
+  /// How many of the best logits SampleBest is likely to want; 0: it always wants all.
+  int32_t WantedCandidates() const;
+
   /// Tells the sampler that `token` is now part of the sequence (prompt or answer).
   void Accept(int32_t token);
 
   const SamplerOptions& options() const { return options_; }
 
  private:
-  struct Candidate {
-    float logit;
-    int32_t id;
-  };
-
   explicit Sampler(const SamplerOptions& options) : options_(options) {}
+  /// Adds a candidate unless its logit is -inf. Error: kFailure for NaN and +inf.
+  Status AddCandidate(float logit, int32_t token);
   void Penalize();
+  /// The choice among candidates_.
+  int32_t Choose();
   void KeepTopK();
   void KeepTopP();
   void KeepMinP();

@@ -108,6 +108,12 @@ Status Session::Step(std::span<const Run> runs, schema::Role role, Want want, fl
   input.page_tables = page_tables_;
   input.logit_rows = logit_rows_;
   input.logits = logits;
+  if (want == Want::kLastRows && !logits) {
+    for (const Run& run : runs) {
+      input.candidates = std::max(input.candidates, run.sequence->sampler_.WantedCandidates());
+    }
+  }
+  if (!logit_rows_.empty()) QUERN_RETURN_IF_ERROR(SaveKept(runs));
   QUERN_RETURN_IF_ERROR(executor().Step(input));
   for (const Run& run : runs) run.sequence->Append(run.tokens);
   return {};
@@ -129,31 +135,79 @@ Status Session::Decode(std::span<Sequence* const> sequences, std::span<const int
   if (std::adjacent_find(sorted.begin(), sorted.end()) != sorted.end()) {
     return UsageError("a sequence is given twice; decode one token a sequence at a time");
   }
-  const auto vocab = static_cast<size_t>(model_->vocab());
   const auto most = static_cast<size_t>(max_rows());
   for (size_t done = 0; done < runs.size(); done += most) {
     QUERN_RETURN_IF_ERROR(TakeCancel());
     const std::span<const Run> part =
         std::span(runs).subspan(done, std::min(most, runs.size() - done));
-    for (const Run& run : part) run.sequence->logits_.resize(vocab);
-    if (part.size() == 1) {  // straight into the sequence's own row
-      Sequence& only = *part.front().sequence;
-      QUERN_RETURN_IF_ERROR(Step(part, schema::Role::Decode, Want::kLastRows, only.logits_.data()));
-      only.has_logits_ = true;
-      continue;
+    QUERN_RETURN_IF_ERROR(StepToLogits(part, schema::Role::Decode));
+  }
+  return {};
+}
+
+Status Session::SaveKept(std::span<const Run> runs) {
+  for (Sequence* sequence : std::vector<Sequence*>(kept_)) {
+    const auto steps = [&](const Run& run) { return run.sequence == sequence; };
+    if (std::none_of(runs.begin(), runs.end(), steps)) QUERN_RETURN_IF_ERROR(sequence->ReadKept());
+  }
+  return {};
+}
+
+Status Session::StepToLogits(std::span<const Run> runs, schema::Role role) {
+  const auto vocab = static_cast<size_t>(model_->vocab());
+  if (static_cast<int64_t>(runs.size()) <= executor().kept_rows()) {
+    QUERN_RETURN_IF_ERROR(Step(runs, role, Want::kLastRows, nullptr));
+    for (size_t i = 0; i < runs.size(); ++i) {
+      Sequence& sequence = *runs[i].sequence;
+      sequence.ForgetLogits();
+      sequence.has_logits_ = true;
+      sequence.kept_row_ = static_cast<int64_t>(i);
+      const std::span<const Candidate> best = executor().candidates(sequence.kept_row_);
+      sequence.best_.assign(best.begin(), best.end());
+      kept_.push_back(&sequence);
     }
-    logits_.resize(part.size() * vocab);
-    QUERN_RETURN_IF_ERROR(Step(part, schema::Role::Decode, Want::kLastRows, logits_.data()));
-    for (size_t i = 0; i < part.size(); ++i) {
-      std::copy_n(logits_.data() + i * vocab, vocab, part[i].sequence->logits_.data());
-      part[i].sequence->has_logits_ = true;
-    }
+    return {};
+  }
+  // A single run's go straight into the sequence's own row.
+  float* logits = nullptr;
+  if (runs.size() == 1) {
+    runs.front().sequence->logits_.resize(vocab);
+    logits = runs.front().sequence->logits_.data();
+  } else {
+    logits_.resize(runs.size() * vocab);
+    logits = logits_.data();
+  }
+  QUERN_RETURN_IF_ERROR(Step(runs, role, Want::kLastRows, logits));
+  for (size_t i = 0; i < runs.size(); ++i) {
+    Sequence& sequence = *runs[i].sequence;
+    sequence.ForgetLogits();
+    sequence.logits_.resize(vocab);
+    if (runs.size() > 1) std::copy_n(logits + i * vocab, vocab, sequence.logits_.data());
+    sequence.has_logits_ = true;
   }
   return {};
 }
 
 Sequence::Sequence(Session* session, Sampler sampler)
     : session_(session), kv_(&session->executor().kv()), sampler_(std::move(sampler)) {}
+
+Sequence::~Sequence() { ForgetLogits(); }
+
+void Sequence::ForgetLogits() {
+  std::erase(session_->kept_, this);
+  kept_row_ = -1;
+  best_.clear();
+  has_logits_ = false;
+}
+
+Status Sequence::ReadKept() {
+  if (kept_row_ < 0) return {};
+  logits_.resize(static_cast<size_t>(session_->model().vocab()));
+  QUERN_RETURN_IF_ERROR(session_->executor().ReadLogits(kept_row_, logits_.data()));
+  std::erase(session_->kept_, this);
+  kept_row_ = -1;
+  return {};
+}
 
 Status Sequence::Feed(std::span<const int32_t> tokens, schema::Role role, float* all_logits) {
   QUERN_RETURN_IF_ERROR(session_->CheckRun({this, tokens}));
@@ -164,30 +218,28 @@ Status Sequence::Feed(std::span<const int32_t> tokens, schema::Role role, float*
     const size_t count = std::min(most, tokens.size() - done);
     const bool last = done + count == tokens.size();
     const Session::Run run{this, tokens.subspan(done, count)};
-    Session::Want want = Session::Want::kNothing;
-    float* logits = nullptr;
-    if (last) logits_.resize(vocab);
-    if (all_logits) {
-      want = Session::Want::kAllRows;
-      logits = all_logits + done * vocab;
-    } else if (last) {
-      want = Session::Want::kLastRows;
-      logits = logits_.data();
-    }
+    if (last && !all_logits) return session_->StepToLogits({&run, 1}, role);
+    const Session::Want want = all_logits ? Session::Want::kAllRows : Session::Want::kNothing;
+    float* logits = all_logits ? all_logits + done * vocab : nullptr;
     QUERN_RETURN_IF_ERROR(session_->Step({&run, 1}, role, want, logits));
-    if (last && all_logits) std::copy_n(logits + (count - 1) * vocab, vocab, logits_.data());
-    has_logits_ = last;
+    ForgetLogits();
+    if (last) {
+      logits_.assign(logits + (count - 1) * vocab, logits + count * vocab);
+      has_logits_ = true;
+    }
     done += count;
   }
   return {};
 }
 
-std::unique_ptr<Sequence> Sequence::Fork() const {
+std::unique_ptr<Sequence> Sequence::Fork() {
+  const std::span<const float> now = logits();
   std::unique_ptr<Sequence> fork(new Sequence(session_, sampler_));
   fork->kv_ = kv_.Fork();
   fork->tokens_ = tokens_;
-  fork->logits_ = logits_;
-  fork->has_logits_ = has_logits_;
+  fork->logits_.assign(now.begin(), now.end());
+  fork->has_logits_ = !now.empty();
+  fork->best_ = best_;
   return fork;
 }
 
@@ -198,11 +250,12 @@ Status Sequence::Truncate(int64_t length) {
   }
   kv_.Truncate(length);
   tokens_.resize(static_cast<size_t>(length));
-  has_logits_ = false;
+  ForgetLogits();
   return SetSampling(sampler_.options());
 }
 
-std::span<const float> Sequence::logits() const {
+std::span<const float> Sequence::logits() {
+  if (!ReadKept().ok()) return {};
   return has_logits_ ? std::span<const float>(logits_) : std::span<const float>();
 }
 
@@ -215,6 +268,11 @@ Status Sequence::SetSampling(const SamplerOptions& options) {
 
 Result<int32_t> Sequence::Sample() {
   if (!has_logits_) return UsageError("the sequence has no logits; feed it tokens first");
+  QUERN_ASSIGN_OR_RETURN(
+      const std::optional<int32_t> best,
+      sampler_.SampleBest(best_, static_cast<size_t>(session_->model().vocab())));
+  if (best) return *best;
+  QUERN_RETURN_IF_ERROR(ReadKept());
   return sampler_.Sample(logits_);
 }
 

@@ -87,9 +87,13 @@ class Session {
   Session() = default;
   /// Checks tokens and room. Error: kUsage.
   Status CheckRun(const Run& run) const;
-  /// One step: prepares pages, runs, appends the tokens. With kLastRows `logits` gets a row a run.
-  /// On failure no sequence changed.
+  /// One step: prepares pages, runs, appends the tokens. With kLastRows `logits` gets a row a run;
+  /// where it is null, they stay with the executor. On failure no sequence changed.
   Status Step(std::span<const Run> runs, schema::Role role, Want want, float* logits);
+  /// A step that gives every run's sequence the logits behind it.
+  Status StepToLogits(std::span<const Run> runs, schema::Role role);
+  /// Copies kept logits of sequences that are not in `runs`, before the executor forgets them.
+  Status SaveKept(std::span<const Run> runs);
 
   std::shared_ptr<const Model> model_;
   OpenedExecutor opened_;
@@ -99,11 +103,16 @@ class Session {
   std::vector<int32_t> tokens_, slots_, rows_, logit_rows_;
   std::vector<std::span<const int32_t>> page_tables_;
   std::vector<float> logits_;
+  std::vector<Sequence*> kept_;  // whose logits the executor keeps
 };
 
 /// One line of tokens with its pages, logits and sampler.
 class Sequence {
  public:
+  Sequence(const Sequence&) = delete;
+  Sequence& operator=(const Sequence&) = delete;
+  ~Sequence();
+
   /// Appends `tokens`, in steps of at most max_rows rows; how they are cut does not matter to the
   /// results. Then logits() are those behind the last one. `all_logits`, unless null, gets
   /// (tokens, vocab). Errors: kUsage, before anything was done; kOutOfMemory and kCancelled, where
@@ -111,7 +120,7 @@ class Sequence {
   Status Feed(std::span<const int32_t> tokens, schema::Role role, float* all_logits = nullptr);
 
   /// A second sequence with the same tokens, logits and sampler; pages are shared.
-  std::unique_ptr<Sequence> Fork() const;
+  std::unique_ptr<Sequence> Fork();
 
   /// Forgets all but the first `length` tokens, and the logits; the sampler starts anew. Error:
   /// kUsage when there are fewer.
@@ -121,8 +130,9 @@ class Sequence {
   int64_t length() const { return static_cast<int64_t>(tokens_.size()); }
   std::span<const int32_t> tokens() const { return tokens_; }
   std::span<const int32_t> pages() const { return kv_.pages(); }
-  /// (vocab) behind the last token; empty while there are none.
-  std::span<const float> logits() const;
+  /// (vocab) behind the last token; empty while there are none, and when a device that keeps them
+  /// failed.
+  std::span<const float> logits();
 
   /// How tokens are chosen; those the sequence has count for the penalty. Error: kUsage.
   Status SetSampling(const SamplerOptions& options);
@@ -133,12 +143,17 @@ class Sequence {
   friend class Session;
   explicit Sequence(Session* session, Sampler sampler);
   void Append(std::span<const int32_t> tokens);
+  /// Copies the logits that the executor keeps, if it does.
+  Status ReadKept();
+  void ForgetLogits();
 
   Session* session_;
   KvSequence kv_;
   std::vector<int32_t> tokens_;
-  std::vector<float> logits_;  // (vocab) once there are any
-  bool has_logits_ = false;
+  std::vector<float> logits_;  // (vocab) once there are any here
+  bool has_logits_ = false;    // here, or kept
+  int64_t kept_row_ = -1;      // the executor's row of them; -1: they are here
+  std::vector<Candidate> best_;
   Sampler sampler_;
 };
 

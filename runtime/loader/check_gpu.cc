@@ -21,8 +21,9 @@ bool IsIdentifier(std::string_view name) {
          name.find_first_not_of(kLetters) == std::string_view::npos;
 }
 
-Status CheckGrid(const ManifestCheck& check, const schema::Kernel& kernel,
-                 const schema::GpuKernelCode& code, const std::string& item) {
+/// `has_columns`: the kernel has range segments.
+Status CheckGrid(const ManifestCheck& check, bool has_columns, const schema::GpuKernelCode& code,
+                 const std::string& item) {
   if (!code.grid()) return {};
   if (code.grid()->size() > 3) {
     return check.Bad(item + ".grid", &code, std::to_string(code.grid()->size()) + " factors",
@@ -33,11 +34,11 @@ Status CheckGrid(const ManifestCheck& check, const schema::Kernel& kernel,
     const std::string name = item + "." + Item("grid", i);
     if (factor.per() == 0) return check.Bad(name + ".per", &factor, "0", "at least 1");
     if (!IsKnown(factor.count())) {
-      return check.Bad(name + ".count", &factor, static_cast<uint64_t>(factor.count()), "0 to 4");
+      return check.Bad(name + ".count", &factor, static_cast<uint64_t>(factor.count()), "0 to 5");
     }
     const bool columns = factor.count() == schema::GridCount::Columns ||
                          factor.count() == schema::GridCount::Columns0;
-    if (columns && kernel.range_count() == 0) {
+    if (columns && !has_columns) {
       return check.Bad(name + ".count", &factor, schema::EnumNameGridCount(factor.count()),
                        "no columns in a kernel without range segments");
     }
@@ -56,9 +57,18 @@ Status CheckLaunch(const ManifestCheck& check, const schema::GpuKernelCode& code
     return check.Bad(item + ".block_threads", &code, code.block_threads(),
                      "1 to " + std::to_string(kMaxBlockThreads));
   }
-  if (code.shared_bytes() > kMaxBlockSharedBytes) {
-    return check.Bad(item + ".shared_bytes", &code, code.shared_bytes(),
-                     "at most " + std::to_string(kMaxBlockSharedBytes));
+  const struct {
+    const char* name;
+    uint32_t value, most;
+  } limits[] = {
+      {".shared_bytes", code.shared_bytes(), kMaxBlockSharedBytes},
+      {".workspace_bytes_per_row", code.workspace_bytes_per_row(), kMaxWorkspaceBytesPerRow},
+      {".counters_per_row", code.counters_per_row(), kMaxCountersPerRow},
+  };
+  for (const auto& limit : limits) {
+    if (limit.value <= limit.most) continue;
+    return check.Bad(item + limit.name, &code, limit.value,
+                     "at most " + std::to_string(limit.most));
   }
   return {};
 }
@@ -169,7 +179,42 @@ Status CheckGpuCodes(const ManifestCheck& check, const schema::Kernel& kernel,
     if (seen[index]) return check.Bad(item, &code, "a second one", "one a target and role");
     seen[index] = true;
     QUERN_RETURN_IF_ERROR(CheckLaunch(check, code, item));
-    QUERN_RETURN_IF_ERROR(CheckGrid(check, kernel, code, item));
+    QUERN_RETURN_IF_ERROR(CheckGrid(check, kernel.range_count() > 0, code, item));
+  }
+  return {};
+}
+
+Status CheckGpuSamplers(const ManifestCheck& check) {
+  const auto* samplers = check.manifest.samplers();
+  const size_t targets = check.CountTargets(schema::TargetKind::Gpu);
+  uint32_t before = 0;
+  for (uint32_t i = 0; samplers && i < samplers->size(); ++i) {
+    const schema::GpuSampler& sampler = *samplers->Get(i);
+    const std::string name = Item("samplers", i);
+    const uint32_t most = std::min(kMaxCandidates, check.manifest.model()->vocab());
+    if (sampler.candidates() <= before || sampler.candidates() > most) {
+      return check.Bad(
+          name + ".candidates", &sampler, sampler.candidates(),
+          "more than before, " + std::to_string(before) + ", and at most " + std::to_string(most));
+    }
+    before = sampler.candidates();
+    if (sampler.codes()->size() != targets) {
+      return check.Bad(name + ".codes", &sampler,
+                       std::to_string(sampler.codes()->size()) + " entries",
+                       std::to_string(targets) + ", one a GPU target");
+    }
+    std::set<uint32_t> seen;
+    for (uint32_t j = 0; j < targets; ++j) {
+      const schema::GpuKernelCode& code = *sampler.codes()->Get(j);
+      const std::string item = name + "." + Item("codes", j);
+      if (!check.IsTarget(code.target(), schema::TargetKind::Gpu) ||
+          !seen.insert(code.target()).second) {
+        return check.Bad(item + ".target", &code, code.target(),
+                         "the index of a GPU target, another one in each");
+      }
+      QUERN_RETURN_IF_ERROR(CheckLaunch(check, code, item));
+      QUERN_RETURN_IF_ERROR(CheckGrid(check, /*has_columns=*/false, code, item));
+    }
   }
   return {};
 }
@@ -182,8 +227,8 @@ Status CheckGpuGrids(const ManifestCheck& check, const schema::Instruction& d,
   for (const schema::GpuKernelCode* code : *kernel.gpu_codes()) {
     for (uint32_t i = 0; code->grid() && i < code->grid()->size(); ++i) {
       for (size_t share = 0; share < check.manifest.shares(); ++share) {
-        GridCounts
-            counts;  // rows and tiles are the session's to choose and the executor's to check
+        // Rows, tiles and pages are the session's to choose and the executor's to check.
+        GridCounts counts;
         if (share_ranges > 0)
           counts.ranges = {d.ranges()->data() + share * share_ranges, share_ranges};
         const uint64_t blocks = GridBlocks(*code->grid()->Get(i), counts);
@@ -197,6 +242,30 @@ Status CheckGpuGrids(const ManifestCheck& check, const schema::Instruction& d,
   }
   return {};
 }
+
+namespace {
+
+/// Calls `visit` with every code of GPU target `target`, and the name of what it is for.
+template <typename Visit>
+Status ForGpuCodes(const schema::Manifest& manifest, uint32_t target, Visit visit) {
+  auto all = [&](const std::string& name, const auto& codes) -> Status {
+    for (const schema::GpuKernelCode* code : codes) {
+      if (code->target() == target) QUERN_RETURN_IF_ERROR(visit(name, *code));
+    }
+    return {};
+  };
+  for (const schema::Kernel* kernel : *manifest.kernels()) {
+    QUERN_RETURN_IF_ERROR(
+        all("kernels (" + kernel->name()->str() + ").gpu_codes", *kernel->gpu_codes()));
+  }
+  for (uint32_t i = 0; manifest.samplers() && i < manifest.samplers()->size(); ++i) {
+    QUERN_RETURN_IF_ERROR(
+        all(Item("samplers", i) + ".codes", *manifest.samplers()->Get(i)->codes()));
+  }
+  return {};
+}
+
+}  // namespace
 
 Status CheckPtxSegments(const schema::Manifest& manifest, std::span<const uint8_t> file) {
   const ManifestCheck check{manifest, file};
@@ -216,14 +285,12 @@ Status CheckPtxSegments(const schema::Manifest& manifest, std::span<const uint8_
       return check.Bad(name + ".name", &target, target.name()->str(),
                        "'" + std::string(facts.target.substr(0, 64)) + "' as its PTX says");
     }
-    for (const schema::Kernel* kernel : *manifest.kernels()) {
-      for (const schema::GpuKernelCode* code : *kernel->gpu_codes()) {
-        if (code->target() != i || facts.entries.contains(code->entry()->string_view())) continue;
-        return check.Bad("kernels (" + kernel->name()->str() + ").gpu_codes.entry", code,
-                         "'" + code->entry()->str() + "'",
-                         "an entry of the PTX segment " + segment.name()->str());
-      }
-    }
+    QUERN_RETURN_IF_ERROR(ForGpuCodes(
+        manifest, i, [&](const std::string& item, const schema::GpuKernelCode& code) -> Status {
+          if (facts.entries.contains(code.entry()->string_view())) return {};
+          return check.Bad(item + ".entry", &code, "'" + code.entry()->str() + "'",
+                           "an entry of the PTX segment " + segment.name()->str());
+        }));
   }
   return {};
 }

@@ -259,6 +259,7 @@ Status CheckTables(const ManifestCheck& check) {
   QUERN_RETURN_IF_ERROR(CheckSegments(check));
   QUERN_RETURN_IF_ERROR(CheckTargets(check));
   QUERN_RETURN_IF_ERROR(CheckKernels(check));
+  QUERN_RETURN_IF_ERROR(CheckGpuSamplers(check));
   QUERN_RETURN_IF_ERROR(CheckArena(check));
   for (size_t i = 0; i < check.manifest.buffers()->size(); ++i) {
     QUERN_RETURN_IF_ERROR(

@@ -49,6 +49,7 @@ Status CheckGpuTarget(const ManifestCheck& check, const schema::Target& target,
                       const std::string& name);
 Status CheckGpuCodes(const ManifestCheck& check, const schema::Kernel& kernel,
                      const std::string& name);
+Status CheckGpuSamplers(const ManifestCheck& check);
 /// The grids of a dispatch, as far as they depend on its ranges. Precondition: ranges were checked.
 Status CheckGpuGrids(const ManifestCheck& check, const schema::Instruction& dispatch,
                      const std::string& name);

@@ -15,6 +15,8 @@ struct GridCounts {
   /// Of the dispatch's row class.
   uint64_t rows = 0;
   uint64_t attention_tiles = 0;
+  /// Entries of the page table a sequence.
+  uint64_t pages = 0;
   /// (segments, 2) this share's ranges; empty where the dispatch is split over rows.
   std::span<const int64_t> ranges;
 };
@@ -29,6 +31,8 @@ inline uint64_t GridCountOf(schema::GridCount count, const GridCounts& counts) {
       return counts.rows;
     case schema::GridCount::AttentionTiles:
       return counts.attention_tiles;
+    case schema::GridCount::Pages:
+      return counts.pages;
     case schema::GridCount::Columns:
       for (size_t i = 0; i + 1 < counts.ranges.size(); i += 2) {
         columns += static_cast<uint64_t>(counts.ranges[i + 1] - counts.ranges[i]);

@@ -56,6 +56,11 @@ inline constexpr uint64_t kKernelAlignment = 64;
 inline constexpr uint32_t kMaxBlockThreads = 1024;
 /// Dynamic shared memory of a block: 227 KiB, on compute capability 9.0 and 10.0.
 inline constexpr uint32_t kMaxBlockSharedBytes = 227 * 1024;
+/// Workspace of a kernel per row of capacity, and counters beside it.
+inline constexpr uint32_t kMaxWorkspaceBytesPerRow = 1u << 26;
+inline constexpr uint32_t kMaxCountersPerRow = 1u << 16;
+/// Of a sampler.
+inline constexpr uint32_t kMaxCandidates = 256;
 /// Blocks of a grid in x, y, z.
 inline constexpr uint64_t kMaxGridBlocks[3] = {2147483647, 65535, 65535};
 

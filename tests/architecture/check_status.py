@@ -15,7 +15,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Ops that no generator sees: weights are arguments, and these two hold the others.
 NOT_COMPILED = {"lm.weight", "lm.kernel", "lm.yield"}
 COLUMNS = {
-    "lm": ["spec", "verifier", "round trip", "refusals", "reference", "numbers by hand", "host code"],
+    "lm": ["spec", "verifier", "round trip", "refusals", "reference", "numbers by hand", "host code",
+           "GPU code"],
     "rt": ["spec", "verifier", "round trip", "refusals", "reference", "artifact"],
 }
 
@@ -42,7 +43,9 @@ class Facts:
         self.refusals = read(f"tests/dialects/{dialect}_invalid.mlir")
         self.reference = read("dialects/reference/*.cpp")
         self.by_hand = read("tests/dialects/interpret_*.mlir")
-        self.host = read("codegen/host/*.cpp") + read("codegen/kernels/*.cpp")
+        plans = read("codegen/kernels/*.cpp")
+        self.code = {"host code": read("codegen/host/*.cpp") + plans,
+                     "GPU code": read("codegen/ptx/*.cpp") + plans}
         self.artifact = read("codegen/artifact/*.cpp")
 
     def section(self, op):
@@ -88,7 +91,7 @@ class Facts:
             return re.search(rf"\b{re.escape(op)} ", self.by_hand) is not None
         if column == "artifact":
             return f"rt::{cls}" in self.artifact
-        return None if op in NOT_COMPILED else f"lm::{cls}" in self.host
+        return None if op in NOT_COMPILED else f"lm::{cls}" in self.code[column]
 
 
 def table(facts):

@@ -75,6 +75,8 @@ int64_t CountOf(nvptx::GridCount count, const std::vector<int64_t>& dims,
       return ranges[1] - ranges[0];
     case nvptx::GridCount::AttentionTiles:
       return dims[kDimAttentionTiles];
+    case nvptx::GridCount::Pages:
+      return dims[kDimPageTableStride];
   }
   return 0;
 }
@@ -117,12 +119,26 @@ void EmulatedKernel::Run(const std::vector<const void*>& args, const std::vector
     }
     parameters.push_back(place->second.second + (static_cast<const uint8_t*>(arg) - range.data));
   }
+  const nvptx::Launch& launch = state_->kernel.launch;
+  uint64_t counters = 0;
+  std::vector<uint8_t> zeros(dims[kDimRows] * launch.countersPerRow * 4);
+  if (launch.workspaceBytesPerRow > 0) {  // the executor's: unknown bytes, and zeros
+    Result<uint64_t> workspace = memory.Allocate(dims[kDimRows] * launch.workspaceBytesPerRow);
+    ASSERT_TRUE(workspace.ok()) << workspace.status().message();
+    ASSERT_TRUE(
+        memory.Fill(*workspace, 0xff, 1, dims[kDimRows] * launch.workspaceBytesPerRow).ok());
+    Result<uint64_t> address = memory.Allocate(zeros.size() + 1);
+    ASSERT_TRUE(address.ok()) << address.status().message();
+    counters = *address;
+    ASSERT_TRUE(memory.CopyToDevice(counters, zeros.data(), zeros.size()).ok());
+    parameters.push_back(*workspace);
+    parameters.push_back(counters);
+  }
   std::vector<int64_t> all_dims = dims;
   all_dims.resize(kDimCount);
   for (int64_t dim : all_dims) parameters.push_back(dim);
   for (int64_t edge : ranges) parameters.push_back(edge);
 
-  const nvptx::Launch& launch = state_->kernel.launch;
   ptx::LaunchOptions options;
   options.block = {launch.blockThreads, 1, 1};
   options.shared_bytes = launch.sharedBytes;
@@ -141,6 +157,9 @@ void EmulatedKernel::Run(const std::vector<const void*>& args, const std::vector
   ASSERT_TRUE(report.ok()) << report.status().message();
   for (const ptx::Finding& finding : report->races) ADD_FAILURE() << finding.message;
   for (const ptx::Finding& finding : report->lints) ADD_FAILURE() << finding.message;
+  std::vector<uint8_t> left(zeros.size());
+  if (counters) ASSERT_TRUE(memory.CopyToHost(left.data(), counters, left.size()).ok());
+  EXPECT_EQ(left, zeros) << "counters must be left as they were found";
   for (const auto& [host, copy] : copies)
     ASSERT_TRUE(memory.CopyToHost(host, copy.second, copy.first).ok());
 }

@@ -95,13 +95,19 @@ func.func @softmax() -> tensor<2x2xf32> {
   return %y : tensor<2x2xf32>
 }
 
-// Of equal elements the first.
-// CHECK-LABEL: argmax result 0: 2xi32
-// CHECK-NEXT: [1, 0]
-func.func @argmax() -> tensor<2xi32> {
-  %x = arith.constant dense<[[1.0, 3.0, 3.0], [5.0, 2.0, 1.0]]> : tensor<2x3xf32>
-  %y = lm.argmax %x : tensor<2x3xf32> -> tensor<2xi32>
-  return %y : tensor<2xi32>
+// Of equal elements the first; NaN before all.
+// CHECK-LABEL: top_k result 0: 3x2xf32
+// CHECK-NEXT: [3, 3]
+// CHECK-NEXT: [5, 2]
+// CHECK-NEXT: [nan, inf]
+// CHECK-LABEL: top_k result 1: 3x2xi32
+// CHECK-NEXT: [1, 2]
+// CHECK-NEXT: [0, 1]
+// CHECK-NEXT: [2, 0]
+func.func @top_k() -> (tensor<3x2xf32>, tensor<3x2xi32>) {
+  %x = arith.constant dense<[[1.0, 3.0, 3.0], [5.0, 2.0, 1.0], [0x7F800000, 1.0, 0x7FC00000]]> : tensor<3x3xf32>
+  %values, %columns = lm.top_k %x k = 2 : tensor<3x3xf32> -> tensor<3x2xf32>, tensor<3x2xi32>
+  return %values, %columns : tensor<3x2xf32>, tensor<3x2xi32>
 }
 
 // The largest element is 254, so codes are steps of 2.

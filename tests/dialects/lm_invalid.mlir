@@ -537,17 +537,17 @@ func.func @add_rms_norm_c4(%x: tensor<?x8xf32>, %w: tensor<8xf32>) {
 
 // -----
 
-func.func @argmax_c1(%x: tensor<?x0xf32>) {
-  // expected-error @+1 {{expected at least one column}}
-  %0 = lm.argmax %x : tensor<?x0xf32> -> tensor<?xi32>
+func.func @top_k_c1(%x: tensor<?x8xf32>) {
+  // expected-error @+1 {{expected k from 1 to the number of columns, but got 9}}
+  %0, %1 = lm.top_k %x k = 9 : tensor<?x8xf32> -> tensor<?x9xf32>, tensor<?x9xi32>
   return
 }
 
 // -----
 
-func.func @argmax_c2(%x: tensor<3x8xf32>) {
-  // expected-error @+1 {{expected rows of the result to be 3, but got 8}}
-  %0 = lm.argmax %x : tensor<3x8xf32> -> tensor<8xi32>
+func.func @top_k_c2(%x: tensor<3x8xf32>) {
+  // expected-error @+1 {{expected columns of the result to be 2, but got 3}}
+  %0, %1 = lm.top_k %x k = 2 : tensor<3x8xf32> -> tensor<3x2xf32>, tensor<3x3xi32>
   return
 }
 

@@ -131,8 +131,8 @@ func.func @rows(%x: tensor<?x32xf32>, %w: tensor<32xf32>) {
       : (tensor<?x32xf32>, tensor<?x32xf32>, tensor<32xf32>) -> (tensor<?x32xf32>, tensor<?x32xf32>)
   // CHECK: lm.softmax %{{.*}} : tensor<?x32xf32>
   %3 = lm.softmax %x : tensor<?x32xf32>
-  // CHECK: lm.argmax %{{.*}} : tensor<?x32xf32> -> tensor<?xi32>
-  %4 = lm.argmax %x : tensor<?x32xf32> -> tensor<?xi32>
+  // CHECK: lm.top_k %{{.*}} k = 3 : tensor<?x32xf32> -> tensor<?x3xf32>, tensor<?x3xi32>
+  %4, %5 = lm.top_k %x k = 3 : tensor<?x32xf32> -> tensor<?x3xf32>, tensor<?x3xi32>
   return
 }
 

@@ -64,6 +64,50 @@ void ExpectRefused(const Status& status, StatusCode code, const std::vector<std:
   EXPECT_EQ(status.message().find('\n'), std::string::npos);
 }
 
+/// A device that counts the bytes which are copied back.
+class CountingDevice final : public GpuDevice {
+ public:
+  CountingDevice(std::unique_ptr<GpuDevice> device, uint64_t& downloaded)
+      : device_(std::move(device)), downloaded_(downloaded) {}
+  std::string name() const override { return device_->name(); }
+  std::string description() const override { return device_->description(); }
+  const GpuLimits& limits() const override { return device_->limits(); }
+  Result<uint64_t> FreeMemory() override { return device_->FreeMemory(); }
+  Result<DeviceAddress> Allocate(uint64_t bytes) override { return device_->Allocate(bytes); }
+  Status Free(DeviceAddress address) override { return device_->Free(address); }
+  Status Upload(DeviceAddress to, const void* from, uint64_t bytes) override {
+    return device_->Upload(to, from, bytes);
+  }
+  Status Download(void* to, DeviceAddress from, uint64_t bytes) override {
+    downloaded_ += bytes;
+    return device_->Download(to, from, bytes);
+  }
+  Status Copy(DeviceAddress to, DeviceAddress from, uint64_t bytes) override {
+    return device_->Copy(to, from, bytes);
+  }
+  Status Fill(DeviceAddress to, uint8_t value, uint64_t bytes) override {
+    return device_->Fill(to, value, bytes);
+  }
+  Result<GpuModule> LoadModule(std::string_view ptx) override { return device_->LoadModule(ptx); }
+  Status UnloadModule(GpuModule module) override { return device_->UnloadModule(module); }
+  Result<GpuKernel> FindKernel(GpuModule module, const std::string& name, uint32_t threads,
+                               uint32_t shared) override {
+    return device_->FindKernel(module, name, threads, shared);
+  }
+  Status Launch(const GpuLaunch& launch) override { return device_->Launch(launch); }
+  Result<std::unique_ptr<GpuGraph>> Record(std::span<const GpuLaunch> launches) override {
+    return device_->Record(launches);
+  }
+  Status LaunchTimed(std::span<const GpuLaunch> launches, std::span<uint64_t> times) override {
+    return device_->LaunchTimed(launches, times);
+  }
+  Status Synchronize() override { return device_->Synchronize(); }
+
+ private:
+  std::unique_ptr<GpuDevice> device_;
+  uint64_t& downloaded_;
+};
+
 struct Shape {
   const char* device;
   uint32_t shares;
@@ -224,6 +268,88 @@ TEST_P(EachGpu, RefusesMorePagesThanFitBeforeItAllocates) {
                 StatusCode::kOutOfMemory, {"needs", "free", "lower context"});
 }
 
+TEST_P(EachGpu, SamplesAsTheHostWould) {
+  const Fake fake;
+  const auto session = fake.NewSession({.device = GetParam(), .kv_tokens = 512});
+  const SamplerOptions options[] = {
+      {},
+      {.top_k = 8, .temperature = 1, .seed = 1},
+      {.top_k = 5, .top_p = 0.8f, .temperature = 3, .seed = 2},
+      {.top_k = 9, .temperature = 1, .seed = 3},  // more than the samplers pick
+      {.temperature = 1, .seed = 4},
+      {.repeat_penalty = 4, .repeat_last_n = 3},
+      {.repeat_penalty = 4, .repeat_last_n = 64, .top_k = 3, .temperature = 1}};
+  for (const SamplerOptions& each : options) {
+    Sampler host = std::move(Sampler::Create(each)).value();
+    const auto sequence = session->NewSequence();
+    ASSERT_TRUE(sequence->SetSampling(each).ok());
+    std::vector<int32_t> next = testing::SomeTokens(3, 9);
+    for (int step = 0; step < 12; ++step) {
+      ASSERT_TRUE(sequence->Feed(next, step == 0 ? Role::Prefill : Role::Decode).ok());
+      for (int32_t token : next) host.Accept(token);
+      const auto token = sequence->Sample();
+      ASSERT_TRUE(token.ok()) << token.status().message();
+      const auto wanted = host.Sample(sequence->logits());
+      ASSERT_TRUE(wanted.ok());
+      EXPECT_EQ(*token, *wanted) << step;
+      next = {*token};
+    }
+  }
+}
+
+TEST_P(EachGpu, LogitsOutliveTheStepsOfOthers) {
+  const Fake fake;
+  const auto session = fake.NewSession({.device = GetParam(), .kv_tokens = 512});
+  const auto tokens = testing::SomeTokens(10, 4);
+  auto first = session->NewSequence(), second = session->NewSequence();
+  auto third = session->NewSequence();
+  ASSERT_TRUE(first->Feed(std::span(tokens).first(4), Role::Prefill).ok());
+  ASSERT_TRUE(second->Feed(tokens, Role::Prefill).ok());
+  ASSERT_TRUE(third->Feed(tokens, Role::Prefill).ok());
+  third.reset();  // whose logits nobody read
+  const auto fork = first->Fork();
+  Sequence* both[] = {first.get(), fork.get()};
+  ASSERT_TRUE(session->Decode(both, std::vector<int32_t>{5, 6}).ok());
+  const std::vector<float> expected = fake.Expected(tokens, 10);
+  EXPECT_TRUE(SameBits(second->logits(), std::span(expected).last(kRow)));
+  std::vector<int32_t> text(tokens.begin(), tokens.begin() + 4);
+  for (Sequence* each : both) {
+    text.resize(4);
+    text.push_back(each == first.get() ? 5 : 6);
+    const std::vector<float> wanted = fake.Expected(text, 4);
+    EXPECT_TRUE(SameBits(each->logits(), std::span(wanted).last(kRow)));
+  }
+  ASSERT_TRUE(fork->Truncate(2).ok());
+  EXPECT_TRUE(fork->logits().empty());
+  EXPECT_FALSE(fork->Sample().ok());
+}
+
+TEST_P(EachGpu, CopiesOnlyTheBestLogits) {
+  const Fake fake;
+  uint64_t downloaded = 0;
+  auto session = Session::CreateWith(
+      fake.model, {},
+      [&](const Artifact& artifact, const ExecutorOptions& options) -> Result<OpenedExecutor> {
+        QUERN_ASSIGN_OR_RETURN(auto device, OpenGpu(GetParam()));
+        auto counting = std::make_unique<CountingDevice>(std::move(device), downloaded);
+        QUERN_ASSIGN_OR_RETURN(auto executor,
+                               GpuExecutor::Create(artifact, "", std::move(counting), options));
+        return OpenedExecutor{std::move(executor), "sm_90a", GetParam()};
+      });
+  ASSERT_TRUE(session.ok()) << session.status().message();
+  const auto sequence = (*session)->NewSequence();
+  ASSERT_TRUE(sequence->Feed(testing::SomeTokens(20, 1), Role::Prefill).ok());
+  EXPECT_TRUE(sequence->Sample().ok());
+  EXPECT_EQ(downloaded, 8u);  // a logit and its token
+  ASSERT_TRUE(sequence->SetSampling({.top_k = 3, .temperature = 1}).ok());
+  Sequence* one = sequence.get();
+  ASSERT_TRUE((*session)->Decode({&one, 1}, std::vector<int32_t>{7}).ok());
+  EXPECT_TRUE(sequence->Sample().ok());
+  EXPECT_EQ(downloaded, 8u + 8 * 8);
+  sequence->logits();
+  EXPECT_EQ(downloaded, 8u + 8 * 8 + 4 * kRow);
+}
+
 INSTANTIATE_TEST_SUITE_P(Gpus, EachGpu, ::testing::Values("ptx-emulator", "cuda:0"),
                          [](const auto& info) {
                            return std::string_view(info.param) == "cuda:0" ? "CudaOverFake"
@@ -276,18 +402,6 @@ TEST(Cuda, TakesTheMemoryThatItPlannedAndNoMore) {
                 {"needs " + std::to_string(planned)});
 }
 
-TEST(Devices, ACorruptedPtxSegmentIsRefused) {
-  testing::FakeModel made = testing::MakeFakeModel();
-  testing::AddGpuTargets(made);
-  std::vector<uint8_t> bytes = testing::Assemble(made);
-  const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-  const size_t at = text.find("mad.lo.u32", text.find(".target sm_90a"));
-  ASSERT_NE(at, std::string_view::npos);
-  bytes[at] ^= 1;
-  auto artifact = Artifact::FromBytes(std::move(FileBytes::FromBytes(bytes)).value());
-  ExpectRefused(artifact.status(), StatusCode::kMalformed, {"ptx.1", "hash"});
-}
-
 TEST(Cuda, EveryDeviceCanBeOpenedByItsNumber) {
   const Fake fake;
   const Variable devices("QUERN_FAKE_CUDA_DEVICES", "2");
@@ -323,6 +437,9 @@ TEST(Devices, AnArtifactWithoutHostCodeSaysSo) {
     for (auto& kernel : m.kernels) {
       kernel->codes.clear();
       for (auto& code : kernel->gpu_codes) code->target -= 2;
+    }
+    for (auto& sampler : m.samplers) {
+      for (auto& code : sampler->codes) code->target -= 2;
     }
   });
   ExpectRefused(Session::Create(fake.model, {}).status(), StatusCode::kIncompatible,

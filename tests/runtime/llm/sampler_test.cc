@@ -2,9 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <map>
+#include <random>
 
 namespace quern {
 namespace {
@@ -137,6 +139,87 @@ TEST(Sampler, ExtremeLogitsAreFine) {
   sampler.Accept(1);
   EXPECT_EQ(SampleOne(sampler, {-kMax, -kMax, kMax}), 2);
   EXPECT_GE(SampleOne(sampler, {-kMax, -kMax}), 0);
+}
+
+/// The best of `logits` as a device gives them.
+std::vector<Candidate> Best(const std::vector<float>& logits, size_t count) {
+  std::vector<Candidate> all;
+  for (float logit : logits) all.push_back({logit, static_cast<int32_t>(all.size())});
+  std::sort(all.begin(), all.end(), [](const Candidate& a, const Candidate& b) {
+    return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
+  });
+  all.resize(std::min(count, all.size()));
+  return all;
+}
+
+TEST(Sampler, TheBestLogitsGiveTheTokenThatAllGive) {
+  const SamplerOptions options[] = {
+      {},
+      {.top_k = 10, .temperature = 1, .seed = 3},
+      {.top_k = 40, .top_p = 0.9f, .min_p = 0.05f, .temperature = 0.7f, .seed = 4},
+      {.top_k = 1, .temperature = 2},
+      {.top_k = 500, .temperature = 1, .seed = 5},
+      {.repeat_penalty = 1.3f, .repeat_last_n = 8},
+      {.repeat_penalty = 3, .repeat_last_n = 64, .top_k = 10, .temperature = 1, .seed = 6}};
+  std::mt19937 random(1);
+  for (const SamplerOptions& each : options) {
+    int settled = 0;
+    for (const bool coarse : {false, true}) {  // coarse logits have many equal ones
+      Sampler all = Make(each), best = Make(each);
+      for (int step = 0; step < 100; ++step) {
+        std::vector<float> logits(300);
+        for (float& logit : logits) {
+          logit = std::normal_distribution<float>(0, 3)(random);
+          if (coarse) logit = std::round(logit);
+          if (random() % 4 == 0) logit = -kInfinity;
+        }
+        Sampler before = best;
+        const auto token = best.SampleBest(Best(logits, 64), logits.size());
+        ASSERT_TRUE(token.ok()) << token.status().message();
+        const int32_t wanted = SampleOne(all, logits);
+        if (*token) {
+          EXPECT_EQ(**token, wanted);
+          ++settled;
+        } else {  // then nothing was drawn
+          EXPECT_EQ(SampleOne(best, logits), wanted);
+        }
+        all.Accept(wanted);
+        best.Accept(wanted);
+      }
+    }
+    if (each.top_k <= 40) EXPECT_GT(settled, 150);
+  }
+}
+
+TEST(Sampler, SomeOptionsWantAllLogits) {
+  const std::vector<Candidate> best = {{3, 1}, {2, 0}};
+  for (const SamplerOptions& options :
+       {SamplerOptions{.temperature = 1}, SamplerOptions{.repeat_penalty = 0.5f},
+        SamplerOptions{.top_k = 3, .temperature = 1}}) {
+    Sampler sampler = Make(options);
+    const auto token = sampler.SampleBest(best, 100);
+    ASSERT_TRUE(token.ok());
+    EXPECT_FALSE(token->has_value());
+  }
+  EXPECT_EQ(Make({.temperature = 1}).WantedCandidates(), 0);
+  EXPECT_EQ(Make({.repeat_penalty = 0.5f}).WantedCandidates(), 0);
+  EXPECT_EQ(Make({}).WantedCandidates(), 1);
+  EXPECT_EQ(Make({.repeat_penalty = 2, .repeat_last_n = 5, .top_k = 7, .temperature = 1})
+                .WantedCandidates(),
+            12);
+  // What a penalty pushed behind the last of the best may be anywhere.
+  Sampler penalized = Make({.repeat_penalty = 2});
+  penalized.Accept(1);
+  EXPECT_FALSE(penalized.SampleBest(std::vector<Candidate>{{3, 1}}, 100)->has_value());
+  EXPECT_EQ(penalized.SampleBest(best, 100)->value(), 0);
+}
+
+TEST(Sampler, BrokenBestLogitsAreErrors) {
+  Sampler sampler = Make({});
+  EXPECT_EQ(sampler.SampleBest(std::vector<Candidate>{{kNan, 7}}, 9).status().message(),
+            "the logit of token 7 is nan; the model's arithmetic failed");
+  EXPECT_EQ(sampler.SampleBest(std::vector<Candidate>{{-kInfinity, 0}}, 9).status().code(),
+            StatusCode::kFailure);
 }
 
 TEST(Sampler, OptionsAreChecked) {

@@ -84,6 +84,34 @@ const Case kCases[] = {
      [](ManifestT& m) { Code(m, 1).grid[1].mutate_count(static_cast<schema::GridCount>(9)); }},
     {"ColumnsWithoutRanges", "kernels[0].gpu_codes[0].grid[0].count",
      [](ManifestT& m) { Code(m, 0).grid[0].mutate_count(schema::GridCount::Columns); }},
+    {"MuchWorkspace", "kernels[1].gpu_codes[0].workspace_bytes_per_row",
+     [](ManifestT& m) { Code(m, 1).workspace_bytes_per_row = (1u << 26) + 1; }},
+    {"ManyCounters", "kernels[1].gpu_codes[0].counters_per_row",
+     [](ManifestT& m) { Code(m, 1).counters_per_row = (1u << 16) + 1; }},
+    {"NoCandidates", "samplers[0].candidates", [](ManifestT& m) { m.samplers[0]->candidates = 0; }},
+    {"SamplersOutOfOrder", "samplers[1].candidates",
+     [](ManifestT& m) { m.samplers[1]->candidates = 1; }},
+    {"ManyCandidates", "samplers[1].candidates",
+     [](ManifestT& m) { m.samplers[1]->candidates = 257; }},
+    {"MoreCandidatesThanTokens", "samplers[1].candidates",
+     [](ManifestT& m) {
+       m.samplers[1]->candidates = 100;
+       m.model->vocab = 99;
+     }},
+    {"SamplerWithoutATarget", "samplers[0].codes",
+     [](ManifestT& m) { m.samplers[0]->codes.pop_back(); }},
+    {"SamplerOfHostTarget", "samplers[0].codes[1].target",
+     [](ManifestT& m) { m.samplers[0]->codes[1]->target = 0; }},
+    {"SamplerTargetTwice", "samplers[0].codes[1].target",
+     [](ManifestT& m) { m.samplers[0]->codes[1]->target = 2; }},
+    {"SamplerThreads", "samplers[0].codes[0].block_threads",
+     [](ManifestT& m) { m.samplers[0]->codes[0]->block_threads = 0; }},
+    {"SamplerCountsColumns", "samplers[0].codes[0].grid[0].count",
+     [](ManifestT& m) {
+       m.samplers[0]->codes[0]->grid[0].mutate_count(schema::GridCount::Columns);
+     }},
+    {"SamplerEntryUnknown", "samplers[1].codes.entry",
+     [](ManifestT& m) { m.samplers[1]->codes[0]->entry = "nobody"; }},
     {"GridOverflows", "bodies[1].instructions[0].kernel",
      [](ManifestT& m) {
        Code(m, 1).grid = {{1, schema::GridCount::One}, {65536, schema::GridCount::One}};

@@ -298,9 +298,55 @@ DONE:
   ret;
 )";
 
+/// logits, values, tokens: the COUNT best of a row, by one thread that looks for the largest key
+/// below the one before
+constexpr char kTopBody[] = R"(
+  mov.u32 %r0, %ctaid.x;
+  mul.wide.u32 %d0, %r0, 1088;      // bytes of a row of logits
+  add.u64 %d0, %p0, %d0;
+  mov.u64 %d1, 0x7fffffffffffffff;
+  mov.u32 %r1, 0;
+NEXT:
+  mov.u64 %d2, 0x8000000000000000;
+  mov.u32 %r2, 0;
+SCAN:
+  mul.wide.u32 %d3, %r2, 4;
+  add.u64 %d3, %d0, %d3;
+  ld.global.u32 %r3, [%d3];
+  sub.u32 %r4, 0x7fffffff, %r3;
+  setp.lt.s32 %q0, %r3, 0;
+  selp.b32 %r3, %r4, %r3, %q0;      // in the order of the floats
+  not.b32 %r4, %r2;
+  mov.b64 %d4, {%r4, %r3};
+  setp.lt.s64 %q1, %d4, %d1;
+  max.s64 %d5, %d2, %d4;
+  selp.b64 %d2, %d5, %d2, %q1;
+  add.u32 %r2, %r2, 1;
+  setp.lt.u32 %q2, %r2, 272;
+  @%q2 bra SCAN;
+  mov.u64 %d1, %d2;
+  cvt.u32.u64 %r5, %d2;
+  not.b32 %r5, %r5;                 // token
+  mul.wide.u32 %d6, %r5, 4;
+  add.u64 %d6, %d0, %d6;
+  ld.global.u32 %r6, [%d6];
+  mad.lo.u32 %r7, %r0, COUNT, %r1;
+  mul.wide.u32 %d7, %r7, 4;
+  add.u64 %d8, %p1, %d7;
+  st.global.u32 [%d8], %r6;
+  add.u64 %d8, %p2, %d7;
+  st.global.u32 [%d8], %r5;
+  add.u32 %r1, %r1, 1;
+  setp.lt.u32 %q3, %r1, COUNT;
+  @%q3 bra NEXT;
+  ret;
+)";
+
 std::string Replaced(std::string text, std::string_view from, std::string_view to) {
-  const size_t at = text.find(from);
-  return text.replace(at, from.size(), to);
+  for (size_t at = text.find(from); at != std::string::npos; at = text.find(from)) {
+    text.replace(at, from.size(), to);
+  }
+  return text;
 }
 
 struct Launch {
@@ -324,8 +370,8 @@ std::vector<Launch> Launches() {
   };
 }
 
-void AddCode(schema::KernelT& kernel, uint32_t target, schema::Role role, std::string entry,
-             const Launch& launch) {
+std::unique_ptr<schema::GpuKernelCodeT> Code(uint32_t target, schema::Role role, std::string entry,
+                                             const Launch& launch) {
   auto code = std::make_unique<schema::GpuKernelCodeT>();
   code->target = target;
   code->role = role;
@@ -333,7 +379,24 @@ void AddCode(schema::KernelT& kernel, uint32_t target, schema::Role role, std::s
   code->block_threads = launch.block_threads;
   code->shared_bytes = launch.shared_bytes;
   code->grid = launch.grid;
-  kernel.gpu_codes.push_back(std::move(code));
+  return code;
+}
+
+void AddCode(schema::KernelT& kernel, uint32_t target, schema::Role role, std::string entry,
+             const Launch& launch) {
+  kernel.gpu_codes.push_back(Code(target, role, std::move(entry), launch));
+}
+
+void AddSamplers(schema::ManifestT& manifest, uint32_t target) {
+  const Launch launch = {kHead, "", 1, 0, {{1, GridCount::Rows}}};
+  for (size_t i = 0; i < std::size(kFakeCandidates); ++i) {
+    if (manifest.samplers.size() == i) {
+      manifest.samplers.push_back(std::make_unique<schema::GpuSamplerT>());
+      manifest.samplers[i]->candidates = kFakeCandidates[i];
+    }
+    manifest.samplers[i]->codes.push_back(
+        Code(target, schema::Role::Decode, "top_" + std::to_string(kFakeCandidates[i]), launch));
+  }
 }
 
 }  // namespace
@@ -359,6 +422,19 @@ std::string PtxEntry(std::string_view name, int parameters, std::string_view bod
   return text + std::string(body) + "}\n";
 }
 
+namespace {
+
+std::string Tops() {
+  std::string text;
+  for (uint32_t count : kFakeCandidates) {
+    const std::string number = std::to_string(count);
+    text += PtxEntry("top_" + number, 9, Replaced(kTopBody, "COUNT", number));
+  }
+  return text;
+}
+
+}  // namespace
+
 std::string FakePtx(std::string_view target, uint32_t version) {
   return PtxHeader(target, version) + ".extern .shared .align 16 .b8 row[];\n" +
          PtxEntry("embed_decode", 9, Replaced(kEmbedBody, "SCALE", "0f3FC00000")) +
@@ -366,7 +442,7 @@ std::string FakePtx(std::string_view target, uint32_t version) {
          PtxEntry("project", 9, kProjectBody) + PtxEntry("append", 13, kAppendBody) +
          PtxEntry("attend", 11, kAttendBody) + PtxEntry("reduce_into", 9, kReduceIntoBody) +
          PtxEntry("add", 9, kAddBody) + PtxEntry("select", 9, kSelectBody) +
-         PtxEntry("head", 10, kHeadBody);
+         PtxEntry("head", 10, kHeadBody) + Tops();
 }
 
 void AddGpuTargets(FakeModel& model) {
@@ -388,6 +464,7 @@ void AddGpuTargets(FakeModel& model) {
     target->code_segment = 3 + static_cast<uint32_t>(model.ptx.size());  // behind the tokenizer
     model.manifest.targets.push_back(std::move(target));
     model.ptx.push_back(FakePtx(each.name, each.ptx));
+    AddSamplers(model.manifest, index);
     const Launch embed = {kEmbed, "", 16, 0, {{2, GridCount::Rows}}};
     AddCode(*model.manifest.kernels[kEmbed], index, Role::Decode, "embed_decode", embed);
     AddCode(*model.manifest.kernels[kEmbed], index, Role::Prefill, "embed_prefill", embed);

@@ -8,6 +8,9 @@
 
 namespace quern::testing {
 
+/// How many logits the samplers of the fake's GPU targets pick.
+inline constexpr uint32_t kFakeCandidates[] = {1, 8};
+
 /// Adds GPU targets "sm_80" and "sm_90a" to the model: PTX segments and gpu_codes, whose numbers
 /// are those of the C++ kernels, bit for bit.
 void AddGpuTargets(FakeModel& model);
