@@ -150,4 +150,20 @@ inline double DecodeFormat(uint32_t bits, const FloatFormat& format) {
 const float* E4m3Table();  // (256)
 const float* E5m2Table();  // (256)
 
+// ---- Minima
+
+/// One operand NaN: the other one. -0 < +0.
+template <class T>
+T Minimum(T a, T b) {
+  if (std::isnan(a)) return b;
+  if (std::isnan(b)) return a;
+  return a < b || (a == b && std::signbit(a)) ? a : b;
+}
+template <class T>
+T Maximum(T a, T b) {
+  if (std::isnan(a)) return b;
+  if (std::isnan(b)) return a;
+  return a > b || (a == b && std::signbit(b)) ? a : b;
+}
+
 }  // namespace quern::ptx

@@ -28,6 +28,9 @@ void RunCopy(Warp& warp, const Inst& inst, LaneMask mask) {
                         lane);
     const uint64_t source = warp.Address(inst.operands[1], lane);
     const uint64_t destination = warp.Address(inst.operands[0], lane);
+    if ((destination & ~kWindowMask) >> kSharedRankShift)
+      return warp.Fault("cp.async writes the CTA's own shared memory; the address names another",
+                        lane);
     // The hardware may write at once: check, and note the write, here.
     if (!warp.Shared(destination, bytes, bytes, lane, AccessKind::kWrite)) return;
     if (source_bytes && !warp.Global(source, source_bytes, bytes, lane)) return;
@@ -82,9 +85,11 @@ std::string BindWait(const Match& match, const Code&, Inst& inst) {
 void RunArriveOnCopies(Warp& warp, const Inst& inst, LaneMask mask) {
   ForLanes(mask, [&](uint32_t lane) {
     Cta* owner = nullptr;
-    Mbarrier* mbarrier = MbarrierAt(warp, warp.Address(inst.operands[0], lane), lane, &owner);
-    if (!mbarrier) return;
-    if (!inst.data[0]) ++mbarrier->pending;
+    const uint64_t address = warp.Address(inst.operands[0], lane);
+    Mbarrier* now = MbarrierAt(warp, address, lane, &owner);
+    if (!now) return;
+    if (!inst.data[0]) ++now->pending;
+    const auto place = static_cast<uint32_t>(address & ((uint64_t{1} << kSharedRankShift) - 1));
     VectorClock clock;
     if (warp.cta().races) warp.cta().races->Release(warp.id(), clock);
     std::vector<PendingCopy> mine;
@@ -95,10 +100,11 @@ void RunArriveOnCopies(Warp& warp, const Inst& inst, LaneMask mask) {
     });
     warp.cluster().async.push_back({&warp, inst.line, [=, &warp, mine = std::move(mine)] {
                                       for (const PendingCopy& copy : mine) Apply(warp, copy);
-                                      if (mbarrier->pending == 0)
+                                      Mbarrier* mbarrier = owner->FindMbarrier(place);
+                                      if (!mbarrier || mbarrier->pending == 0)
                                         return warp.Fault("cp.async.mbarrier.arrive of line " +
                                                           std::to_string(inst.line) +
-                                                          ": the phase has no arrivals left");
+                                                          ": its mbarrier expects no arrival");
                                       --mbarrier->pending;
                                       auto& gathered = mbarrier->gathered;
                                       gathered.resize(std::max(gathered.size(), clock.size()), 0);

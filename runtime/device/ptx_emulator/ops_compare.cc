@@ -23,10 +23,15 @@ constexpr ComparisonName kComparisons[] = {
     {".num", kNum, false}, {".nan", kNan, true},
 };
 
+/// What is compared; with `flush` subnormals of f16 and f32 are zeros.
 template <class T>
-auto Comparable(T x) {
-  if constexpr (std::is_same_v<T, Half> || std::is_same_v<T, Bf16>)
+auto Comparable(T x, bool flush) {
+  if constexpr (std::is_same_v<T, Half>)
+    return flush && (x.bits & 0x7c00) == 0 ? 0.0f : ToFloat(x);
+  else if constexpr (std::is_same_v<T, Bf16>)
     return ToFloat(x);
+  else if constexpr (std::is_same_v<T, float>)
+    return flush && std::fabs(x) < 0x1p-126f ? 0.0f : x;
   else
     return x;
 }
@@ -64,17 +69,18 @@ bool Compare(Comparison comparison, bool unordered, V a, V b) {
 }
 
 enum Combination { kPlain, kAnd, kOr, kXor };
+enum Data { kComparison, kUnordered, kCombination, kYes, kFlush };
 
 template <class T>
 LaneMask CompareLanes(Warp& warp, const Inst& inst, LaneMask mask) {
   LaneView<T> a(warp, inst.operands[2]), b(warp, inst.operands[3]);
-  const auto comparison = static_cast<Comparison>(inst.data[0]);
-  const bool unordered = inst.data[1];
+  const auto comparison = static_cast<Comparison>(inst.data[kComparison]);
+  const bool unordered = inst.data[kUnordered], flush = inst.data[kFlush];
   LaneMask result = 0;
   ForLanes(mask, [&](uint32_t lane) {
-    result |=
-        LaneMask{Compare(comparison, unordered, Comparable(a.Get(lane)), Comparable(b.Get(lane)))}
-        << lane;
+    result |= LaneMask{Compare(comparison, unordered, Comparable(a.Get(lane), flush),
+                               Comparable(b.Get(lane), flush))}
+              << lane;
   });
   return result;
 }
@@ -85,7 +91,7 @@ void RunSetp(Warp& warp, const Inst& inst, LaneMask mask) {
   const LaneMask result = CompareLanes<T>(warp, inst, mask);
   const auto combine = [&](LaneMask bits) {
     const LaneMask c = warp.Predicate(inst.operands[4]);
-    switch (static_cast<Combination>(inst.data[2])) {
+    switch (static_cast<Combination>(inst.data[kCombination])) {
       case kAnd:
         return bits & c;
       case kOr:
@@ -109,7 +115,7 @@ void RunSet(Warp& warp, const Inst& inst, LaneMask mask) {
   shifted.operands[2] = inst.operands[1];
   shifted.operands[3] = inst.operands[2];
   const LaneMask result = CompareLanes<T>(warp, shifted, mask);
-  const auto yes = static_cast<uint32_t>(inst.data[3]);
+  const auto yes = static_cast<uint32_t>(inst.data[kYes]);
   ForLanes(mask, [&](uint32_t lane) {
     warp.SetValue(inst.operands[0], lane, (result >> lane) & 1 ? yes : 0);
   });
@@ -118,53 +124,58 @@ void RunSet(Warp& warp, const Inst& inst, LaneMask mask) {
 std::string BindComparison(const Match& match, const Code&, Inst& inst) {
   for (const ComparisonName& row : kComparisons)
     if (match.groups[0] == row.name) {
-      inst.data[0] = row.comparison;
-      inst.data[1] = row.unordered;
+      inst.data[kComparison] = row.comparison;
+      inst.data[kUnordered] = row.unordered;
     }
+  inst.data[kFlush] = match.Has(".ftz");
   return "";
 }
 
 std::string BindSetp(const Match& match, const Code& code, Inst& inst) {
-  inst.data[2] = match.Has(".and")   ? kAnd
-                 : match.Has(".or")  ? kOr
-                 : match.Has(".xor") ? kXor
-                                     : kPlain;
+  inst.data[kCombination] = match.Has(".and")   ? kAnd
+                            : match.Has(".or")  ? kOr
+                            : match.Has(".xor") ? kXor
+                                                : kPlain;
   return BindComparison(match, code, inst);
 }
 
 std::string BindSet(const Match& match, const Code& code, Inst& inst) {
-  inst.data[3] = match.Has(".f32") ? static_cast<int32_t>(BitsOf(1.0f)) : -1;
+  inst.data[kYes] = match.Has(".f32") ? static_cast<int32_t>(BitsOf(1.0f)) : -1;
   return BindComparison(match, code, inst);
 }
 
-constexpr const char* kIntegerOrders = "(.eq|.ne|.lt|.le|.gt|.ge|.lo|.ls|.hi|.hs)";
+constexpr const char* kBitOrders = "(.eq|.ne)";
+constexpr const char* kSignedOrders = "(.eq|.ne|.lt|.le|.gt|.ge)";
+constexpr const char* kUnsignedOrders = "(.eq|.ne|.lt|.le|.gt|.ge|.lo|.ls|.hi|.hs)";
 constexpr const char* kFloatOrders =
     "(.eq|.ne|.lt|.le|.gt|.ge|.equ|.neu|.ltu|.leu|.gtu|.geu|.num|.nan)";
 
 template <class T>
-void AddType(Rows& rows, const std::string& types, bool floating) {
-  const std::string orders = floating ? kFloatOrders : kIntegerOrders;
+void AddType(Rows& rows, const std::string& type, const std::string& orders,
+             const std::string& ftz = "") {
   const std::string width = std::string(1, ClassOf<T>());
   const std::string operands = width + " " + width;
-  const std::string ftz = floating ? "[.ftz]" : "";
-  rows.push_back({"setp" + orders + ftz + types, "=p|p " + operands, RunSetp<T>, BindSetp});
-  rows.push_back({"setp" + orders + "(.and|.or|.xor)" + ftz + types, "=p|p " + operands + " p",
+  rows.push_back({"setp" + orders + ftz + type, "=p|p " + operands, RunSetp<T>, BindSetp});
+  rows.push_back({"setp" + orders + "(.and|.or|.xor)" + ftz + type, "=p|p " + operands + " p",
                   RunSetp<T>, BindSetp});
   rows.push_back(
-      {"set" + orders + ftz + "(.u32|.s32|.f32)" + types, "=w " + operands, RunSet<T>, BindSet});
+      {"set" + orders + ftz + "(.u32|.s32|.f32)" + type, "=w " + operands, RunSet<T>, BindSet});
 }
 
 /// setp.f16x2 p|q: a comparison of each half.
 void RunSetpHalf2(Warp& warp, const Inst& inst, LaneMask mask) {
   LaneView<Half2> a(warp, inst.operands[2]), b(warp, inst.operands[3]);
   LaneMask low = 0, high = 0;
-  const auto comparison = static_cast<Comparison>(inst.data[0]);
+  const auto comparison = static_cast<Comparison>(inst.data[kComparison]);
+  const auto compare = [&](uint16_t x, uint16_t y) {
+    return LaneMask{Compare(comparison, inst.data[kUnordered] != 0,
+                            Comparable(Half{x}, inst.data[kFlush]),
+                            Comparable(Half{y}, inst.data[kFlush]))};
+  };
   ForLanes(mask, [&](uint32_t lane) {
     const Half2 x = a.Get(lane), y = b.Get(lane);
-    low |= LaneMask{Compare(comparison, inst.data[1] != 0, HalfToFloat(x.lo), HalfToFloat(y.lo))}
-           << lane;
-    high |= LaneMask{Compare(comparison, inst.data[1] != 0, HalfToFloat(x.hi), HalfToFloat(y.hi))}
-            << lane;
+    low |= compare(x.lo, y.lo) << lane;
+    high |= compare(x.hi, y.hi) << lane;
   });
   warp.SetPredicate(inst.operands[0], low, mask);
   if (inst.operands[1].kind == Operand::Kind::kPredicate)
@@ -173,16 +184,19 @@ void RunSetpHalf2(Warp& warp, const Inst& inst, LaneMask mask) {
 
 Rows MakeRows() {
   Rows rows;
-  AddType<uint16_t>(rows, "(.u16|.b16)", false);
-  AddType<int16_t>(rows, ".s16", false);
-  AddType<uint32_t>(rows, "(.u32|.b32)", false);
-  AddType<int32_t>(rows, ".s32", false);
-  AddType<uint64_t>(rows, "(.u64|.b64)", false);
-  AddType<int64_t>(rows, ".s64", false);
-  AddType<float>(rows, ".f32", true);
-  AddType<double>(rows, ".f64", true);
-  AddType<Half>(rows, ".f16", true);
-  AddType<Bf16>(rows, ".bf16", true);
+  AddType<uint16_t>(rows, ".b16", kBitOrders);
+  AddType<uint16_t>(rows, ".u16", kUnsignedOrders);
+  AddType<int16_t>(rows, ".s16", kSignedOrders);
+  AddType<uint32_t>(rows, ".b32", kBitOrders);
+  AddType<uint32_t>(rows, ".u32", kUnsignedOrders);
+  AddType<int32_t>(rows, ".s32", kSignedOrders);
+  AddType<uint64_t>(rows, ".b64", kBitOrders);
+  AddType<uint64_t>(rows, ".u64", kUnsignedOrders);
+  AddType<int64_t>(rows, ".s64", kSignedOrders);
+  AddType<float>(rows, ".f32", kFloatOrders, "[.ftz]");
+  AddType<double>(rows, ".f64", kFloatOrders);
+  AddType<Half>(rows, ".f16", kFloatOrders, "[.ftz]");
+  AddType<Bf16>(rows, ".bf16", kFloatOrders);
   rows.push_back(
       {std::string("setp") + kFloatOrders + "[.ftz].f16x2", "=p|p w w", RunSetpHalf2, BindSetp});
   rows.push_back(Lane("selp(.b16|.u16|.s16|.f16|.bf16)",

@@ -32,29 +32,21 @@ void Add32(Rows& rows, const std::string& name, F f, bool saturating = false) {
   AddVariants(rows, name, saturating, f, &F::operator());
 }
 
-/// One operand NaN: the other one. -0 < +0.
-template <class T>
-T Minimum(T a, T b) {
-  if (std::isnan(a)) return b;
-  if (std::isnan(b)) return a;
-  return a < b || (a == b && std::signbit(a)) ? a : b;
-}
-template <class T>
-T Maximum(T a, T b) {
-  if (std::isnan(a)) return b;
-  if (std::isnan(b)) return a;
-  return a > b || (a == b && std::signbit(b)) ? a : b;
-}
-
 void AddMinMax(Rows& rows) {
   Add32(rows, "min", [](float a, float b) { return Minimum(a, b); });
   Add32(rows, "max", [](float a, float b) { return Maximum(a, b); });
-  rows.push_back(Lane("min[.ftz].NaN.f32", [](float a, float b) {
+  const auto smaller = [](float a, float b) {
     return std::isnan(a) || std::isnan(b) ? kNan : Minimum(a, b);
-  }));
-  rows.push_back(Lane("max[.ftz].NaN.f32", [](float a, float b) {
+  };
+  const auto larger = [](float a, float b) {
     return std::isnan(a) || std::isnan(b) ? kNan : Maximum(a, b);
-  }));
+  };
+  rows.push_back(Lane("min.NaN.f32", smaller));
+  rows.push_back(Lane("max.NaN.f32", larger));
+  rows.push_back(Lane("min.ftz.NaN.f32",
+                      [](float a, float b) { return decltype(smaller){}(Flush(a), Flush(b)); }));
+  rows.push_back(Lane("max.ftz.NaN.f32",
+                      [](float a, float b) { return decltype(larger){}(Flush(a), Flush(b)); }));
   rows.push_back(Lane("min.f64", [](double a, double b) { return Minimum(a, b); }));
   rows.push_back(Lane("max.f64", [](double a, double b) { return Maximum(a, b); }));
 }

@@ -87,13 +87,13 @@ void AddFormat(Rows& rows, const std::string& type) {
     const float sum = Fma(a, b, c);
     return sum > 0 ? std::min(sum, 1.0f) : 0.0f;
   });
-  AddBinary<Format>(rows, "min", type, [](float a, float b) { return std::fmin(a, b); });
-  AddBinary<Format>(rows, "max", type, [](float a, float b) { return std::fmax(a, b); });
+  AddBinary<Format>(rows, "min", type, [](float a, float b) { return Minimum(a, b); });
+  AddBinary<Format>(rows, "max", type, [](float a, float b) { return Maximum(a, b); });
   AddBinary<Format>(rows, "min.NaN", type, [](float a, float b) {
-    return std::isnan(a) || std::isnan(b) ? NAN : std::fmin(a, b);
+    return std::isnan(a) || std::isnan(b) ? NAN : Minimum(a, b);
   });
   AddBinary<Format>(rows, "max.NaN", type, [](float a, float b) {
-    return std::isnan(a) || std::isnan(b) ? NAN : std::fmax(a, b);
+    return std::isnan(a) || std::isnan(b) ? NAN : Maximum(a, b);
   });
   AddUnary<Format>(rows, "tanh.approx", type, [](float a) { return std::tanh(a); });
 }

@@ -53,7 +53,6 @@ void AddWrapping(Rows& rows, const std::string& types) {
   rows.push_back(Lane("mad.lo" + types, [](U a, U b, U c) {
     return static_cast<U>(static_cast<Wide<U>>(a) * static_cast<Wide<U>>(b) + c);
   }));
-  rows.push_back(Lane("neg" + types, [](U a) { return static_cast<U>(0 - a); }));
 }
 
 /// What looks at the sign.
@@ -86,10 +85,13 @@ void AddSigned(Rows& rows, const std::string& type) {
       return static_cast<Product>(static_cast<U>(Product{a} * Product{b}) + static_cast<U>(c));
     }));
   }
-  if constexpr (std::is_signed_v<T>)
-    rows.push_back(Lane("abs" + type, [](T a) {
-      return static_cast<T>(a < 0 ? 0 - static_cast<std::make_unsigned_t<T>>(a) : a);
-    }));
+  if constexpr (std::is_signed_v<T>) {
+    const auto negate = [](T a) {
+      return static_cast<T>(0 - static_cast<std::make_unsigned_t<T>>(a));
+    };
+    rows.push_back(Lane("neg" + type, negate));
+    rows.push_back(Lane("abs" + type, [](T a) { return a < 0 ? decltype(negate){}(a) : a; }));
+  }
 }
 
 template <class U>

@@ -139,7 +139,7 @@ Rows MakeRows() {
   rows.push_back(
       {"createpolicy.fractional(.L2::evict_last|.L2::evict_first|.L2::evict_normal|"
        ".L2::evict_unchanged)[.L2::evict_unchanged|.L2::evict_first].b64",
-       "=l w?", RunZero, nullptr});
+       "=l x?", RunZero, nullptr});
   return rows;
 }
 

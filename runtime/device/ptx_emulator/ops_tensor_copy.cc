@@ -33,7 +33,8 @@ bool ReadMap(Warp& warp, const Operand& operand, uint32_t lane, TensorMap& map) 
   return true;
 }
 
-/// The 16-byte units of the box at `start`, in the order of shared memory.
+/// The 16-byte units of the box at `start`, in the order of shared memory. The box lies in shared
+/// memory; where the swizzle puts its units is checked here.
 bool TilePieces(Warp& warp, const TensorMap& map, const std::array<int64_t, 5>& start,
                 uint32_t shared, uint32_t lane, Pieces& pieces) {
   const uint32_t element = ElementBytes(map.element), row_bytes = map.box[0] * element;
@@ -61,6 +62,8 @@ bool TilePieces(Warp& warp, const TensorMap& map, const std::array<int64_t, 5>& 
     }
     for (uint32_t at = 0; at < row_bytes; at += unit) {
       const uint32_t place = Swizzle(shared + row * row_bytes + at, map.swizzle);
+      if (place + unit > warp.cta().shared_end())
+        return warp.Fault("the swizzle takes the tile past the end of shared memory", lane), false;
       const int64_t begin = std::clamp<int64_t>(low, at, at + unit),
                     end = std::clamp<int64_t>(high, at, at + unit);
       const auto before = static_cast<uint32_t>(begin - at);

@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "runtime/device/ptx_emulator/emulator.h"
+
 namespace quern::ptx {
 namespace {
 
@@ -53,6 +55,11 @@ Result<std::array<uint8_t, kTensorMapBytes>> EncodeTensorMap(const TensorMap& ma
   if (map.address == 0 || map.address % 16) return Wrong("the address must be a multiple of 16");
   if (map.fill_nan) return Wrong("out-of-bounds elements can only be zero");
   for (uint32_t axis = 0; axis < map.rank; ++axis) QUERN_RETURN_IF_ERROR(CheckAxis(map, axis));
+  uint64_t box_bytes = ElementBytes(map.element);
+  for (uint32_t axis = 0; axis < map.rank; ++axis) box_bytes *= map.box[axis];
+  if (box_bytes > kMaxSharedBytes)
+    return Wrong("a box of " + std::to_string(box_bytes) + " bytes; shared memory has " +
+                 std::to_string(kMaxSharedBytes));
   const uint32_t inner = map.box[0] * ElementBytes(map.element);
   if (inner % 16)
     return Wrong("the box's rows have " + std::to_string(inner) +

@@ -48,12 +48,14 @@ class GoldenKernel {
       options.block[i] = launch_.at("block")[i];
     }
     options.shared_bytes = launch_.at("shared");
+    options.coverage = true;
     auto report = Launch(*module, launch_.at("kernel").get<std::string>(), parameters.bytes(),
                          memory, options);
     if (!report.ok()) {
       outcome.status = report.status();
       return outcome;
     }
+    NoteExecuted(*report);
     outcome.report = std::move(*report);
     outcome.right = true;
     for (const auto& output : launch_.at("outputs")) Compare(output, memory, inputs, outcome);

@@ -387,8 +387,10 @@ TEST(AsyncCopies, TensorCopiesSwizzleAndClip) {
     const uint64_t out = *memory.Allocate(512);
     Parameters parameters;
     parameters.Add(*EncodeTensorMap(map), 64).Add(out);
-    const auto report = Launch(*module, "k", parameters.bytes(), memory, {.block = {128, 1, 1}});
+    const auto report =
+        Launch(*module, "k", parameters.bytes(), memory, {.block = {128, 1, 1}, .coverage = true});
     ASSERT_TRUE(report.ok()) << report.status().message();
+    NoteExecuted(*report);
     const auto shared = Download<uint16_t>(memory, out, 256);
     for (uint32_t r = 0; r < rows; ++r)
       for (uint32_t c = 0; c < columns; ++c) {

@@ -151,11 +151,13 @@ GoldenOutcome RunPipeline(const std::string& text, LaunchOptions options) {
   parameters.Add(out).Add(kSteps);
   options.block = {160, 1, 1};
   options.shared_bytes = 32768 + 32;
+  options.coverage = true;
   auto report = Launch(*module, "pipeline", parameters.bytes(), memory, options);
   if (!report.ok()) {
     outcome.status = report.status();
     return outcome;
   }
+  NoteExecuted(*report);
   outcome.report = std::move(*report);
   const auto got = Download<float>(memory, out, 64 * 64);
   outcome.right = true;

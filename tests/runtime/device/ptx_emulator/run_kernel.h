@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "runtime/device/ptx_emulator/emulator.h"
+#include "tests/runtime/device/ptx_emulator/instruction_coverage.h"
 
 namespace quern::ptx {
 
@@ -84,11 +85,14 @@ inline Outcome RunText(const std::string& text, std::span<const uint32_t> in, si
   const uint64_t out_address = *memory.Allocate(std::max<size_t>(out_words, 1) * 4);
   Parameters parameters;
   parameters.Add(in_address).Add(out_address);
+  options.coverage = true;
   auto report = Launch(*module, module->kernels()[0].name, parameters.bytes(), memory, options);
-  if (report.ok())
+  if (report.ok()) {
+    NoteExecuted(*report);
     outcome.report = std::move(*report);
-  else
+  } else {
     outcome.status = report.status();
+  }
   outcome.out = Download<uint32_t>(memory, out_address, out_words);
   return outcome;
 }
