@@ -249,6 +249,7 @@ def TileMatmulPass : Quern_Pass<"lm-tile-matmul"> {
   let summary = "Give matmuls the tiles of every target and role";
   let description = [{
     As lm-tile-attention, for `lm.matmul`, `lm.quant_matmul` and `lm.qkv_proj`.
+    Products of quantized and of float activations have tiles of their own.
 
     ```mlir
     %y = lm.quant_matmul %x, %w : ...

@@ -1,10 +1,11 @@
 //===- AmxMatmulKernel.cpp - Matmuls on tile registers --------------------===//
 //
 // Products of bf16 numeric rows with packed weights of any format, on AMX tiles
-// of 16 x 64 bytes. 32 output columns at a time are decoded to float32 as their
+// of 16 x 64 bytes. A panel of `blocks` row blocks is decoded to float32 as its
 // format defines, rounded to bf16 and laid in scratch as tiles of k pairs; then
-// all rows pass by in blocks of two row tiles, so that each loaded tile is used
-// twice. Products are added in f32 in ascending k, whatever the number of rows.
+// all rows pass by, `rows` at a time, so that a loaded tile of weights is used
+// rows / 16 times and one of rows `blocks` times. Products are added in f32 in
+// ascending k, so neither the tile nor the number of rows changes a bit.
 //
 // All tiles have one shape, which LLVM configures once per kernel. Rows past
 // the last full tile are copied to scratch with zeros behind them, and results
@@ -24,14 +25,13 @@ namespace {
 constexpr int64_t kTileRows = 16;
 constexpr int64_t kTileRowBytes = 64;
 constexpr int64_t kTileBytes = kTileRows * kTileRowBytes;
-/// Output columns of a panel: two row blocks.
-constexpr int64_t kPanelColumns = 2 * kPackedRows;
-constexpr int64_t kResultRowBytes = kPanelColumns * 4;
+constexpr int64_t kTileRegisters = 8;
 
 class AmxMatmulEmitter {
 public:
   AmxMatmulEmitter(Kernel &k, const MatmulPlan &plan)
-      : k(k), e(k.e), plan(plan), depth(plan.depth()),
+      : k(k), e(k.e), plan(plan), rowTiles(k.tile.rows / kTileRows),
+        blocks(k.tile.blocks), depth(plan.depth()),
         rowBytes(activationRowBytes(depth)) {}
 
   LogicalResult emit();
@@ -43,34 +43,45 @@ private:
     Value pointer, blocks;
   };
 
+  LogicalResult checkTile();
   void emitSplitN();
   void emitSplitK();
   void emitSwiglu();
 
   /// Fixes the columns [first, first + columns) of x that are multiplied.
   void prepareRows(Value first, Value columns);
-  /// Decodes row blocks 2 `pair` and 2 `pair` + 1 (where it exists) into
-  /// `panel`.
-  void decodePanel(const Weight &weight, Value pair, Value panel);
-  void decodeBlock(const Weight &weight, Value block, Value panel, int half);
-  /// For every block of one or two row tiles: `body(tile, row tiles)`.
+  /// For every panel of `count` row blocks: `body(first block)`.
+  void forPanels(Value count, function_ref<void(Value)> body);
+  /// For every row block of the panel from `first` that exists among `count`:
+  /// `body(its place in the panel)`.
+  void forPanelBlocks(Value first, Value count,
+                      function_ref<void(int64_t)> body);
+  /// Decodes the row blocks from `first` that exist into `panel`.
+  void decodePanel(const Weight &weight, Value first, Value panel);
+  void decodeBlock(const Weight &weight, Value block, Value panel,
+                   int64_t place);
+  /// Covers the row tiles with `rowTiles` at a time, then single ones:
+  /// `body(first tile, tiles)`.
   void forRowTiles(function_ref<void(Value, int64_t)> body);
-  /// result (rowTiles * 16, 32) = row tiles from `tile` times the panel.
-  void multiply(Value tile, int64_t rowTiles, Value panel, Value result);
-  /// For every row of the block that exists: `body(row, its offset in a
-  /// result)`.
-  void forResultRows(Value tile, int64_t rowTiles,
+  /// result (count * 16, blocks * 16) = `count` row tiles from `tile` times the
+  /// panel.
+  void multiply(Value tile, int64_t count, Value panel, Value result);
+  /// For every row of the `count` row tiles that exists: `body(row, its offset
+  /// in a result)`.
+  void forResultRows(Value tile, int64_t count,
                      function_ref<void(Value, Value)> body);
   /// Multiplies a weight and stores f32 columns from `column` on.
   void storeProduct(const Weight &weight, Value out, Value column, Value bias,
                     Value isFirst);
 
-  /// 16 columns of the result row that begins at byte `row`.
-  Value loadResult(int matrix, Value row, int half) {
-    return e.load(e.vec(kLanes, e.f32()),
-                  e.offset(e.offset(result[matrix], row), half * kTileRowBytes),
-                  64);
+  /// The 16 columns of block `place` in the result row that begins at byte
+  /// `row`.
+  Value loadResult(int matrix, Value row, int64_t place) {
+    return e.load(
+        e.vec(kLanes, e.f32()),
+        e.offset(e.offset(result[matrix], row), place * kTileRowBytes), 64);
   }
+  int64_t resultRowBytes() const { return blocks * kTileRowBytes; }
   Value blocksOf(Value columns) {
     return e.div(e.add(columns, e.index(kPackedRows - 1)),
                  e.index(kPackedRows));
@@ -86,31 +97,48 @@ private:
   Kernel &k;
   Emitter &e;
   const MatmulPlan &plan;
+  int64_t rowTiles; ///< row tiles that pass by together
+  int64_t blocks;   ///< row blocks of a panel
   int64_t depth, rowBytes;
   Value x;       ///< first of the columns in use, of row 0
   Value tail;    ///< the same of the rows past the last full tile, padded
   Value columns; ///< columns in use
   Value tiles;   ///< row tiles, the tail's included
   // Scratch of each matrix (gate and up, or just one) of the panel at hand.
-  Value panel[2];  ///< bf16 tiles [depth / 32][2][16 k pairs][16 columns][2]
-  Value result[2]; ///< f32 [32 rows][32 columns]
+  Value panel[2];  ///< bf16 [depth / 32][blocks][16 k pairs][16 columns][2]
+  Value result[2]; ///< f32 [rowTiles * 16][blocks * 16]
 };
+
+/// The one place that says which tiles AMX takes: whole row tiles, as many as
+/// leave a register for each accumulator, each block of weights and the rows.
+LogicalResult AmxMatmulEmitter::checkTile() {
+  int64_t registers = (rowTiles + 1) * blocks + 1;
+  if (k.tile.rows % kTileRows == 0 && registers <= kTileRegisters)
+    return success();
+  return k.emitError() << "expected a tile with rows a multiple of "
+                       << kTileRows << " and (rows / " << kTileRows
+                       << " + 1) * blocks + 1 of at most " << kTileRegisters
+                       << " tile registers, got rows = " << k.tile.rows
+                       << ", blocks = " << blocks;
+}
 
 LogicalResult AmxMatmulEmitter::emit() {
   if (depth % kPackedGroup != 0)
     return k.emitError() << "expected a depth that is a multiple of "
                          << kPackedGroup << ", got " << depth;
+  if (failed(checkTile()))
+    return failure();
   bool swiglu = plan.epilogue != MatmulPlan::Epilogue::Store;
   for (int matrix = 0; matrix < (swiglu ? 2 : 1); ++matrix) {
-    panel[matrix] = k.temporary(depth * kPanelColumns * 2);
-    result[matrix] = k.temporary(2 * kTileRows * kResultRowBytes);
+    panel[matrix] = k.temporary(depth * blocks * kPackedRows * 2);
+    result[matrix] = k.temporary(rowTiles * kTileRows * resultRowBytes());
   }
   if (swiglu) {
     int64_t width = plan.projections.front().outputs();
-    if (width % kPanelColumns != 0)
+    if (width % kPackedRows != 0)
       return k.emitError() << "swiglu over " << width
                            << " columns, expected a multiple of "
-                           << kPanelColumns;
+                           << kPackedRows;
     emitSwiglu();
   } else if (plan.splitK) {
     emitSplitK();
@@ -147,19 +175,28 @@ void AmxMatmulEmitter::prepareRows(Value first, Value count) {
   });
 }
 
-void AmxMatmulEmitter::decodePanel(const Weight &weight, Value pair,
+void AmxMatmulEmitter::forPanels(Value count, function_ref<void(Value)> body) {
+  e.forLoop(e.index(0), count, blocks, body);
+}
+
+void AmxMatmulEmitter::forPanelBlocks(Value first, Value count,
+                                      function_ref<void(int64_t)> body) {
+  body(0);
+  for (int64_t place = 1; place < blocks; ++place)
+    e.ifThen(e.less(e.add(first, e.index(place)), count), [&] { body(place); });
+}
+
+void AmxMatmulEmitter::decodePanel(const Weight &weight, Value first,
                                    Value panel) {
-  Value block = e.mul(pair, e.index(2));
-  decodeBlock(weight, block, panel, 0);
-  // Without a second block its half of the panel is stale, and so are results
-  // that nobody stores.
-  Value second = e.add(block, e.index(1));
-  e.ifThen(e.less(second, weight.blocks),
-           [&] { decodeBlock(weight, second, panel, 1); });
+  // The places of blocks that do not exist are stale, and so are results that
+  // nobody stores.
+  forPanelBlocks(first, weight.blocks, [&](int64_t place) {
+    decodeBlock(weight, e.add(first, e.index(place)), panel, place);
+  });
 }
 
 void AmxMatmulEmitter::decodeBlock(const Weight &weight, Value block,
-                                   Value panel, int half) {
+                                   Value panel, int64_t place) {
   WeightDecoder w(e, formatOf(weight.projection->weight));
   Value base = e.offset(weight.pointer, e.mul(block, w.rowBlockBytes(columns)));
   SmallVector<int32_t> interleaved;
@@ -171,7 +208,7 @@ void AmxMatmulEmitter::decodeBlock(const Weight &weight, Value block,
       base, columns, {}, [&](const WeightDecoder::Group &group, ValueRange) {
         w.prefetch(group, e.index(0), k.tile.prefetch);
         Value tile =
-            e.offset(panel, e.mul(group.index, e.index(2 * kTileBytes)));
+            e.offset(panel, e.mul(group.index, e.index(blocks * kTileBytes)));
         Value even;
         w.forColumns(group, [&](int column, Value values) {
           if (column % 2 == 0) {
@@ -183,7 +220,7 @@ void AmxMatmulEmitter::decodeBlock(const Weight &weight, Value block,
                                    e.vec(32, e.bf16()), {values, even});
           e.store(
               e.shuffle(pair, pair, interleaved),
-              e.offset(tile, half * kTileBytes + column / 2 * kTileRowBytes),
+              e.offset(tile, place * kTileBytes + column / 2 * kTileRowBytes),
               64);
         });
         return Emitter::Values();
@@ -191,60 +228,62 @@ void AmxMatmulEmitter::decodeBlock(const Weight &weight, Value block,
 }
 
 void AmxMatmulEmitter::forRowTiles(function_ref<void(Value, int64_t)> body) {
-  Value odd = e.rem(tiles, e.index(2));
-  Value even = e.sub(tiles, odd);
-  e.forLoop(e.index(0), even, 2, [&](Value tile) { body(tile, 2); });
-  e.ifThen(e.less(e.index(0), odd), [&] { body(even, 1); });
+  Value full = e.sub(tiles, e.rem(tiles, e.index(rowTiles)));
+  e.forLoop(e.index(0), full, rowTiles,
+            [&](Value tile) { body(tile, rowTiles); });
+  if (rowTiles > 1)
+    e.forLoop(full, tiles, 1, [&](Value tile) { body(tile, 1); });
 }
 
-void AmxMatmulEmitter::multiply(Value tile, int64_t rowTiles, Value panel,
+void AmxMatmulEmitter::multiply(Value tile, int64_t count, Value panel,
                                 Value result) {
   SmallVector<Value> rows;
-  for (int64_t i = 0; i < rowTiles; ++i) {
+  for (int64_t i = 0; i < count; ++i) {
     Value first = e.mul(e.add(tile, e.index(i)), e.index(kTileRows));
     Value isFull = e.less(e.add(first, e.index(kTileRows - 1)), k.rows());
     rows.push_back(
         e.select(isFull, e.offset(x, e.mul(first, e.index(rowBytes))), tail));
   }
   SmallVector<Value> zeros;
-  for (int64_t i = 0; i < 2 * rowTiles; ++i)
+  for (int64_t i = 0; i < count * blocks; ++i)
     zeros.push_back(e.intrinsic("llvm.x86.tilezero.internal", tileType(),
                                 {tileRows(), tileColumns()}));
   Value groups = e.div(columns, e.index(kPackedGroup));
   Emitter::Values sums = e.forLoop(
       e.index(0), groups, 1, zeros, [&](Value group, ValueRange carried) {
-        Value weights = e.offset(panel, e.mul(group, e.index(2 * kTileBytes)));
+        Value weights =
+            e.offset(panel, e.mul(group, e.index(blocks * kTileBytes)));
         Value columnByte = e.mul(group, e.index(kTileRowBytes));
-        Value b[2];
-        for (int half = 0; half < 2; ++half)
-          b[half] =
-              tileLoad(e.offset(weights, half * kTileBytes), kTileRowBytes);
+        SmallVector<Value> b;
+        for (int64_t place = 0; place < blocks; ++place)
+          b.push_back(
+              tileLoad(e.offset(weights, place * kTileBytes), kTileRowBytes));
         Emitter::Values next;
-        for (int64_t i = 0; i < rowTiles; ++i) {
+        for (int64_t i = 0; i < count; ++i) {
           Value a = tileLoad(e.offset(rows[i], columnByte), rowBytes);
-          for (int half = 0; half < 2; ++half)
+          for (int64_t place = 0; place < blocks; ++place)
             next.push_back(
                 e.intrinsic("llvm.x86.tdpbf16ps.internal", tileType(),
                             {tileRows(), tileColumns(), tileColumns(),
-                             carried[2 * i + half], a, b[half]}));
+                             carried[blocks * i + place], a, b[place]}));
         }
         return next;
       });
-  for (int64_t i = 0; i < rowTiles; ++i)
-    for (int half = 0; half < 2; ++half)
+  for (int64_t i = 0; i < count; ++i)
+    for (int64_t place = 0; place < blocks; ++place)
       e.intrinsic("llvm.x86.tilestored64.internal", {},
                   {tileRows(), tileColumns(),
-                   e.offset(result, i * kTileRows * kResultRowBytes +
-                                        half * kTileRowBytes),
-                   e.index(kResultRowBytes), sums[2 * i + half]});
+                   e.offset(result, i * kTileRows * resultRowBytes() +
+                                        place * kTileRowBytes),
+                   e.index(resultRowBytes()), sums[blocks * i + place]});
 }
 
-void AmxMatmulEmitter::forResultRows(Value tile, int64_t rowTiles,
+void AmxMatmulEmitter::forResultRows(Value tile, int64_t count,
                                      function_ref<void(Value, Value)> body) {
   Value first = e.mul(tile, e.index(kTileRows));
-  Value count = e.minU(e.sub(k.rows(), first), e.index(rowTiles * kTileRows));
-  e.forLoop(e.index(0), count, 1, [&](Value r) {
-    body(e.add(first, r), e.mul(r, e.index(kResultRowBytes)));
+  Value rows = e.minU(e.sub(k.rows(), first), e.index(count * kTileRows));
+  e.forLoop(e.index(0), rows, 1, [&](Value r) {
+    body(e.add(first, r), e.mul(r, e.index(resultRowBytes())));
   });
 }
 
@@ -252,23 +291,18 @@ void AmxMatmulEmitter::storeProduct(const Weight &weight, Value out,
                                     Value firstColumn, Value bias,
                                     Value isFirst) {
   int64_t outputs = weight.projection->outputs();
-  Value pairs = e.div(e.add(weight.blocks, e.index(1)), e.index(2));
-  e.forLoop(e.index(0), pairs, 1, [&](Value pair) {
-    decodePanel(weight, pair, panel[0]);
-    Value column = e.add(firstColumn, e.mul(pair, e.index(kPanelColumns)));
-    Value hasSecond =
-        e.less(e.add(e.mul(pair, e.index(2)), e.index(1)), weight.blocks);
-    auto store = [&](Value row, Value from, int half, Value addend) {
-      storeColumns(k, out, row, e.add(column, e.index(half * kLanes)), outputs,
-                   addend, loadResult(0, from, half));
-    };
+  forPanels(weight.blocks, [&](Value first) {
+    decodePanel(weight, first, panel[0]);
+    Value column = e.add(firstColumn, e.mul(first, e.index(kPackedRows)));
     auto storeRow = [&](Value row, Value from, Value addend) {
-      store(row, from, 0, addend);
-      e.ifThen(hasSecond, [&] { store(row, from, 1, addend); });
+      forPanelBlocks(first, weight.blocks, [&](int64_t place) {
+        storeColumns(k, out, row, e.add(column, e.index(place * kPackedRows)),
+                     outputs, addend, loadResult(0, from, place));
+      });
     };
-    forRowTiles([&](Value tile, int64_t rowTiles) {
-      multiply(tile, rowTiles, panel[0], result[0]);
-      forResultRows(tile, rowTiles, [&](Value row, Value from) {
+    forRowTiles([&](Value tile, int64_t count) {
+      multiply(tile, count, panel[0], result[0]);
+      forResultRows(tile, count, [&](Value row, Value from) {
         if (!isFirst)
           return storeRow(row, from, bias);
         e.ifElse(
@@ -307,33 +341,32 @@ void AmxMatmulEmitter::emitSwiglu() {
   bool quantize = plan.epilogue == MatmulPlan::Epilogue::SwigluQuantize;
   int64_t width = plan.projections.front().outputs();
   Value begin = k.rangeBegin(0);
-  Value blocks = blocksOf(e.sub(k.rangeEnd(0), begin));
+  Value count = blocksOf(e.sub(k.rangeEnd(0), begin));
   Weight weights[2];
   for (int matrix = 0; matrix < 2; ++matrix)
     weights[matrix] = {&plan.projections[matrix],
-                       k.argument(plan.projections[matrix].weight), blocks};
+                       k.argument(plan.projections[matrix].weight), count};
   Value out = k.result(0);
   int64_t outBytes = quantize ? activationRowBytes(width) : 4 * width;
-  e.forLoop(e.index(0), e.div(blocks, e.index(2)), 1, [&](Value pair) {
+  forPanels(count, [&](Value first) {
     for (int matrix = 0; matrix < 2; ++matrix)
-      decodePanel(weights[matrix], pair, panel[matrix]);
-    Value column = e.add(begin, e.mul(pair, e.index(kPanelColumns)));
+      decodePanel(weights[matrix], first, panel[matrix]);
+    Value column = e.add(begin, e.mul(first, e.index(kPackedRows)));
     forRowTiles([&](Value tile, int64_t rowTiles) {
       for (int matrix = 0; matrix < 2; ++matrix)
         multiply(tile, rowTiles, panel[matrix], result[matrix]);
       forResultRows(tile, rowTiles, [&](Value row, Value from) {
-        Value half[2];
-        for (int h = 0; h < 2; ++h)
-          half[h] =
-              e.mul(e.silu(loadResult(0, from, h)), loadResult(1, from, h));
         Value outRow = e.offset(out, e.mul(row, e.index(outBytes)));
-        if (quantize)
-          return storeActivationGroup(k, outRow, width,
-                                      e.div(column, e.index(kPackedGroup)),
-                                      half[0], half[1]);
-        Value place = e.offset(outRow, e.mul(column, e.index(4)));
-        e.store(half[0], place, 4);
-        e.store(half[1], e.offset(place, kLanes * 4), 4);
+        forPanelBlocks(first, count, [&](int64_t place) {
+          Value values = e.mul(e.silu(loadResult(0, from, place)),
+                               loadResult(1, from, place));
+          Value at = e.add(column, e.index(place * kPackedRows));
+          if (quantize)
+            e.store(e.roundToBf16Bits(values),
+                    e.offset(outRow, e.mul(at, e.index(2))));
+          else
+            e.store(values, e.offset(outRow, e.mul(at, e.index(4))), 4);
+        });
       });
     });
   });

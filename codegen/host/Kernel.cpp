@@ -96,6 +96,8 @@ ArrayRef<KernelGenerator<Kernel>> kernelGenerators() {
   static const KernelGenerator<Kernel> generators[] = {
       {"amx-matmul", KernelFamily::Matmul, matchesAmxMatmul, generateAmxMatmul},
       {"matmul", KernelFamily::Matmul, matchesMatmul, generateMatmul},
+      {"float-matmul", KernelFamily::FloatMatmul, matchesFloatMatmul,
+       generateMatmul},
       {"attention", KernelFamily::Attention, matchesAttention,
        generateAttention},
       {"rope-append", KernelFamily::Rows, matchesRopeAppend,

@@ -76,15 +76,6 @@ private:
                      acc[b * rows + r]);
   }
 
-  /// The tile, within what vector registers hold: tiles of the amx target are
-  /// made for its matrix registers, and float products use vectors there too.
-  int64_t tileRows() const {
-    return std::clamp<int64_t>(k.tile.rows, 1, kMaxAccumulators);
-  }
-  int64_t tileBlocks() const {
-    return std::clamp<int64_t>(k.tile.blocks, 1, kMaxAccumulators / tileRows());
-  }
-
   int64_t xRowBytes() const {
     return integer ? activationRowBytes(depth) : 4 * depth;
   }
@@ -108,7 +99,7 @@ MatmulEmitter::Stream MatmulEmitter::streamOf(const Projection &projection,
 }
 
 void MatmulEmitter::forRowTiles(function_ref<void(Value, int64_t)> body) {
-  int64_t rows = tileRows();
+  int64_t rows = k.tile.rows;
   Value full = e.sub(k.rows(), e.rem(k.rows(), e.index(rows)));
   if (rows > 1)
     e.forLoop(e.index(0), full, rows, [&](Value row) { body(row, rows); });
@@ -118,7 +109,7 @@ void MatmulEmitter::forRowTiles(function_ref<void(Value, int64_t)> body) {
 
 void MatmulEmitter::forBlockTiles(Value count,
                                   function_ref<void(Value, int64_t)> body) {
-  int64_t blocks = tileBlocks();
+  int64_t blocks = k.tile.blocks;
   Value full = e.sub(count, e.rem(count, e.index(blocks)));
   if (blocks > 1)
     e.forLoop(e.index(0), full, blocks,
@@ -285,7 +276,7 @@ LogicalResult MatmulEmitter::emitSwiglu() {
   Value pairs = e.div(e.sub(k.rangeEnd(0), begin), e.index(kPackedGroup));
   int64_t rowBytes = quantize ? activationRowBytes(width) : 4 * width;
   Value out = k.result(0);
-  Value scratch = k.temporary(tileRows() * 2 * kPackedGroup * 4);
+  Value scratch = k.temporary(k.tile.rows * 2 * kPackedGroup * 4);
   auto at = [&](int64_t row, int matrix, int half) {
     return e.offset(scratch, ((row * 2 + matrix) * 2 + half) * kLanes * 4);
   };
@@ -329,7 +320,15 @@ LogicalResult MatmulEmitter::emitSwiglu() {
 
 } // namespace
 
-bool matchesMatmul(Kernel &k) { return planMatmul(k.op).has_value(); }
+bool matchesMatmul(Kernel &k) {
+  auto plan = planMatmul(k.op);
+  return plan && isActivation(plan->x);
+}
+
+bool matchesFloatMatmul(Kernel &k) {
+  auto plan = planMatmul(k.op);
+  return plan && !isActivation(plan->x);
+}
 
 LogicalResult generateMatmul(Kernel &k) {
   MatmulPlan plan = *planMatmul(k.op);
@@ -343,6 +342,10 @@ LogicalResult generateMatmul(Kernel &k) {
       return k.emitError() << "sums over " << plan.depth()
                            << " columns, expected a multiple of " << unit;
   }
+  if (k.tile.rows * k.tile.blocks > kMaxAccumulators)
+    return k.emitError() << "expected a tile with rows * blocks of at most "
+                         << kMaxAccumulators << ", got rows = " << k.tile.rows
+                         << ", blocks = " << k.tile.blocks;
   MatmulEmitter emitter(k, plan);
   if (plan.epilogue != MatmulPlan::Epilogue::Store)
     return emitter.emitSwiglu();

@@ -53,9 +53,11 @@ constexpr Target kTargets[] = {
         .hasAmx = false,
         .numerics = {Numerics::Int8, Numerics::Int8},
         .tiles = {{{.rows = 2, .blocks = 1, .prefetch = 4096},
+                   {.rows = 2, .blocks = 1, .prefetch = 4096},
                    {.rows = 2, .keys = 32},
                    kRowsTile},
                   {{.rows = 2, .blocks = 1, .prefetch = 4096},
+                   {.rows = 2, .blocks = 1, .prefetch = 4096},
                    {.rows = 2, .keys = 32},
                    kRowsTile}},
     },
@@ -69,9 +71,11 @@ constexpr Target kTargets[] = {
         .hasAmx = false,
         .numerics = {Numerics::Int8, Numerics::Int8},
         .tiles = {{{.rows = 4, .blocks = 1, .prefetch = 8192},
+                   {.rows = 4, .blocks = 1, .prefetch = 8192},
                    {.rows = 4, .keys = 32},
                    kRowsTile},
                   {{.rows = 8, .blocks = 1, .prefetch = 2048},
+                   {.rows = 8, .blocks = 1, .prefetch = 2048},
                    {.rows = 4, .keys = 32},
                    kRowsTile}},
     },
@@ -85,9 +89,11 @@ constexpr Target kTargets[] = {
         .hasAmx = true,
         .numerics = {Numerics::Int8, Numerics::Bf16},
         .tiles = {{{.rows = 4, .blocks = 1, .prefetch = 8192},
+                   {.rows = 4, .blocks = 1, .prefetch = 8192},
                    {.rows = 4, .keys = 32},
                    kRowsTile},
                   {{.rows = 32, .blocks = 2, .prefetch = 2048},
+                   {.rows = 8, .blocks = 1, .prefetch = 2048},
                    {.rows = 4, .keys = 32},
                    kRowsTile}},
     },
@@ -96,8 +102,14 @@ constexpr Target kTargets[] = {
 // Rows of a GPU matmul are tokens of a block, blocks the row blocks of a block;
 // rows of attention are warps that share a block's KV head.
 constexpr Tile kGpuTiles[kRoleCount][kKernelFamilyCount] = {
-    {{.rows = 4, .blocks = 1}, {.rows = 8, .keys = 32}, kRowsTile},
-    {{.rows = 4, .blocks = 1}, {.rows = 8, .keys = 32}, kRowsTile},
+    {{.rows = 4, .blocks = 1},
+     {.rows = 4, .blocks = 1},
+     {.rows = 8, .keys = 32},
+     kRowsTile},
+    {{.rows = 4, .blocks = 1},
+     {.rows = 4, .blocks = 1},
+     {.rows = 8, .keys = 32},
+     kRowsTile},
 };
 
 constexpr Target gpuTarget(std::string_view name, GpuFacts facts) {

@@ -44,16 +44,21 @@ enum class Numerics : uint8_t {
 
 /// Kernels that share a generator's parameters.
 enum class KernelFamily : uint8_t {
-  /// Anything that streams a weight matrix.
+  /// Streams a weight matrix past quantized activations.
   Matmul,
+  /// Streams a weight matrix past float activations, on vectors everywhere.
+  FloatMatmul,
   /// Attention over the KV pages.
   Attention,
   /// Row by row: norms, adds, elementwise, lookups.
   Rows,
 };
-inline constexpr int kKernelFamilyCount = 3;
+inline constexpr int kKernelFamilyCount = 4;
 
-/// The parameters of a kernel generator; `#lm.tile` in the IR.
+/// The parameters of a kernel generator; `#lm.tile` in the IR. A generator
+/// refuses a tile that its registers do not hold: vector products take
+/// rows * blocks <= 8, AMX products rows of a multiple of 16 with
+/// (rows / 16 + 1) * blocks + 1 <= 8.
 struct Tile {
   /// Rows (tokens; query vectors in attention) that one step works on.
   int64_t rows = 1;

@@ -14,15 +14,21 @@ struct TileMatmulPass : impl::TileMatmulPassBase<TileMatmulPass> {
   using TileMatmulPassBase::TileMatmulPassBase;
 
   void runOnOperation() override {
-    FailureOr<DictionaryAttr> tiles = tileTable(
-        getOperation(), llvm::to_vector(targetNames), KernelFamily::Matmul);
-    if (failed(tiles))
+    auto tilesOf = [&](KernelFamily family) {
+      return tileTable(getOperation(), llvm::to_vector(targetNames), family);
+    };
+    FailureOr<DictionaryAttr> quantized = tilesOf(KernelFamily::Matmul);
+    FailureOr<DictionaryAttr> floats = tilesOf(KernelFamily::FloatMatmul);
+    if (failed(quantized) || failed(floats))
       return signalPassFailure();
     // Tiles that are there already were chosen by hand or by tuning.
     getOperation().walk([&](Operation *op) {
-      if (isa<lm::MatmulOp, lm::QuantMatmulOp, lm::QkvProjOp>(op) &&
-          !op->hasAttr("tiles"))
-        op->setAttr("tiles", *tiles);
+      if (!isa<lm::MatmulOp, lm::QuantMatmulOp, lm::QkvProjOp>(op) ||
+          op->hasAttr("tiles"))
+        return;
+      bool isQuantized =
+          lm::isQuantizedActivations(op->getOperand(0).getType());
+      op->setAttr("tiles", isQuantized ? *quantized : *floats);
     });
   }
 };

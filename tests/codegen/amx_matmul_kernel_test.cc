@@ -112,6 +112,41 @@ TEST_F(AmxMatmulKernel, ProductsSplitOverOutputsMatchAtEveryShape) {
   }
 }
 
+/// The kernel with this tile on amx, in place of the default.
+std::string WithTile(std::string text, int64_t rows, int64_t blocks) {
+  const std::string place = "attributes {";
+  return text.insert(text.find(place) + place.size(),
+                     "tiles = {\"amx/prefill\" = #lm.tile<rows = " + std::to_string(rows) +
+                         ", blocks = " + std::to_string(blocks) + ">}, ");
+}
+
+constexpr std::pair<int64_t, int64_t> kTiles[] = {{16, 1}, {16, 2}, {16, 3}, {32, 1},
+                                                  {48, 1}, {64, 1}, {96, 1}};
+
+TEST_F(AmxMatmulKernel, EveryTileGivesTheSameBits) {
+  const Product p = {50, 192, BlockFormat::Q5_0};  // four row blocks, the last one of two rows
+  const Weight weight = RandomWeight(random_, p.format, p.outputs, p.depth);
+  const Buffer piece = weight.Pack(0, p.outputs, 0, p.depth);
+  const Buffer bias = RandomFloats(random_, p.outputs);
+  const std::string text = SplitNText(p, true);
+  const auto usual = CompiledKernel::Compile(text, kMachine);
+  ASSERT_TRUE(usual);
+  for (auto [tile_rows, blocks] : kTiles) {
+    const auto kernel = CompiledKernel::Compile(WithTile(text, tile_rows, blocks), kMachine);
+    ASSERT_TRUE(kernel) << tile_rows << " x " << blocks;
+    for (int64_t rows : {1, 16, 17, 33, 50, 96}) {
+      const Buffer x = RandomFloats(random_, rows * p.depth);
+      const Buffer x_rows = Bf16Rows(x.as<float>(), rows, p.depth);
+      const Buffer want(rows * p.outputs * 4), got(rows * p.outputs * 4);
+      usual->Run({x_rows.data(), piece.data(), bias.data(), want.data()}, {rows}, {0, p.outputs});
+      kernel->Run({x_rows.data(), piece.data(), bias.data(), got.data()}, {rows}, {0, p.outputs});
+      EXPECT_TRUE(got.IsIntact());
+      EXPECT_EQ(std::memcmp(got.data(), want.data(), got.size()), 0)
+          << tile_rows << " x " << blocks << ", " << rows << " rows";
+    }
+  }
+}
+
 TEST_F(AmxMatmulKernel, PartialProductsSplitOverDepthAddUp) {
   const int64_t outputs = 80, depth = 1536, rows = 19;
   for (BlockFormat format : {BlockFormat::Q4_1, BlockFormat::Q4_K}) {
@@ -196,26 +231,29 @@ TEST_F(AmxMatmulKernel, JoinsGateAndUpIntoBf16Rows) {
   const int64_t width = 96, depth = 576, rows = 33, cut = 32;
   const std::string x = CodeRows(depth), w = Matrix(BlockFormat::Q4_1, width, depth),
                     f = FloatRows(width), z = CodeRows(width);
-  const auto kernel = CompiledKernel::Compile(
+  const std::string text =
       "rt.kernel @gate_up(%x: " + x + ", %g: " + w + ", %u: " + w + ") -> (" + z +
-          ") attributes {split = #lm<kernel_split shares>} {\n  %a = lm.quant_matmul %x, %g : (" +
-          x + ", " + w + ") -> " + f + "\n  %b = lm.quant_matmul %x, %u : (" + x + ", " + w +
-          ") -> " + f + "\n  %y = lm.swiglu %a, %b : " + f + "\n  %z = lm.quantize %y : " + f +
-          " -> " + z + "\n  lm.yield %z : " + z + "\n}\n",
-      kMachine);
-  ASSERT_TRUE(kernel);
+      ") attributes {split = #lm<kernel_split shares>} {\n  %a = lm.quant_matmul %x, %g : (" + x +
+      ", " + w + ") -> " + f + "\n  %b = lm.quant_matmul %x, %u : (" + x + ", " + w + ") -> " + f +
+      "\n  %y = lm.swiglu %a, %b : " + f + "\n  %z = lm.quantize %y : " + f + " -> " + z +
+      "\n  lm.yield %z : " + z + "\n}\n";
   const Weight gate = RandomWeight(random_, BlockFormat::Q4_1, width, depth);
   const Weight up = RandomWeight(random_, BlockFormat::Q4_1, width, depth);
   const Buffer values = RandomFloats(random_, rows * depth);
   const Buffer x_rows = Bf16Rows(values.as<float>(), rows, depth);
   const Buffer out(rows * NumericRowBytes(width));
-  for (auto [begin, end] : {std::pair<int64_t, int64_t>{0, cut}, {cut, width}}) {
-    const Buffer gate_piece = gate.Pack(begin, end, 0, depth),
-                 up_piece = up.Pack(begin, end, 0, depth);
-    kernel->Run({x_rows.data(), gate_piece.data(), up_piece.data(), out.data()}, {rows},
-                {begin, end});
-  }
-  EXPECT_TRUE(out.IsIntact());
+  const auto run = [&](const std::string& kernel_text, const Buffer& result) {
+    const auto kernel = CompiledKernel::Compile(kernel_text, kMachine);
+    ASSERT_TRUE(kernel);
+    for (auto [begin, end] : {std::pair<int64_t, int64_t>{0, cut}, {cut, width}}) {
+      const Buffer gate_piece = gate.Pack(begin, end, 0, depth),
+                   up_piece = up.Pack(begin, end, 0, depth);
+      kernel->Run({x_rows.data(), gate_piece.data(), up_piece.data(), result.data()}, {rows},
+                  {begin, end});
+    }
+    EXPECT_TRUE(result.IsIntact());
+  };
+  run(text, out);
   for (int64_t m = 0; m < rows; ++m)
     for (int64_t n = 0; n < width; ++n) {
       const float* row = values.as<float>() + m * depth;
@@ -226,6 +264,15 @@ TEST_F(AmxMatmulKernel, JoinsGateAndUpIntoBf16Rows) {
       std::memcpy(&bits, out.data() + m * NumericRowBytes(width) + 2 * n, 2);
       ASSERT_NEAR(bf16ToF32(bits), want, std::abs(want) / 250 + 1e-5) << m << ", " << n;
     }
+  for (auto [tile_rows, blocks] : kTiles) {
+    const Buffer again(rows * NumericRowBytes(width));
+    run(WithTile(text, tile_rows, blocks), again);
+    for (int64_t m = 0; m < rows; ++m)
+      EXPECT_EQ(std::memcmp(again.data() + m * NumericRowBytes(width),
+                            out.data() + m * NumericRowBytes(width), 2 * width),
+                0)
+          << tile_rows << " x " << blocks << ", row " << m;
+  }
 }
 
 TEST_F(AmxMatmulKernel, ARowsBitsDoNotDependOnItsCompany) {

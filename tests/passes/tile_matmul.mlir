@@ -5,6 +5,10 @@
 
 // ERROR: error: unknown target 'sparc'
 
+// Products of float activations do without matrix registers.
+// CHECK: lm.quant_matmul
+// CHECK-SAME: "amx/decode" = #lm.tile<rows = 4, prefetch = 8192>
+// CHECK-SAME: "amx/prefill" = #lm.tile<rows = 8, prefetch = 2048>
 // CHECK: lm.quant_matmul
 // CHECK-SAME: "amx/decode" = #lm.tile<rows = 4, prefetch = 8192>
 // CHECK-SAME: "amx/prefill" = #lm.tile<rows = 32, blocks = 2, prefetch = 2048>
@@ -13,9 +17,11 @@
 // Tiles that someone chose are kept.
 // CHECK: lm.quant_matmul
 // CHECK-SAME: {tiles = {"avx2/decode" = #lm.tile<rows = 7>}}
-func.func @matmul(%x: tensor<?x64xf32>) -> (tensor<?x48xf32>, tensor<?x48xf32>) {
+func.func @matmul(%x: tensor<?x64xf32>) -> (tensor<?x48xf32>, tensor<?x48xf32>, tensor<?x48xf32>) {
   %w = lm.weight "w" : tensor<48x64x!lm.block<q8_0>>
-  %y = lm.quant_matmul %x, %w : (tensor<?x64xf32>, tensor<48x64x!lm.block<q8_0>>) -> tensor<?x48xf32>
+  %q = lm.quantize %x : tensor<?x64xf32> -> tensor<?x64x!lm.block<a8>>
+  %f = lm.quant_matmul %x, %w : (tensor<?x64xf32>, tensor<48x64x!lm.block<q8_0>>) -> tensor<?x48xf32>
+  %y = lm.quant_matmul %q, %w : (tensor<?x64x!lm.block<a8>>, tensor<48x64x!lm.block<q8_0>>) -> tensor<?x48xf32>
   %z = lm.quant_matmul %x, %w {tiles = {"avx2/decode" = #lm.tile<rows = 7>}} : (tensor<?x64xf32>, tensor<48x64x!lm.block<q8_0>>) -> tensor<?x48xf32>
-  return %y, %z : tensor<?x48xf32>, tensor<?x48xf32>
+  return %f, %y, %z : tensor<?x48xf32>, tensor<?x48xf32>, tensor<?x48xf32>
 }
