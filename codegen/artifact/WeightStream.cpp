@@ -1,11 +1,13 @@
 #include "codegen/artifact/WeightStream.h"
 
+#include "codegen/artifact/CompileError.h"
 #include "codegen/host/PackedLayout.h"
 #include "runtime/schema/kernel_abi.h"
 
 #include <algorithm>
 #include <array>
 #include <cassert>
+#include <cmath>
 #include <cstring>
 #include <thread>
 
@@ -33,6 +35,11 @@ uint64_t WeightPlan::append(WeightPiece piece) {
   return piece.offset;
 }
 
+static bool allFinite(std::span<const float> values) {
+  return std::all_of(values.begin(), values.end(),
+                     [](float value) { return std::isfinite(value); });
+}
+
 namespace {
 /// Packs row blocks of one piece. One object a thread: its buffers are reused.
 class BlockPacker {
@@ -49,14 +56,22 @@ public:
       packBlock(piece.rowBegin + block * kPackedRows, dst);
   }
 
+  /// The first row seen with something that is not finite, or -1.
+  int64_t notFiniteRow() const { return badRow; }
+
 private:
   void packBlock(int64_t firstRow, uint8_t *dst) {
     std::array<const uint8_t *, kPackedRows> rows{};
     const int64_t count = std::min(kPackedRows, piece.rowEnd - firstRow);
     for (int64_t r = 0; r < count; ++r)
       rows[r] = encodedRow(firstRow + r, r);
-    packRowBlock(piece.format, rows, piece.columnBegin, piece.columnEnd, dst);
+    const int bad = packRowBlock(piece.format, rows, piece.columnBegin,
+                                 piece.columnEnd, dst);
+    if (bad >= 0)
+      markBad(firstRow + bad);
   }
+
+  void markBad(int64_t row) { badRow = badRow < 0 ? row : badRow; }
 
   /// The row in the piece's format; `slot` is its place in the row block.
   const uint8_t *encodedRow(int64_t row, int64_t slot) {
@@ -67,6 +82,8 @@ private:
     floats.resize(columns);
     encoded.resize(kPackedRows * bytes);
     dequantizeRow(source.format, source.row(row), floats.data(), columns);
+    if (!allFinite(floats))
+      markBad(row);
     uint8_t *dst = encoded.data() + slot * bytes;
     quantizeRow(piece.format, floats.data(), dst, columns);
     return dst;
@@ -77,14 +94,30 @@ private:
   const int64_t blockBytes;
   std::vector<float> floats;
   std::vector<uint8_t> encoded;
+  int64_t badRow = -1;
 };
 } // namespace
+
+static llvm::Error notFinite(const WeightSource &source, int64_t row) {
+  const int64_t rowBytes =
+      blockFormatInfo(source.format).rowBytes(source.columns);
+  return compileError(ExitCode::Malformed,
+                      "tensor \"" + source.name +
+                          "\" has a number or a scale "
+                          "that is NaN or infinite in row " +
+                          llvm::Twine(row) + ", bytes " +
+                          llvm::Twine(row * rowBytes) + " to " +
+                          llvm::Twine((row + 1) * rowBytes - 1) +
+                          " of its data; the file is damaged, fetch it again");
+}
 
 /// A vector as float32.
 static llvm::Error writeVector(const WeightPiece &piece, ByteSink sink) {
   const WeightSource &source = *piece.source;
   std::vector<float> values(source.columns);
   dequantizeRow(source.format, source.row(0), values.data(), source.columns);
+  if (!allFinite(values))
+    return notFinite(source, 0);
   const auto *bytes =
       reinterpret_cast<const uint8_t *>(values.data() + piece.columnBegin);
   return sink({bytes, piece.size()});
@@ -113,6 +146,9 @@ static llvm::Error writeMatrix(const WeightPiece &piece,
       packer.pack(begin, middle, band.data());
       thread.join();
     }
+    for (const BlockPacker *each : {&packer, &helper})
+      if (each->notFiniteRow() >= 0)
+        return notFinite(*piece.source, each->notFiniteRow());
     if (llvm::Error error = sink(band))
       return error;
   }

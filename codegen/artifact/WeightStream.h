@@ -68,7 +68,8 @@ struct WeightPlan {
 /// Receives the bytes of the segment in order.
 using ByteSink = llvm::function_ref<llvm::Error(std::span<const uint8_t>)>;
 
-/// Writes the whole segment of `plan`, padding included. Holds a few row blocks
+/// Writes the whole segment of `plan`, padding included. Error: Malformed, for
+/// weights that are NaN or infinite; the sink's. Holds a few row blocks
 /// at a time, whatever the size of a weight; packs on two threads, which does
 /// not change the bytes.
 llvm::Error streamWeights(const WeightPlan &plan, ByteSink sink);

@@ -1,6 +1,7 @@
 #include "codegen/host/PackedLayout.h"
 
 #include <algorithm>
+#include <bit>
 #include <cassert>
 #include <cstring>
 
@@ -137,18 +138,40 @@ void packQuantized(const PackedFormat &packed,
   }
 }
 
-/// Transposes (16, columns) elements to (columns, 16).
+/// Whether float bits with these exponent bits mean NaN or infinity.
+template <typename T> constexpr bool isNotFinite(T bits, T exponent) {
+  return (bits & exponent) == exponent;
+}
+
+constexpr uint16_t kF16Exponent = 0x7c00, kBf16Exponent = 0x7f80;
+constexpr uint32_t kF32Exponent = 0x7f800000;
+
+/// The first of the rows with a scale or minimum that is not finite, or -1.
+int firstNotFinite(std::span<const UnpackedBlockRow> rows) {
+  for (size_t r = 0; r < rows.size(); ++r)
+    for (const std::vector<uint16_t> *values : {&rows[r].scales, &rows[r].mins})
+      for (uint16_t bits : *values)
+        if (isNotFinite(bits, kF16Exponent))
+          return static_cast<int>(r);
+  return -1;
+}
+
+/// Transposes (16, columns) elements to (columns, 16). Returns the first row
+/// with an element that is not finite, or -1.
 template <typename T>
-void packFloats(std::span<const uint8_t *const> rows, int64_t kBegin,
-                int64_t columns, uint8_t *dst) {
+int packFloats(std::span<const uint8_t *const> rows, T exponent, int64_t kBegin,
+               int64_t columns, uint8_t *dst) {
+  unsigned notFinite = 0; // a bit a row
   for (int64_t k = 0; k < columns; ++k)
     for (int64_t r = 0; r < kPackedRows; ++r) {
       bool isPadding = r >= static_cast<int64_t>(rows.size()) || !rows[r];
       T element = 0;
       if (!isPadding)
         std::memcpy(&element, rows[r] + (kBegin + k) * sizeof(T), sizeof(T));
+      notFinite |= unsigned(isNotFinite(element, exponent)) << r;
       std::memcpy(dst + (k * kPackedRows + r) * sizeof(T), &element, sizeof(T));
     }
+  return notFinite ? std::countr_zero(notFinite) : -1;
 }
 
 /// The value of row `r`, column `k` of a packed group, from its definition.
@@ -199,21 +222,20 @@ const PackedFormat &packedFormat(BlockFormat format) {
   return kTable[static_cast<int>(format)];
 }
 
-void packRowBlock(BlockFormat format, std::span<const uint8_t *const> rows,
-                  int64_t kBegin, int64_t kEnd, uint8_t *dst) {
+int packRowBlock(BlockFormat format, std::span<const uint8_t *const> rows,
+                 int64_t kBegin, int64_t kEnd, uint8_t *dst) {
   const PackedFormat &packed = packedFormat(format);
   const BlockFormatInfo &info = blockFormatInfo(format);
   int64_t columns = kEnd - kBegin;
   assert(rows.size() <= static_cast<size_t>(kPackedRows) && columns >= 0 &&
          kBegin % packed.superblockColumns() == 0 &&
          kEnd % packed.superblockColumns() == 0);
-  if (packed.isFloat()) {
-    if (packed.elementBytes == 4)
-      packFloats<uint32_t>(rows, kBegin, columns, dst);
-    else
-      packFloats<uint16_t>(rows, kBegin, columns, dst);
-    return;
-  }
+  if (packed.isFloat() && packed.elementBytes == 4)
+    return packFloats(rows, kF32Exponent, kBegin, columns, dst);
+  if (packed.isFloat())
+    return packFloats(rows,
+                      format == BlockFormat::F16 ? kF16Exponent : kBf16Exponent,
+                      kBegin, columns, dst);
   std::array<UnpackedBlockRow, kPackedRows> unpacked;
   // A row of zero bytes has zero scales, so it decodes to zero.
   std::vector<uint8_t> padding;
@@ -227,6 +249,7 @@ void packRowBlock(BlockFormat format, std::span<const uint8_t *const> rows,
     unpackBlockRow(format, row ? row : padding.data(), columns, unpacked[r]);
   }
   packQuantized(packed, unpacked, columns, dst);
+  return firstNotFinite(unpacked);
 }
 
 void unpackRowBlockToFloat(BlockFormat format, const uint8_t *packed,

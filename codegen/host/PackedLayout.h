@@ -148,9 +148,11 @@ const PackedFormat &packedFormat(BlockFormat format);
 /// rowBlockBytes(kEnd - kBegin) bytes. `rows` are pointers to the rows as
 /// `format` (GGUF) encodes them, from column 0; nullptr, like a row past the
 /// end of the span, is a padding row. Precondition: kBegin and kEnd are
-/// multiples of superblockColumns().
-void packRowBlock(BlockFormat format, std::span<const uint8_t *const> rows,
-                  int64_t kBegin, int64_t kEnd, uint8_t *dst);
+/// multiples of superblockColumns(). Returns the place in `rows` of the first
+/// row there that has a scale, a minimum or a number which is NaN or infinite;
+/// -1 when all are finite.
+int packRowBlock(BlockFormat format, std::span<const uint8_t *const> rows,
+                 int64_t kBegin, int64_t kEnd, uint8_t *dst);
 
 /// Decodes a packed row block of `columns` columns into `dst` (16, columns).
 /// The numbers are those of dequantizeRow(), bit for bit; padding rows are

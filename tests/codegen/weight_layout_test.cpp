@@ -1,6 +1,8 @@
 // The weights segment: order, sharing and alignment of pieces, and their bytes.
 #include <gtest/gtest.h>
 
+#include <cstring>
+#include <limits>
 #include <random>
 
 #include "codegen/artifact/WeightLayout.h"
@@ -229,6 +231,45 @@ TEST_F(WeightLayoutTest, BandsAndThreadsDoNotShow) {
 }
 
 std::string messageOf(llvm::Error error) { return llvm::toString(std::move(error)); }
+
+TEST_F(WeightLayoutTest, RefusesNumbersThatAreNotFinite) {
+  struct Case {
+    BlockFormat format;
+    size_t at;  // of the scale, minimum or number in a block
+    uint16_t bits;
+  };
+  constexpr int64_t kRows = 40, kColumns = 512;
+  for (const Case& c : {Case{BlockFormat::Q4_0, 0, 0x7c00}, Case{BlockFormat::Q4_1, 2, 0x7e01},
+                        Case{BlockFormat::Q2_K, 82, 0xfc00}, Case{BlockFormat::Q6_K, 208, 0x7fff},
+                        Case{BlockFormat::F16, 0, 0x7c00}, Case{BlockFormat::BF16, 0, 0x7f80},
+                        Case{BlockFormat::F32, 2, 0x7fc0}}) {
+    const BlockFormatInfo& info = blockFormatInfo(c.format);
+    const int64_t rowBytes = info.rowBytes(kColumns);
+    std::vector<uint8_t> data(kRows * rowBytes);
+    const WeightSource weight{"big", c.format, kRows, kColumns, data};
+    WeightPlan plan;
+    plan.append({&weight, c.format, false, 0, kRows, 0, kColumns, 0});
+    const auto stream = [&] {
+      return streamWeights(plan, [](std::span<const uint8_t>) { return llvm::Error::success(); });
+    };
+    EXPECT_FALSE(static_cast<bool>(stream()));
+    std::memcpy(data.data() + 37 * rowBytes + info.blockBytes + c.at, &c.bits, sizeof(c.bits));
+    const std::string message = messageOf(stream());
+    EXPECT_NE(message.find("tensor \"big\""), std::string::npos) << info.name << message;
+    EXPECT_NE(message.find("row 37, bytes " + std::to_string(37 * rowBytes)), std::string::npos)
+        << info.name << message;
+  }
+  std::vector<float> norm(96, 1.0f);
+  norm[5] = std::numeric_limits<float>::quiet_NaN();
+  const WeightSource vector{
+      "norm", BlockFormat::F32, 1, 96, {reinterpret_cast<uint8_t*>(norm.data()), 96 * 4}};
+  WeightPlan plan;
+  plan.append({&vector, BlockFormat::F32, true, 0, 1, 0, 96, 0});
+  EXPECT_NE(messageOf(streamWeights(
+                          plan, [](std::span<const uint8_t>) { return llvm::Error::success(); }))
+                .find("tensor \"norm\""),
+            std::string::npos);
+}
 
 TEST_F(WeightLayoutTest, RefusesWhatDoesNotFit) {
   addModel(BlockFormat::Q4_0);
