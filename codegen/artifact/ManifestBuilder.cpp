@@ -3,6 +3,7 @@
 
 #include "codegen/target/Target.h"
 #include "runtime/schema/file_header.h"
+#include "runtime/schema/plain_text.h"
 
 using namespace mlir;
 using namespace quern;
@@ -40,9 +41,10 @@ private:
     auto attr = modelAttr ? modelAttr.getAs<IntegerAttr>(key) : IntegerAttr();
     return attr ? attr.getInt() : 0;
   }
+  /// A text of the model, as a manifest may hold it.
   std::string text(StringRef key) const {
     auto attr = modelAttr ? modelAttr.getAs<StringAttr>(key) : StringAttr();
-    return attr ? attr.getValue().str() : "";
+    return attr ? PlainText(attr.getValue()) : "";
   }
 
   const ManifestInputs &in;

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <unordered_map>
 
+#include "runtime/schema/plain_text.h"
 #include "runtime/schema/pretokenizers.h"
 #include "runtime/schema/tokenizer_generated.h"
 
@@ -80,12 +81,26 @@ std::optional<std::string> bytesOfLetters(std::string_view text) {
   return bytes;
 }
 
+/// The byte that a token of type Byte names, `<0x0A>`; -1 for another text.
+int namedByte(std::string_view text) {
+  if (text.size() != 6 || !text.starts_with("<0x") || text[5] != '>')
+    return -1;
+  int byte = 0;
+  for (char digit : text.substr(3, 2)) {
+    const bool decimal = digit >= '0' && digit <= '9';
+    if (!decimal && !(digit >= 'A' && digit <= 'F'))
+      return -1;
+    byte = 16 * byte + (decimal ? digit - '0' : digit - 'A' + 10);
+  }
+  return byte;
+}
+
 TokenizerError malformed(std::string message) {
   return {Kind::Malformed, std::move(message)};
 }
 
 std::string quoted(std::string_view text) {
-  return "'" + std::string(text.substr(0, 64)) + "'";
+  return "'" + PlainText(text.substr(0, 64)) + "'";
 }
 
 /// Checks a spec and builds its segment, step by step; each step returns what
@@ -187,6 +202,14 @@ std::optional<TokenizerError> Writer::addTokens() {
     if (typeOf(id) == schema::TokenType::Normal)
       if (std::optional<std::string> decoded = bytesOfLetters(text))
         bytes = std::move(*decoded);
+    if (typeOf(id) == schema::TokenType::Byte) {
+      const int byte = namedByte(text);
+      if (byte < 0)
+        return malformed("token " + std::to_string(id) + ", " + quoted(text) +
+                         ", is of type byte, but its text is not one of <0x00> "
+                         "to <0xFF>");
+      bytes = static_cast<char>(byte);
+    }
     if (bytes.size() > kMaxTokenBytes)
       return malformed("token " + std::to_string(id) + " stands for " +
                        std::to_string(bytes.size()) + " bytes, more than " +

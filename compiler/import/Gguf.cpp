@@ -1,5 +1,6 @@
 #include "compiler/import/Gguf.h"
 #include "compiler/import/GgufText.h"
+#include "compiler/import/GuardMemory.h"
 
 #include <algorithm>
 #include <bit>
@@ -450,7 +451,7 @@ private:
 };
 
 ImportResult<GgufFile> parseGguf(std::span<const uint8_t> bytes) {
-  return GgufParser(bytes).parse();
+  return guardMemory([&] { return GgufParser(bytes).parse(); });
 }
 
 } // namespace quern::importer

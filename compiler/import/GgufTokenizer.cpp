@@ -1,5 +1,6 @@
 #include "compiler/import/GgufTokenizer.h"
 #include "compiler/import/GgufText.h"
+#include "compiler/import/GuardMemory.h"
 
 #include <algorithm>
 
@@ -50,18 +51,22 @@ public:
     return std::string(*string);
   }
 
-  /// An array of strings of valid UTF-8.
-  std::vector<std::string> texts(std::string_view key) {
+  /// An array of `least` to `most` strings of valid UTF-8.
+  std::vector<std::string> texts(std::string_view key, uint64_t least,
+                                 uint64_t most) {
     const GgufValue *value = file.find(key);
     if (!value) {
       failMissing(key);
       return {};
     }
-    std::optional<std::vector<std::string_view>> views = value->asStrings();
-    if (!views) {
+    if (value->type() != GgufType::Array ||
+        value->elementType() != GgufType::String) {
       failType(key, *value, "array of strings");
       return {};
     }
+    if (!checkCount(key, *value, least, most))
+      return {};
+    std::optional<std::vector<std::string_view>> views = value->asStrings();
     for (size_t i = 0; i < views->size(); ++i)
       if (!isValidUtf8((*views)[i])) {
         fail(malformed("element " + std::to_string(i) + " of metadata key " +
@@ -98,7 +103,7 @@ public:
   /// An array of token ids; empty when the key is missing.
   std::vector<int32_t> tokenIds(std::string_view key) {
     const GgufValue *value = file.find(key);
-    if (!value)
+    if (!value || !checkCount(key, *value, 0, vocab))
       return {};
     std::optional<std::vector<int64_t>> ids = value->asIntegers();
     if (!ids) {
@@ -114,7 +119,7 @@ public:
   /// Token types; empty when the key is missing.
   std::vector<int32_t> tokenTypes(std::string_view key) {
     const GgufValue *value = file.find(key);
-    if (!value)
+    if (!value || !checkCount(key, *value, vocab, vocab))
       return {};
     std::optional<std::vector<int64_t>> types = value->asIntegers();
     if (!types) {
@@ -129,18 +134,26 @@ public:
                        value->offset()));
         break;
       }
-    checkLength(key, types->size());
     return {types->begin(), types->end()};
   }
 
-  /// Refuses an array that has another length than the vocabulary.
-  void checkLength(std::string_view key, uint64_t count) {
-    if (count != static_cast<uint64_t>(vocab))
-      fail(malformed(
-          "metadata key " + quoted(key) + " has " + std::to_string(count) +
-              " elements, one for each of the " + std::to_string(vocab) +
-              " rows of the embedding was wanted",
-          file.find(key)->offset()));
+  /// Refuses an array of other than `least` to `most` elements, before memory
+  /// is spent on it. The vocabulary is one with the rows of the embedding,
+  /// which the file really holds.
+  bool checkCount(std::string_view key, const GgufValue &value, uint64_t least,
+                  uint64_t most) {
+    if (value.count() >= least && value.count() <= most)
+      return true;
+    const std::string wanted =
+        least == most
+            ? "one for each of the " + std::to_string(vocab) +
+                  " rows of the embedding was wanted"
+            : std::to_string(least) + " to " + std::to_string(most) +
+                  " were wanted for a vocabulary of " + std::to_string(vocab);
+    fail(malformed("metadata key " + quoted(key) + " has " +
+                       std::to_string(value.count()) + " elements, " + wanted,
+                   value.offset()));
+    return false;
   }
 
 private:
@@ -160,8 +173,8 @@ private:
 
 } // namespace
 
-ImportResult<std::optional<TokenizerSpec>> readTokenizer(const GgufFile &file,
-                                                         int64_t vocab) {
+static ImportResult<std::optional<TokenizerSpec>> readSpec(const GgufFile &file,
+                                                           int64_t vocab) {
   constexpr std::string_view kModelKey = "tokenizer.ggml.model";
   const GgufValue *value = file.find(kModelKey);
   if (!value)
@@ -176,13 +189,14 @@ ImportResult<std::optional<TokenizerSpec>> readTokenizer(const GgufFile &file,
                            "; \"gpt2\" (byte-level BPE) is supported",
                        value->offset());
   TokenizerSpec spec;
-  spec.tokens = reader.texts("tokenizer.ggml.tokens");
-  if (!reader.error)
-    reader.checkLength("tokenizer.ggml.tokens", spec.tokens.size());
+  const auto tokens = static_cast<uint64_t>(vocab);
+  spec.tokens = reader.texts("tokenizer.ggml.tokens", tokens, tokens);
   spec.types = reader.tokenTypes("tokenizer.ggml.token_type");
   if (const GgufValue *scores = file.find("tokenizer.ggml.scores"))
-    reader.checkLength("tokenizer.ggml.scores", scores->count());
-  spec.merges = reader.texts("tokenizer.ggml.merges");
+    reader.checkCount("tokenizer.ggml.scores", *scores, tokens, tokens);
+  // Every way to cut a token in two may be a merge: some files list 2.2 a
+  // token.
+  spec.merges = reader.texts("tokenizer.ggml.merges", 0, 16 * tokens);
   spec.preTokenizer = reader.text("tokenizer.ggml.pre");
   if (spec.preTokenizer.empty())
     spec.preTokenizer = "default";
@@ -198,6 +212,11 @@ ImportResult<std::optional<TokenizerSpec>> readTokenizer(const GgufFile &file,
   if (reader.error)
     return *reader.error;
   return std::optional(std::move(spec));
+}
+
+ImportResult<std::optional<TokenizerSpec>> readTokenizer(const GgufFile &file,
+                                                         int64_t vocab) {
+  return guardMemory([&] { return readSpec(file, vocab); });
 }
 
 } // namespace quern::importer

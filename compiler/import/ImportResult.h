@@ -21,6 +21,8 @@ enum class ImportErrorCode : int {
   Malformed = 3,
   /// Well formed, but Quern has no support for it.
   Unsupported = 4,
+  /// An allocation failed.
+  OutOfMemory = 6,
 };
 
 /// Why an import stopped.

@@ -1,5 +1,6 @@
 #include "compiler/import/ModelFamilies.h"
 #include "compiler/import/GgufText.h"
+#include "compiler/import/GuardMemory.h"
 
 #include <algorithm>
 #include <cmath>
@@ -335,7 +336,7 @@ std::vector<std::string_view> modelFamilyNames() {
   return names;
 }
 
-ImportResult<ModelConfig> readModelConfig(const GgufFile &file) {
+static ImportResult<ModelConfig> readConfig(const GgufFile &file) {
   ImportResult<const ModelFamily *> found = findFamily(file);
   if (!found.ok())
     return found.error();
@@ -361,6 +362,10 @@ ImportResult<ModelConfig> readModelConfig(const GgufFile &file) {
   if (reader.error)
     return *reader.error;
   return config;
+}
+
+ImportResult<ModelConfig> readModelConfig(const GgufFile &file) {
+  return guardMemory([&] { return readConfig(file); });
 }
 
 } // namespace quern::importer

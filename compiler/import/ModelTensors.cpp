@@ -1,6 +1,9 @@
 // Tensors of a model: their names, shapes and presence.
 #include "compiler/import/GgufText.h"
+#include "compiler/import/GuardMemory.h"
 #include "compiler/import/ModelFamilies.h"
+
+#include <algorithm>
 
 namespace quern::importer {
 namespace {
@@ -113,10 +116,13 @@ std::string tensorName(TensorRole role, int64_t layer) {
   return isLayerRole(role) ? "blk." + number(layer) + "." + name : name;
 }
 
-ImportResult<ModelTensors> bindTensors(const GgufFile &file,
+static ImportResult<ModelTensors> bind(const GgufFile &file,
                                        const ModelConfig &config) {
   ModelTensors tensors;
-  tensors.layers.resize(config.layers);
+  // A layer has tensors of its own, so the search ends before there are more
+  // layers than tensors, whatever number the file claims.
+  const auto most = static_cast<int64_t>(file.tensors().size()) + 1;
+  tensors.layers.resize(std::min(config.layers, most));
   std::vector<bool> isBound(file.tensors().size());
   for (int r = 0; r < kTensorRoleCount; ++r) {
     auto role = static_cast<TensorRole>(r);
@@ -139,6 +145,11 @@ ImportResult<ModelTensors> bindTensors(const GgufFile &file,
                              " model of " + number(config.layers) + " layers",
                          tensor.infoOffset);
   return tensors;
+}
+
+ImportResult<ModelTensors> bindTensors(const GgufFile &file,
+                                       const ModelConfig &config) {
+  return guardMemory([&] { return bind(file, config); });
 }
 
 } // namespace quern::importer

@@ -84,6 +84,7 @@ Status CheckManifest(const schema::Manifest& manifest, std::span<const uint8_t> 
   }
   const ManifestCheck check{manifest, file};
   QUERN_RETURN_IF_ERROR(CheckVectors(check));
+  QUERN_RETURN_IF_ERROR(CheckTexts(check));
   QUERN_RETURN_IF_ERROR(CheckTables(check));
   return CheckProgram(check);
 }

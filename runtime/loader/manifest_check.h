@@ -19,8 +19,7 @@ Status CheckManifest(const schema::Manifest& manifest, std::span<const uint8_t> 
 /// Precondition: CheckManifest passed, and so did the segments' hashes. Error: kMalformed.
 Status CheckPtxSegments(const schema::Manifest& manifest, std::span<const uint8_t> file);
 
-// ---- Inside the checker: check_tables.cc, check_program.cc
-// ---------------------------------------
+// ---- Inside the checker: check_*.cc -------------------------------------------------------------
 
 /// The manifest at hand and how its refusals are worded.
 struct ManifestCheck {
@@ -42,6 +41,8 @@ struct ManifestCheck {
   bool IsTarget(uint32_t index, schema::TargetKind kind) const;
 };
 
+/// Names and other texts: they go into messages and to terminals as they are.
+Status CheckTexts(const ManifestCheck& check);
 /// Model, segments, targets, kernels, buffers, KV.
 Status CheckTables(const ManifestCheck& check);
 /// What only GPU targets have; `name` is the target's or kernel's, for messages.

@@ -6,64 +6,13 @@
 
 #include "compiler/import/GgufTokenizer.h"
 #include "compiler/import/ModelFamilies.h"
-#include "tests/compiler/gguf_builder.h"
+#include "tests/compiler/gguf_model.h"
 
 namespace quern::importer {
 namespace {
 
-using namespace quern::testing;  // NOLINT: the builder's vocabulary
-
-constexpr uint64_t kVocab = 8, kHidden = 64, kFfn = 96, kLayers = 2, kHeads = 4, kKvHeads = 2;
-constexpr uint64_t kKv = kHidden / kHeads * kKvHeads;
-
-void AddMatrix(GgufBuilder& builder, const std::string& name, uint64_t rows, uint64_t columns) {
-  builder.tensors.push_back({name, {columns, rows}, /*Q8_0*/ 8, rows * columns / 32 * 34});
-}
-void AddVector(GgufBuilder& builder, const std::string& name, uint64_t size) {
-  builder.tensors.push_back({name, {size}, /*F32*/ 0, size * 4});
-}
-
-/// A whole small model of `family` with a tied embedding.
-GgufBuilder Model(const std::string& family) {
-  GgufBuilder builder;
-  builder.Set("general.architecture", Text(family));
-  builder.Set("general.license", Text("apache-2.0"));
-  builder.Set(family + ".block_count", U32(kLayers));
-  builder.Set(family + ".context_length", U32(512));
-  builder.Set(family + ".embedding_length", U32(kHidden));
-  builder.Set(family + ".feed_forward_length", U32(kFfn));
-  builder.Set(family + ".attention.head_count", U32(kHeads));
-  builder.Set(family + ".attention.head_count_kv", U32(kKvHeads));
-  builder.Set(family + ".attention.layer_norm_rms_epsilon", F32(1e-5f));
-  builder.Set("tokenizer.ggml.model", Text("gpt2"));
-  builder.Set("tokenizer.ggml.pre", Text("smollm"));
-  builder.Set("tokenizer.ggml.tokens", Texts({"a", "b", "c", "d", "ab", "cd", "<s>", "</s>"}));
-  builder.Set("tokenizer.ggml.token_type", I32s({1, 1, 1, 1, 1, 1, 3, 3}));
-  builder.Set("tokenizer.ggml.merges", Texts({"a b", "c d"}));
-  builder.Set("tokenizer.ggml.bos_token_id", U32(6));
-  builder.Set("tokenizer.ggml.eos_token_id", U32(7));
-  builder.Set("tokenizer.ggml.add_bos_token", Bool(1));
-  AddMatrix(builder, "token_embd.weight", kVocab, kHidden);
-  AddVector(builder, "output_norm.weight", kHidden);
-  for (uint64_t layer = 0; layer < kLayers; ++layer) {
-    std::string blk = "blk." + std::to_string(layer) + ".";
-    AddVector(builder, blk + "attn_norm.weight", kHidden);
-    AddMatrix(builder, blk + "attn_q.weight", kHidden, kHidden);
-    AddMatrix(builder, blk + "attn_k.weight", kKv, kHidden);
-    AddMatrix(builder, blk + "attn_v.weight", kKv, kHidden);
-    if (family == "qwen2") {
-      AddVector(builder, blk + "attn_q.bias", kHidden);
-      AddVector(builder, blk + "attn_k.bias", kKv);
-      AddVector(builder, blk + "attn_v.bias", kKv);
-    }
-    AddMatrix(builder, blk + "attn_output.weight", kHidden, kHidden);
-    AddVector(builder, blk + "ffn_norm.weight", kHidden);
-    AddMatrix(builder, blk + "ffn_gate.weight", kFfn, kHidden);
-    AddMatrix(builder, blk + "ffn_up.weight", kFfn, kHidden);
-    AddMatrix(builder, blk + "ffn_down.weight", kHidden, kFfn);
-  }
-  return builder;
-}
+using namespace quern::testing;        // NOLINT: the builder's vocabulary
+using namespace quern::testing::gguf;  // NOLINT
 
 /// What reading the whole model ends with; `bytes` outlives the result.
 struct Import {
@@ -93,7 +42,7 @@ Import ImportModel(const Bytes& bytes) {
 }
 
 TEST(ModelFamilies, ReadsALlama) {
-  Bytes bytes = Model("llama").Build();
+  Bytes bytes = SmallModel("llama").Build();
   Import model = ImportModel(bytes);
   ASSERT_FALSE(model.error) << model.error->str();
   const ModelConfig& config = *model.config;
@@ -117,7 +66,7 @@ TEST(ModelFamilies, ReadsALlama) {
 }
 
 TEST(ModelFamilies, ReadsAQwen2) {
-  GgufBuilder builder = Model("qwen2");
+  GgufBuilder builder = SmallModel("qwen2");
   builder.Set("qwen2.rope.freq_base", F32(1e6f));
   builder.Set("general.name", Text("small"));
   AddMatrix(builder, "output.weight", kVocab, kHidden);
@@ -133,7 +82,7 @@ TEST(ModelFamilies, ReadsAQwen2) {
 }
 
 TEST(ModelFamilies, ReadsHeadSizesAndRopeFactors) {
-  GgufBuilder builder = Model("llama");
+  GgufBuilder builder = SmallModel("llama");
   builder.Set("llama.attention.key_length", U32(kHidden / kHeads));
   builder.Set("llama.rope.dimension_count", U32(8));
   builder.tensors.insert(builder.tensors.begin(), Tensor{"rope_freqs.weight", {4}, 0, 16});
@@ -151,7 +100,7 @@ TEST(ModelFamilies, ReadsHeadSizesAndRopeFactors) {
 }
 
 TEST(GgufTokenizer, ReadsEveryField) {
-  GgufBuilder builder = Model("llama");
+  GgufBuilder builder = SmallModel("llama");
   builder.Set("tokenizer.ggml.unknown_token_id", U32(0));
   builder.Set("tokenizer.ggml.eot_token_id", U32(5));
   builder.Set("tokenizer.ggml.eog_token_ids", I32s({5, 7}));
@@ -177,7 +126,7 @@ TEST(GgufTokenizer, ReadsEveryField) {
 }
 
 TEST(GgufTokenizer, AFileMayHaveNone) {
-  GgufBuilder builder = Model("llama");
+  GgufBuilder builder = SmallModel("llama");
   builder.Remove("tokenizer.ggml.model");
   Bytes bytes = builder.Build();
   Import model = ImportModel(bytes);
@@ -305,7 +254,7 @@ std::vector<BadModel> BadModels() {
 class BadModelTest : public ::testing::TestWithParam<BadModel> {};
 
 TEST_P(BadModelTest, IsRefusedWithCodeAndReason) {
-  GgufBuilder builder = Model("llama");
+  GgufBuilder builder = SmallModel("llama");
   GetParam().damage(builder);
   Bytes bytes = builder.Build();
   Import model = ImportModel(bytes);
@@ -319,7 +268,7 @@ INSTANTIATE_TEST_SUITE_P(Models, BadModelTest, ::testing::ValuesIn(BadModels()),
                          [](const auto& param) { return std::string(param.param.name); });
 
 TEST(ModelFamilies, Qwen2WantsBiases) {
-  GgufBuilder builder = Model("qwen2");
+  GgufBuilder builder = SmallModel("qwen2");
   builder.Remove("blk.0.attn_k.bias");
   Bytes bytes = builder.Build();
   Import model = ImportModel(bytes);

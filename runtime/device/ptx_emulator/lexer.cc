@@ -71,9 +71,10 @@ class Lexer {
       }
     } else if (c == '"') {
       token.kind = Token::Kind::kString;
-      const size_t end = text_.find('"', at_ + 1);
-      if (end == std::string_view::npos) return SyntaxError(line_, "string without an end");
-      at_ = end + 1;
+      do ++at_;  // Errors quote strings: they are one plain line.
+      while (Peek() != '"' && !std::iscntrl(static_cast<unsigned char>(Peek())));
+      if (Peek() != '"') return SyntaxError(line_, "string without an end on its line");
+      ++at_;
     } else if (std::string_view("{}[](),;:=+-!|@<>").find(c) != std::string_view::npos) {
       token.kind = Token::Kind::kPunctuation;
       ++at_;

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <cmath>
 
 #include "runtime/llm/template/template.h"
 
@@ -103,6 +104,25 @@ TEST(TemplateLimits, LimitsNameThemselves) {
             "chat template, line 2: the template takes more than 60 steps");
 }
 
+// What Python's sandbox guards does not exist here: there are no objects behind the values.
+TEST(TemplateLimits, NothingLiesBehindValues) {
+  for (const std::string_view source :
+       {"{{ text.__class__ }}", "{{ items.__init__ }}", "{{ n.__add__ }}", "{{ self }}",
+        "{{ text['__class__'] }}", "{{ text | attr('__class__') }}", "{{ config }}"}) {
+    const Result<Template> parsed = Template::Parse(source);
+    if (!parsed.ok()) continue;  // no such filter
+    const Result<std::string> text = parsed->Render(Context());
+    EXPECT_TRUE(!text.ok() || text->empty()) << source << ": " << *text;
+  }
+  for (const std::string_view source :
+       {"{{ text.__class__.__mro__ }}", "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{{ cycler.__init__.__globals__ }}", "{{ namespace.__init__.__globals__ }}",
+        "{% set ns = namespace() %}{{ ns.__class__.__init__ }}", "{{ items.append(4) }}",
+        "{{ raise_exception.__globals__['os'] }}", "{{ lipsum.__globals__ }}",
+        "{% set items.x = 1 %}", "{% import 'os' as os %}", "{% include '/etc/passwd' %}"})
+    EXPECT_FALSE(Outcome(source).ok()) << source;
+}
+
 TEST(TemplateErrors, SayWhereAndWhat) {
   const std::pair<std::string_view, std::string_view> cases[] = {
       {"a\nb{{ missing.x }}", "chat template, line 2: 'missing' is undefined"},
@@ -157,6 +177,18 @@ TEST(TemplateJson, HostileJsonIsRefused) {
         std::string("\"\xFF\""), std::string("99999999999999999999"),
         std::string("18446744073709551615"), Repeat("[", 100000), Repeat("{\"a\":", 5000)})
     EXPECT_EQ(ParseJson(json).status().code(), StatusCode::kUsage) << json.substr(0, 30);
+  for (const char* json : {"1e400", "-1e400", "NaN", "-Infinity", "[01]", "[.5]", "[+1]", "'a'",
+                           R"("\ud800")", R"("\udc00\ud800")", "\"\xED\xA0\x80\"", "\"\xC0\x80\"",
+                           "\"\t\"", "{\"a\":1,}", "{a:1}", "[1]//", "[1] [2]", "\"\\x41\""})
+    EXPECT_EQ(ParseJson(json).status().code(), StatusCode::kUsage) << json;
+  EXPECT_TRUE(ParseJson(Repeat("[", kMaxValueDepth) + Repeat("]", kMaxValueDepth)).ok());
+  EXPECT_EQ(ParseJson(Repeat("[", kMaxValueDepth + 1) + Repeat("]", kMaxValueDepth + 1))
+                .status()
+                .message(),
+            "JSON nests deeper than 128");
+  EXPECT_EQ(ParseJson("\xEF\xBB\xBF[-0]")->list().items()[0].integer(), 0) << "with a BOM";
+  EXPECT_TRUE(std::signbit(ParseJson("-0.0")->number()));
+  EXPECT_EQ(ParseJson(R"("\ud83d\ude00")")->string(), "\U0001F600");
   const Result<Value> value = ParseJson(R"({"a": 1, "b": [true, null, -2.5e3], "a": "last"})");
   ASSERT_TRUE(value.ok());
   EXPECT_EQ(value->dict().size(), 2u);

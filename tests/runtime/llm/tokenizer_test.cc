@@ -198,6 +198,16 @@ TEST(TokenizerSegment, EveryPreTokenizerCompiles) {
   }
 }
 
+TEST(TokenizerSegment, AByteTokenIsItsByte) {
+  TokenizerSpec spec = SmallSpec();
+  spec.tokens[263] = "<0xE9>";
+  spec.types[263] = 6;
+  const std::vector<uint8_t> segment = Segment(spec);
+  const Result<Tokenizer> tokenizer = Tokenizer::Create(segment);
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status().message();
+  EXPECT_EQ(*tokenizer->Decode(Ids{263}), "\xE9");
+}
+
 TEST(TokenizerSegment, TheSameSpecGivesTheSameBytes) {
   EXPECT_EQ(Segment(SmallSpec()), Segment(SmallSpec()));
 }
@@ -223,6 +233,17 @@ TEST(TokenizerWriter, NamesWhatIsWrong) {
             "tokenizer.ggml.token_type has 264 entries, but there are 265 tokens");
   EXPECT_EQ(error(Kind::Malformed, [](auto& s) { s.types[7] = 9; }),
             "token 7 has type 9, expected 1 to 6");
+  for (const char* text : {"<0x-1>", "<0xZZ>", "<0x0a>", "<0x0A", "0x0A", "<0x100>"}) {
+    EXPECT_EQ(error(Kind::Malformed,
+                    [&](auto& s) {
+                      s.tokens[263] = text;
+                      s.types[263] = 6;
+                    }),
+              std::string("token 263, '") + text +
+                  "', is of type byte, but its text is not one of <0x00> to <0xFF>");
+  }
+  EXPECT_EQ(error(Kind::Malformed, [](auto& s) { s.merges = {"a\nb"}; }),
+            "merge 0, 'a b', is not two tokens with a space between");
   EXPECT_EQ(error(Kind::Malformed, [](auto& s) { s.addBos = true; }),
             "add_bos_token is set, but there is no bos token id");
   EXPECT_EQ(error(Kind::Malformed, [](auto& s) { s.tokens.clear(); }),

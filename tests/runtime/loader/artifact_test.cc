@@ -83,7 +83,7 @@ TEST_P(ArtifactFile, NamesTheFileInErrors) {
 
   const auto folder = Artifact::Load(::testing::TempDir(), {.copy = GetParam()});
   ASSERT_FALSE(folder.ok());
-  EXPECT_EQ(folder.status().code(), StatusCode::kUsage);
+  EXPECT_EQ(folder.status().code(), StatusCode::kFailure);
 }
 
 INSTANTIATE_TEST_SUITE_P(MapAndCopy, ArtifactFile, ::testing::Bool());

@@ -34,6 +34,15 @@ schema::InstructionT& LayerInstruction(ManifestT& m, size_t n) {
 }
 
 const Case kCases[] = {
+    {"NameWithNewline", "model.name", [](ManifestT& m) { m.model->name = "a\nb"; }},
+    {"ProducerWithEscape", "producer", [](ManifestT& m) { m.producer = "a\x1b[2J"; }},
+    {"LicenceWithC1Control", "model.licence", [](ManifestT& m) { m.model->licence = "\xc2\x9b"; }},
+    {"LicenceTooLong", "model.licence",
+     [](ManifestT& m) { m.model->licence = std::string((64 << 10) + 1, 'x'); }},
+    {"KernelNameWithZero", "kernels[2].name",
+     [](ManifestT& m) { m.kernels[2]->name = std::string("a\0b", 3); }},
+    {"WeightNameWithNewline", "bodies[1].weights.name",
+     [](ManifestT& m) { m.bodies[1]->weights[0]->name = "\n"; }},
     {"NoVocab", "model.vocab", [](ManifestT& m) { m.model->vocab = 0; }},
     {"HugeHidden", "model.hidden", [](ManifestT& m) { m.model->hidden = 1u << 30; }},
     {"LayersDisagree", "layers", [](ManifestT& m) { m.model->layers = 3; }},

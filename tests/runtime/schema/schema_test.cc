@@ -6,6 +6,7 @@
 #include "runtime/schema/artifact_generated.h"
 #include "runtime/schema/file_header.h"
 #include "runtime/schema/kernel_abi.h"
+#include "runtime/schema/plain_text.h"
 #include "tests/runtime/support/fake_model.h"
 
 namespace quern {
@@ -37,6 +38,19 @@ TEST(Manifest, KeepsItsNumbersThroughThe64BitFields) {
   EXPECT_EQ(read.kernels()->Get(0)->codes()->Get(0)->offset(), uint64_t{7} << 41);
   EXPECT_EQ(read.kernels()->Get(0)->codes()->Get(0)->scratch_bytes(), uint64_t{9} << 42);
   EXPECT_EQ(read.kernels()->Get(0)->codes()->Get(0)->target(), 1u);
+}
+
+TEST(PlainText, HasNoControlCharacters) {
+  EXPECT_TRUE(IsPlainText("Caf\u00e9 \u4e2d 1.5B \xff"));
+  for (const std::string_view text : {"a\n", "\x1b[2J", "\x7f", "\u0085", "\u009b"}) {
+    EXPECT_FALSE(IsPlainText(text));
+    EXPECT_TRUE(IsPlainText(PlainText(text)));
+  }
+  EXPECT_EQ(PlainText("a\tb\u009bc\u00e9"), "a b c\u00e9");
+  EXPECT_EQ(PlainText("\xc2"), "\xc2");
+  const std::string lengthy(kMaxPlainTextBytes + 1, 'x');
+  EXPECT_FALSE(IsPlainText(lengthy));
+  EXPECT_TRUE(IsPlainText(PlainText(lengthy)));
 }
 
 }  // namespace
