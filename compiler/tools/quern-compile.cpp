@@ -5,14 +5,15 @@
 //
 //===----------------------------------------------------------------------===//
 #include "codegen/target/Target.h"
+#include "compiler/tools/Emergency.h"
 #include "compiler/tools/Progress.h"
 #include "compiler/tools/Report.h"
 
 #include <CLI/CLI.hpp>
 
 #include <algorithm>
+#include <cstring>
 #include <chrono>
-#include <new>
 
 using namespace quern;
 
@@ -209,19 +210,20 @@ static llvm::Error run(CommandLine &line) {
 }
 
 int main(int argc, char **argv) {
+  const char *verb = argc > 1 ? argv[1] : "";
+  if (std::strcmp(verb, "compile") != 0 && std::strcmp(verb, "import") != 0)
+    verb = "";
+  // Asked of the arguments: an error may come before they are parsed.
+  const bool json =
+      std::find(argv, argv + argc, llvm::StringRef("--json")) != argv + argc;
+  installEmergencyExits(verb, json);
   CommandLine line;
   CLI::App app("Compile language models into artifacts of the Quern runtime",
                "quern");
   app.require_subcommand(1);
   addCompile(app, line);
   addImport(app, line);
-  std::string verb = argc > 1 ? argv[1] : "";
-  if (verb != "compile" && verb != "import")
-    verb.clear();
   auto fail = [&](ExitCode code, const std::string &message) {
-    // Asked of the arguments: an error may come before they are parsed.
-    const bool json =
-        std::find(argv, argv + argc, llvm::StringRef("--json")) != argv + argc;
     printError(verb, code, message, json);
     return static_cast<int>(code);
   };
@@ -241,11 +243,6 @@ int main(int argc, char **argv) {
     return app.exit(request); // --help
   } catch (const CLI::ParseError &error) {
     return fail(ExitCode::Usage, std::string(error.what()) + "; see quern " +
-                                     verb + (verb.empty() ? "" : " ") +
-                                     "--help");
-  } catch (const std::bad_alloc &) {
-    return fail(ExitCode::OutOfMemory,
-                "out of memory; close other programs or compile on a larger "
-                "machine");
+                                     verb + (*verb ? " " : "") + "--help");
   }
 }

@@ -1,8 +1,8 @@
 // quern_verify and quern_doctor: lists of checks.
-#include <nlohmann/json.hpp>
 
 #include "quern.h"
 #include "runtime/api/describe.h"
+#include "runtime/api/json_text.h"
 #include "runtime/device/gpu_target.h"
 #include "runtime/device/host/code_image.h"
 #include "runtime/device/host/cpu_features.h"
@@ -13,29 +13,23 @@
 namespace quern::api {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
 /// Checks in order; the first failure is the verdict.
 class Checklist {
  public:
   void Add(const char* name, const Status& status, const std::string& detail = {}) {
-    items_.push_back({{"name", name},
-                      {"ok", status.ok()},
-                      {"code", static_cast<int>(status.code())},
-                      {"detail", status.ok() ? detail : status.message()}});
+    items_.Add({{"name", name},
+                {"ok", status.ok()},
+                {"code", static_cast<int>(status.code())},
+                {"detail", status.ok() ? detail : status.message()}});
     if (verdict_.ok()) verdict_ = status;
   }
   const Status& verdict() const { return verdict_; }
   const Json& items() const { return items_; }
 
  private:
-  Json items_ = Json::array();
+  Json items_ = Json::Array();
   Status verdict_;
 };
-
-std::string Dump(const Json& json) {
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
-}
 
 /// Everything but the weights; null when it cannot be opened.
 std::shared_ptr<const Model> CheckStructure(const std::string& path, Checklist& list) {
@@ -75,16 +69,17 @@ Status CheckExecutableMemory() {
 /// The CUDA devices, or why there are none.
 void DescribeGpus(Json& report) {
   const Result<std::vector<GpuInfo>> gpus = ListGpus();
-  report["gpus"] = Json::array();
+  Json list = Json::Array();
   for (const GpuInfo& gpu : gpus.ok() ? *gpus : std::vector<GpuInfo>()) {
-    report["gpus"].push_back({{"name", gpu.name},
-                              {"description", gpu.description},
-                              {"compute_capability", DottedVersion(gpu.limits.sm)},
-                              {"memory_bytes", gpu.limits.memory_bytes},
-                              {"driver_version", DriverVersionText(gpu.limits.driver_version)},
-                              {"ptx_version", DottedVersion(gpu.limits.ptx_version)}});
+    list.Add({{"name", gpu.name},
+              {"description", gpu.description},
+              {"compute_capability", DottedVersion(gpu.limits.sm)},
+              {"memory_bytes", gpu.limits.memory_bytes},
+              {"driver_version", DriverVersionText(gpu.limits.driver_version)},
+              {"ptx_version", DottedVersion(gpu.limits.ptx_version)}});
   }
-  report["gpu_detail"] = gpus.status().message();
+  report.Set("gpus", list);
+  report.Set("gpu_detail", gpus.status().message());
 }
 
 }  // namespace
@@ -93,13 +88,13 @@ Status VerifyFile(const std::string& path, bool full, std::string& json) {
   Checklist list;
   const std::shared_ptr<const Model> model = CheckStructure(path, list);
   if (model && full) CheckWeights(model->artifact(), list);
-  Json report;
-  report["path"] = path;
-  report["ok"] = list.verdict().ok();
-  report["full"] = full;
-  report["checks"] = list.items();
-  if (model) report["machine"] = Here(model->artifact());
-  json = Dump(report);
+  Json report = Json::Object();
+  report.Set("path", path);
+  report.Set("ok", list.verdict().ok());
+  report.Set("full", full);
+  report.Set("checks", list.items());
+  if (model) report.Set("machine", Here(model->artifact()));
+  json = report.text();
   return list.verdict();
 }
 
@@ -111,18 +106,18 @@ std::string DescribeMachine() {
                ? Status()
                : Incompatible("the CPU or the operating system has no AVX2, the least that Quern's "
                               "kernels need"));
-  Json report;
-  report["version"] = quern_version();
-  report["api_version"] = quern_api_version();
-  report["ok"] = list.verdict().ok();
-  report["cpu"] = CpuBrand();
-  report["cpus"] = UsableCpus();
-  report["features"] = CpuFeatures::Host().Names();
-  report["memory_bytes"] = MemoryLimit();
-  report["amx_emulator"] = AmxEmulatorDeclared();
+  Json report = Json::Object();
+  report.Set("version", quern_version());
+  report.Set("api_version", quern_api_version());
+  report.Set("ok", list.verdict().ok());
+  report.Set("cpu", CpuBrand());
+  report.Set("cpus", UsableCpus());
+  report.Set("features", CpuFeatures::Host().Names());
+  report.Set("memory_bytes", MemoryLimit());
+  report.Set("amx_emulator", AmxEmulatorDeclared());
   DescribeGpus(report);
-  report["checks"] = list.items();
-  return Dump(report);
+  report.Set("checks", list.items());
+  return report.text();
 }
 
 }  // namespace quern::api

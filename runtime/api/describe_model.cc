@@ -1,15 +1,13 @@
 #include <algorithm>
 #include <map>
-#include <nlohmann/json.hpp>
 
 #include "runtime/api/describe.h"
+#include "runtime/api/json_text.h"
 #include "runtime/device/host/cpu_features.h"
 #include "runtime/loader/hash.h"
 
 namespace quern::api {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 std::string Text(const flatbuffers::String* text) { return text ? text->str() : std::string(); }
 
@@ -34,13 +32,13 @@ Json ModelFacts(const schema::ModelInfo& m) {
 }
 
 Json Segments(const schema::Manifest& manifest) {
-  Json list = Json::array();
+  Json list = Json::Array();
   for (const schema::Segment* s : *manifest.segments()) {
-    list.push_back({{"kind", schema::EnumNameSegmentKind(s->kind())},
-                    {"name", Text(s->name())},
-                    {"offset", s->offset()},
-                    {"size", s->size()},
-                    {"hash", Hash(s->hash())}});
+    list.Add({{"kind", schema::EnumNameSegmentKind(s->kind())},
+              {"name", Text(s->name())},
+              {"offset", s->offset()},
+              {"size", s->size()},
+              {"hash", Hash(s->hash())}});
   }
   return list;
 }
@@ -51,62 +49,62 @@ Json Targets(const Artifact& artifact) {
         *artifact.manifest().targets()->Get(static_cast<uint32_t>(index));
     return artifact.SegmentBytes(target.code_segment()).size();
   };
-  Json list = Json::array();
+  Json list = Json::Array();
   for (const TargetRequirement& target : artifact.HostTargets()) {
     const auto missing = MissingFeatures(target, CpuFeatures::Host());
-    list.push_back({{"name", target.name},
-                    {"kind", "host"},
-                    {"features", target.features},
-                    {"code_bytes", code_bytes(target.index)},
-                    {"supported", missing.empty()},
-                    {"missing", missing}});
+    list.Add({{"name", target.name},
+              {"kind", "host"},
+              {"features", target.features},
+              {"code_bytes", code_bytes(target.index)},
+              {"supported", missing.empty()},
+              {"missing", missing}});
   }
   // Whether a GPU target runs is a device's matter: `quern doctor` lists those.
   for (const GpuTargetRequirement& target : artifact.GpuTargets()) {
-    list.push_back({{"name", target.name},
-                    {"kind", "gpu"},
-                    {"compute_capability", DottedVersion(target.sm)},
-                    {"ptx_version", DottedVersion(target.ptx_version)},
-                    {"code_bytes", code_bytes(target.index)}});
+    list.Add({{"name", target.name},
+              {"kind", "gpu"},
+              {"compute_capability", DottedVersion(target.sm)},
+              {"ptx_version", DottedVersion(target.ptx_version)},
+              {"code_bytes", code_bytes(target.index)}});
   }
   return list;
 }
 
 Json Kernels(const schema::Manifest& manifest) {
-  Json list = Json::array();
+  Json list = Json::Array();
   for (const schema::Kernel* kernel : *manifest.kernels()) {
-    Json codes = Json::array();
+    Json codes = Json::Array();
     for (const schema::KernelCode* code : *kernel->codes()) {
-      codes.push_back({{"target", Text(manifest.targets()->Get(code->target())->name())},
-                       {"role", code->role() == schema::Role::Decode ? "decode" : "prefill"},
-                       {"offset", code->offset()},
-                       {"scratch_bytes", code->scratch_bytes()}});
+      codes.Add({{"target", Text(manifest.targets()->Get(code->target())->name())},
+                 {"role", code->role() == schema::Role::Decode ? "decode" : "prefill"},
+                 {"offset", code->offset()},
+                 {"scratch_bytes", code->scratch_bytes()}});
     }
     for (uint32_t i = 0; kernel->gpu_codes() && i < kernel->gpu_codes()->size(); ++i) {
       const schema::GpuKernelCode& code = *kernel->gpu_codes()->Get(i);
-      codes.push_back({{"target", Text(manifest.targets()->Get(code.target())->name())},
-                       {"role", code.role() == schema::Role::Decode ? "decode" : "prefill"},
-                       {"entry", Text(code.entry())},
-                       {"block_threads", code.block_threads()},
-                       {"shared_bytes", code.shared_bytes()}});
+      codes.Add({{"target", Text(manifest.targets()->Get(code.target())->name())},
+                 {"role", code.role() == schema::Role::Decode ? "decode" : "prefill"},
+                 {"entry", Text(code.entry())},
+                 {"block_threads", code.block_threads()},
+                 {"shared_bytes", code.shared_bytes()}});
     }
-    list.push_back({{"name", Text(kernel->name())},
-                    {"arguments", kernel->argument_count()},
-                    {"ranges", kernel->range_count()},
-                    {"codes", std::move(codes)}});
+    list.Add({{"name", Text(kernel->name())},
+              {"arguments", kernel->argument_count()},
+              {"ranges", kernel->range_count()},
+              {"codes", codes}});
   }
   return list;
 }
 
 Json Buffers(const schema::Manifest& manifest) {
-  Json list = Json::array();
+  Json list = Json::Array();
   for (const schema::Buffer* b : *manifest.buffers()) {
-    list.push_back({{"name", Text(b->name())},
-                    {"bytes_per_row", b->bytes_per_row()},
-                    {"rows", b->row_class() == schema::RowClass::Tokens ? "tokens" : "logits"},
-                    {"copies", b->copies()},
-                    {"per_thread", b->per_thread()},
-                    {"offset", b->offset()}});
+    list.Add({{"name", Text(b->name())},
+              {"bytes_per_row", b->bytes_per_row()},
+              {"rows", b->row_class() == schema::RowClass::Tokens ? "tokens" : "logits"},
+              {"copies", b->copies()},
+              {"per_thread", b->per_thread()},
+              {"offset", b->offset()}});
   }
   return list;
 }
@@ -140,45 +138,45 @@ std::string ArgumentName(const schema::Manifest& manifest, const schema::Body& b
 
 Json Dispatch(const schema::Manifest& manifest, const schema::Body& body,
               const schema::Instruction& instruction) {
-  Json reads = Json::array(), writes = Json::array();
+  Json reads = Json::Array(), writes = Json::Array();
   for (const schema::Arg* arg : *instruction.args()) {
     const std::string name = ArgumentName(manifest, body, *arg);
-    if (arg->access() != schema::Access::Write) reads.push_back(name);
-    if (arg->access() != schema::Access::Read) writes.push_back(name);
+    if (arg->access() != schema::Access::Write) reads.Add(name);
+    if (arg->access() != schema::Access::Read) writes.Add(name);
   }
   const bool tokens = instruction.row_class() == schema::RowClass::Tokens;
   return {{"kernel", Text(manifest.kernels()->Get(instruction.kernel())->name())},
           {"split", instruction.split() == schema::Split::Rows ? "rows" : "shares"},
           {"rows", tokens ? "tokens" : "logits"},
-          {"reads", std::move(reads)},
-          {"writes", std::move(writes)}};
+          {"reads", reads},
+          {"writes", writes}};
 }
 
 Json Bodies(const schema::Manifest& manifest) {
-  Json list = Json::array();
+  Json list = Json::Array();
   for (const schema::Body* body : *manifest.bodies()) {
-    Json weights = Json::array();
+    Json weights = Json::Array();
     for (const schema::WeightSlot* slot : *body->weights()) {
-      weights.push_back({{"name", Text(slot->name())},
-                         {"format", Text(slot->format())},
-                         {"n", slot->n()},
-                         {"k", slot->k()},
-                         {"split", schema::EnumNameWeightSplit(slot->split())},
-                         {"bytes", Bytes(*slot)}});
+      weights.Add({{"name", Text(slot->name())},
+                   {"format", Text(slot->format())},
+                   {"n", slot->n()},
+                   {"k", slot->k()},
+                   {"split", schema::EnumNameWeightSplit(slot->split())},
+                   {"bytes", Bytes(*slot)}});
     }
-    Json dispatches = Json::array();
+    Json dispatches = Json::Array();
     size_t joins = 0;
     for (const schema::Instruction* i : *body->instructions()) {
       if (i->op() == schema::Op::Join) {
         ++joins;
       } else {
-        dispatches.push_back(Dispatch(manifest, *body, *i));
+        dispatches.Add(Dispatch(manifest, *body, *i));
       }
     }
-    list.push_back({{"name", Text(body->name())},
-                    {"dispatches", std::move(dispatches)},
-                    {"joins", joins},
-                    {"weights", std::move(weights)}});
+    list.Add({{"name", Text(body->name())},
+              {"dispatches", dispatches},
+              {"joins", joins},
+              {"weights", weights}});
   }
   return list;
 }
@@ -210,21 +208,21 @@ Json WeightFormats(const schema::Manifest& manifest) {
 }
 
 Json Layers(const schema::Manifest& manifest) {
-  Json list = Json::array();
+  Json list = Json::Array();
   for (const schema::BodyCall* layer : *manifest.layers()) {
-    list.push_back(Text(manifest.bodies()->Get(layer->body())->name()));
+    list.Add(Text(manifest.bodies()->Get(layer->body())->name()));
   }
   return list;
 }
 
 Json Kv(const schema::Manifest& manifest) {
-  Json list = Json::array();
+  Json list = Json::Array();
   for (const schema::KvLayer* layer : *manifest.kv()) {
-    list.push_back({{"kv_heads", layer->kv_heads()},
-                    {"head_dim", layer->head_dim()},
-                    {"page_tokens", layer->page_tokens()},
-                    {"page_bytes", layer->page_bytes()},
-                    {"element", layer->element() == schema::KvElement::F16 ? "f16" : "f32"}});
+    list.Add({{"kv_heads", layer->kv_heads()},
+              {"head_dim", layer->head_dim()},
+              {"page_tokens", layer->page_tokens()},
+              {"page_bytes", layer->page_bytes()},
+              {"element", layer->element() == schema::KvElement::F16 ? "f16" : "f32"}});
   }
   return list;
 }
@@ -253,50 +251,46 @@ Json TokenizerFacts(const Model& model) {
           {"chat_template", !t->chat_template().empty()}};
 }
 
-std::string Dump(const Json& json) {
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
-}
-
 }  // namespace
 
 std::string DescribeModel(const Model& model) {
   const schema::Manifest& manifest = model.manifest();
-  Json json;
-  json["file_bytes"] = model.artifact().file_size();
-  json["hash"] = DigestText(model.artifact().hash());
-  json["manifest_version"] = manifest.version();
-  json["producer"] = Text(manifest.producer());
-  json["model"] = ModelFacts(*manifest.model());
-  json["shares"] = manifest.shares();
-  json["precise"] = manifest.precise();
-  json["targets"] = Targets(model.artifact());
-  json["segments"] = Segments(manifest);
-  json["weight_bytes"] = WeightFormats(manifest);
-  json["memory"] = Memory(manifest);
-  json["tokenizer"] = TokenizerFacts(model);
-  json["prologue"] = Text(manifest.bodies()->Get(manifest.prologue()->body())->name());
-  json["layers"] = Layers(manifest);
-  json["epilogue"] = Text(manifest.bodies()->Get(manifest.epilogue()->body())->name());
-  json["bodies"] = Bodies(manifest);
-  json["kernels"] = Kernels(manifest);
-  json["buffers"] = Buffers(manifest);
-  json["kv"] = Kv(manifest);
-  return Dump(json);
+  Json json = Json::Object();
+  json.Set("file_bytes", model.artifact().file_size());
+  json.Set("hash", DigestText(model.artifact().hash()));
+  json.Set("manifest_version", manifest.version());
+  json.Set("producer", Text(manifest.producer()));
+  json.Set("model", ModelFacts(*manifest.model()));
+  json.Set("shares", manifest.shares());
+  json.Set("precise", manifest.precise());
+  json.Set("targets", Targets(model.artifact()));
+  json.Set("segments", Segments(manifest));
+  json.Set("weight_bytes", WeightFormats(manifest));
+  json.Set("memory", Memory(manifest));
+  json.Set("tokenizer", TokenizerFacts(model));
+  json.Set("prologue", Text(manifest.bodies()->Get(manifest.prologue()->body())->name()));
+  json.Set("layers", Layers(manifest));
+  json.Set("epilogue", Text(manifest.bodies()->Get(manifest.epilogue()->body())->name()));
+  json.Set("bodies", Bodies(manifest));
+  json.Set("kernels", Kernels(manifest));
+  json.Set("buffers", Buffers(manifest));
+  json.Set("kv", Kv(manifest));
+  return json.text();
 }
 
 std::string DescribeSession(const Session& session) {
   const Executor& executor = session.executor();
-  Json json;
-  json["device"] = session.device();
-  json["target"] = session.target();
-  json["threads"] = executor.threads();
-  json["shares"] = executor.program().shares;
-  json["context"] = session.context();
-  json["max_rows"] = executor.max_rows();
-  json["kv_pages"] = executor.kv().pages();
-  json["kv_page_tokens"] = executor.kv().page_tokens();
-  json["bytes"] = executor.bytes();
-  return Dump(json);
+  Json json = Json::Object();
+  json.Set("device", session.device());
+  json.Set("target", session.target());
+  json.Set("threads", executor.threads());
+  json.Set("shares", executor.program().shares);
+  json.Set("context", session.context());
+  json.Set("max_rows", executor.max_rows());
+  json.Set("kv_pages", executor.kv().pages());
+  json.Set("kv_page_tokens", executor.kv().page_tokens());
+  json.Set("bytes", executor.bytes());
+  return json.text();
 }
 
 std::string DescribeProfile(const Executor& executor) {
@@ -304,24 +298,24 @@ std::string DescribeProfile(const Executor& executor) {
   auto seconds = [](const Profile::Entry& entry) {
     return static_cast<double>(entry.nanoseconds) * 1e-9;
   };
-  Json kernels = Json::array();
+  Json kernels = Json::Array();
   for (size_t kernel = 0; kernel < profile.kernels.size(); ++kernel) {
     for (size_t role = 0; role < kRoleCount; ++role) {
       const Profile::Entry& entry = profile.kernels[kernel][role];
       if (entry.calls == 0) continue;
-      kernels.push_back({{"name", executor.program().kernel_names[kernel]},
-                         {"role", role == 0 ? "decode" : "prefill"},
-                         {"calls", entry.calls},
-                         {"seconds", seconds(entry)}});
+      kernels.Add({{"name", executor.program().kernel_names[kernel]},
+                   {"role", role == 0 ? "decode" : "prefill"},
+                   {"calls", entry.calls},
+                   {"seconds", seconds(entry)}});
     }
   }
-  Json json;
-  json["steps"] = profile.steps.calls;
-  json["seconds"] = seconds(profile.steps);
-  json["joins"] = profile.joins.calls;
-  json["join_seconds"] = seconds(profile.joins);
-  json["kernels"] = std::move(kernels);
-  return Dump(json);
+  Json json = Json::Object();
+  json.Set("steps", profile.steps.calls);
+  json.Set("seconds", seconds(profile.steps));
+  json.Set("joins", profile.joins.calls);
+  json.Set("join_seconds", seconds(profile.joins));
+  json.Set("kernels", kernels);
+  return json.text();
 }
 
 }  // namespace quern::api

@@ -1,17 +1,15 @@
 // quern_emulate.
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <vector>
 
 #include "quern.h"
 #include "runtime/api/handles.h"
+#include "runtime/api/json_text.h"
 #include "runtime/device/gpu_target.h"
 #include "runtime/device/ptx_emulator/emulator.h"
 
 namespace quern::api {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 std::array<uint32_t, 3> Sizes(const uint32_t (&given)[3]) {
   return {std::max(given[0], 1u), std::max(given[1], 1u), std::max(given[2], 1u)};
@@ -100,13 +98,13 @@ Result<Placed> Place(const ptx::KernelInfo& kernel, std::span<const quern_emulat
 }
 
 Json Describe(const std::vector<ptx::Finding>& findings) {
-  Json list = Json::array();
+  Json list = Json::Array();
   for (const ptx::Finding& each : findings) {
-    list.push_back({{"kind", each.kind},
-                    {"message", each.message},
-                    {"line", each.line},
-                    {"block", each.cta},
-                    {"count", each.count}});
+    list.Add({{"kind", each.kind},
+              {"message", each.message},
+              {"line", each.line},
+              {"block", each.cta},
+              {"count", each.count}});
   }
   return list;
 }
@@ -122,12 +120,12 @@ Json Describe(const ptx::Module& module, const ptx::KernelInfo& kernel,
                {"races", Describe(report.races)},
                {"lints", Describe(report.lints)}};
   if (report.lines.empty()) return json;
-  json["opcodes"] = report.by_opcode;
-  json["lines"] = Json::array();
+  json.Set("opcodes", report.by_opcode);
+  Json lines = Json::Array();
   for (const ptx::LineCount& each : report.lines) {
-    json["lines"].push_back(
-        {{"line", each.line}, {"instruction", each.opcode}, {"warps", each.warps}});
+    lines.Add({{"line", each.line}, {"instruction", each.opcode}, {"warps", each.warps}});
   }
+  json.Set("lines", lines);
   return json;
 }
 
@@ -145,7 +143,7 @@ Status Emulate(std::string_view text, const quern_emulate_options& options,
     QUERN_RETURN_IF_ERROR(memory.CopyToHost(given[i].data, placed.addresses[i], given[i].bytes));
   }
   if (!report.ok()) return report.status();
-  json = Describe(module, *kernel, *report).dump(-1, ' ', false, Json::error_handler_t::replace);
+  json = Describe(module, *kernel, *report).text();
   return {};
 }
 

@@ -94,7 +94,12 @@ void quern_session_cancel(quern_session* session) {
 }
 
 void quern_session_set_profiling(quern_session* session, int32_t enabled) {
-  if (session) session->session->executor().SetProfiling(enabled != 0);
+  if (!session) return;
+  // Without memory for the numbers there are none.
+  Guard(nullptr, [&]() -> Status {
+    session->session->executor().SetProfiling(enabled != 0);
+    return {};
+  });
 }
 
 quern_status_code quern_session_profile(quern_session* session, char** json, quern_error* error) {

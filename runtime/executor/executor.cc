@@ -23,10 +23,11 @@ Status Executor::ReadLogits(int64_t row, float* /*logits*/) {
 }
 
 void Executor::SetProfiling(bool enabled) {
-  profiling_ = enabled;
+  profiling_ = false;
   if (!enabled) return;
   profile_ = {};
   profile_.kernels.resize(program_.kernel_names.size());
+  profiling_ = true;  // once there is room for the numbers
 }
 
 uint64_t NowNanoseconds() {

@@ -149,6 +149,7 @@ int Talk(Engine& engine, const ChatFlags& flags, const Json& start) {
         return QUERN_CANCELLED;
       }
     } catch (const CommandError& error) {
+      RequireMappings();
       if (!terminal || SignalSeen() == SIGTERM) throw;
       conversation.RemoveLast();
       if (error.code() != QUERN_CANCELLED) WriteError("chat", error.code(), error.what(), false);

@@ -80,6 +80,7 @@ struct Receiver {
 int32_t Receive(void* user, const char* text, size_t length, int32_t token) {
   auto& receiver = *static_cast<Receiver*>(user);
   try {
+    RequireMappings();
     if (token >= 0) receiver.answer->tokens.push_back(token);
     receiver.answer->text.append(text, length);
     if (receiver.stream && length > 0) WriteOutput({text, length});
@@ -134,9 +135,11 @@ void Engine::Feed(std::span<const int32_t> tokens, const FeedOptions& options) {
   for (size_t done = 0; done < tokens.size();) {
     const size_t count = std::min(chunk, tokens.size() - done);
     quern_error error = {};
-    Check(quern_sequence_feed(sequence(), tokens.data() + done, count, options.role,
-                              options.logits ? rows.data() : nullptr, &error),
-          error);
+    const quern_status_code code =
+        quern_sequence_feed(sequence(), tokens.data() + done, count, options.role,
+                            options.logits ? rows.data() : nullptr, &error);
+    RequireMappings();
+    Check(code, error);
     if (options.logits) options.logits->Write(rows.data(), count * vocab() * sizeof(float));
     done += count;
     bar.Update(done);
@@ -167,6 +170,7 @@ Answer Engine::Generate(const GenerationFlags& flags, bool stream) {
       quern_generate(sequence(), &options, Receive, &receiver, &result, &error);
   answer.seconds = watch.Seconds();
   if (receiver.failure) std::rethrow_exception(receiver.failure);
+  RequireMappings();
   if (code != QUERN_CANCELLED) Check(code, error);
   answer.finish = FinishName(result.finish);
   return answer;

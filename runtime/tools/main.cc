@@ -5,7 +5,9 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
+#include <exception>
 #include <new>
 
 #include "runtime/tools/command.h"
@@ -102,7 +104,21 @@ bool WantsJson(int argc, char** argv) {
                      [](const char* argument) { return std::strcmp(argument, "--json") == 0; });
 }
 
+/// Destructors of JSON trees may need memory, and an exception from one ends up here.
+[[noreturn]] void OnTerminate() {
+  try {
+    if (const std::exception_ptr error = std::current_exception()) std::rethrow_exception(error);
+  } catch (const std::bad_alloc&) {
+    constexpr char kLine[] = "quern: error: out of memory; close other programs\n";
+    (void)!write(STDERR_FILENO, kLine, sizeof(kLine) - 1);
+    _exit(QUERN_OUT_OF_MEMORY);
+  } catch (...) {
+  }
+  std::abort();
+}
+
 int Main(int argc, char** argv) {
+  std::set_terminate(OnTerminate);
   InstallSignalHandlers();
   const auto fail = [&](int code, std::string_view message) {
     WriteError(CommandName(argc, argv), code, message, WantsJson(argc, argv));
@@ -116,6 +132,7 @@ int Main(int argc, char** argv) {
   }
   try {
     const int code = RunCommand(argc, argv);
+    RequireMappings();
     return code == QUERN_CANCELLED && SignalSeen() ? 128 + SignalSeen() : code;
   } catch (const CommandError& error) {
     if (error.code() == QUERN_CANCELLED && SignalSeen()) return 128 + SignalSeen();

@@ -1,4 +1,5 @@
 // Ctrl-C and SIGTERM: the first one asks the session at work to stop, the second ends the process.
+// SIGBUS: a mapped file that became shorter ends the command with an error.
 #pragma once
 
 #include "quern.h"
@@ -13,6 +14,11 @@ void InstallSignalHandlers();
 int SignalSeen();
 /// After a command went on in spite of a signal: the next signal is again a first one.
 void ForgetSignal();
+
+/// Throws QUERN_FAILURE once a page of a mapped file could not be read, because the file became
+/// shorter or its disk failed (SIGBUS). The handler puts zeros in such a page's place and cancels
+/// the session at work, so that the step ends; what it computed is worthless.
+void RequireMappings();
 
 /// Keeps SIGINT and SIGTERM from threads that are started while it lives, so that the handler never
 /// runs beside the destruction of a session.

@@ -1,14 +1,17 @@
 """Ctrl-C, SIGTERM and broken pipes."""
 
 import os
+import pathlib
 import pty
 import select
+import shutil
 import signal
 import subprocess
 import time
 import unittest
 
-from support import INTERRUPTED, OK, QUERN, TERMINATED, E2eTest, artifact, read_npy, start
+from support import (FAILURE, INTERRUPTED, OK, QUERN, TERMINATED, E2eTest, artifact, make_gguf,
+                     read_npy, start)
 
 # A context that takes minutes to fill.
 LONG = ("--context", "100000")
@@ -76,6 +79,33 @@ class Signals(E2eTest):
         self.assertEqual(process.returncode, INTERRUPTED)
         self.assertEqual(err, b"")
         self.assertEqual([each.name for each in self.folder.iterdir()], ["tokens.txt"])
+
+    def test_artifact_cut_while_it_is_used(self):
+        path = shutil.copy(artifact(*LONG), self.folder / "model.quern")
+        process = start("run", path, "-p", "a", "-n", -1, "--ignore-end", "--temp", 1)
+        self.addCleanup(process.kill)
+        self.first = os.read(process.stdout.fileno(), 1)
+        os.truncate(path, 4096)
+        out, err = self.finish(process)
+        self.assertEqual(process.returncode, FAILURE, err)
+        out.decode()
+        self.assertRegex(err, r"^quern( run)?: error: a file became shorter or unreadable [^\n]*\n$")
+
+    def test_model_file_cut_while_it_is_compiled(self):
+        artifact()  # skips where there is no compiler
+        model, out = self.folder / "model.gguf", self.folder / "model.quern"
+        make_gguf.write_model(str(model))
+        process = start("compile", model, "-o", out, "-q")
+        self.addCleanup(process.kill)
+        maps = pathlib.Path(f"/proc/{process.pid}/maps")
+        deadline = time.monotonic() + 30
+        while str(model) not in maps.read_text() and time.monotonic() < deadline:
+            time.sleep(0.001)
+        os.truncate(model, 4096)
+        _, err = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, FAILURE, err)
+        self.assertRegex(err.decode(), r"^quern compile: error: the model file became shorter[^\n]*\n$")
+        self.assertEqual([each.name for each in self.folder.iterdir()], ["model.gguf"])
 
     def test_reader_goes_away(self):
         process = self.endless("-q")

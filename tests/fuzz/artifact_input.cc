@@ -4,6 +4,7 @@
 
 #include "runtime/api/describe.h"
 #include "runtime/executor/host_executor.h"
+#include "runtime/llm/chat.h"
 #include "runtime/llm/model.h"
 #include "runtime/llm/session.h"
 #include "runtime/loader/artifact.h"
@@ -59,7 +60,7 @@ void UseText(const Model& model) {
   if (!tokenizer) return;
   const auto tokens = tokenizer->Encode("Text <|end|> 123 \xE4\xB8\xAD", {.parse_special = true});
   if (tokens.ok()) Require(tokenizer->Decode(*tokens).ok(), "tokens of a text can be decoded");
-  const auto chat = model.RenderChat(R"([{"role": "user", "content": "Hi"}])", true);
+  const auto chat = EncodeChat(*tokenizer, R"([{"role": "user", "content": "Hi"}])", true);
   if (!chat.ok()) RequireRefusal(chat.status());
 }
 
