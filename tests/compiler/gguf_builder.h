@@ -3,12 +3,20 @@
 
 #include <cstdint>
 #include <cstring>
+#include <ctime>
 #include <string>
 #include <vector>
 
 namespace quern::testing {
 
 using Bytes = std::vector<uint8_t>;
+
+/// Time that this thread worked: what others do on the machine does not count.
+inline double CpuSeconds() {
+  timespec now{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
 
 template <typename T>
 void Append(Bytes& bytes, T value) {
