@@ -60,6 +60,12 @@ const Compiled& Generate(const std::string& text, const Target& target) {
   return compiled;
 }
 
+/// Which order of warps and asynchronous operations: any will do, scripts/emulate-all tries several.
+uint64_t Seed() {
+  const char* seed = std::getenv("QUERN_EMULATE_SEED");
+  return seed ? std::strtoull(seed, nullptr, 10) : 1;
+}
+
 int64_t CountOf(nvptx::GridCount count, const std::vector<int64_t>& dims,
                 const std::vector<int64_t>& ranges) {
   int64_t columns = 0;
@@ -143,7 +149,7 @@ void EmulatedKernel::Run(const std::vector<const void*>& args, const std::vector
   options.block = {launch.blockThreads, 1, 1};
   options.shared_bytes = launch.sharedBytes;
   options.check_races = true;
-  options.seed = parameters.size();  // any order of warps will do
+  options.seed = Seed();
   for (size_t i = 0; i < launch.grid.size(); ++i) {
     const int64_t count = CountOf(launch.grid[i].count, all_dims, ranges);
     options.grid[i] = launch.grid[i].count == nvptx::GridCount::One

