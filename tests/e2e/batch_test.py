@@ -75,6 +75,9 @@ class Session:
         array = (ctypes.c_int32 * len(tokens))(*tokens)
         self.library.call("quern_decode", self.session, handles, array, ctypes.c_size_t(len(tokens)))
 
+    def truncate(self, sequence, length):
+        self.library.call("quern_sequence_truncate", sequence, ctypes.c_size_t(length))
+
     def logits(self, sequence):
         pointer = self.library.lib.quern_sequence_logits(sequence)
         return ctypes.string_at(pointer, 4 * self.vocab)
