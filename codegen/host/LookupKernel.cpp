@@ -119,27 +119,15 @@ void LaneDecoder::decode(Value block, Value lane, int64_t columns,
               });
 }
 
-Operation *onlyOp(Kernel &k) {
-  Operation &first = k.body().front();
-  return first.getNextNode() == k.body().getTerminator() ? &first : nullptr;
-}
-
-/// The i32 at `row` of the index tensor `indices`, as i64.
-Value indexAt(Kernel &k, Value indices, Value row) {
-  Emitter &e = k.e;
-  Value at = e.offset(k.argument(indices), e.mul(row, e.index(4)));
-  return e.extend(e.load(e.i32(), at, 4), e.i64());
-}
-
 } // namespace
 
 bool matchesLookup(Kernel &k) {
-  return isa_and_nonnull<lm::EmbeddingOp, lm::SelectRowsOp>(onlyOp(k));
+  return isa_and_nonnull<lm::EmbeddingOp, lm::SelectRowsOp>(k.onlyOp());
 }
 
 LogicalResult generateLookup(Kernel &k) {
   Emitter &e = k.e;
-  Operation *op = onlyOp(k);
+  Operation *op = k.onlyOp();
   int64_t columns = columnsOf(op->getResult(0));
   auto target = [&](Value row) {
     return e.offset(k.result(0), e.mul(row, e.index(4 * columns)));
@@ -149,8 +137,8 @@ LogicalResult generateLookup(Kernel &k) {
       return k.emitError() << "rows of " << columns
                            << " columns, expected a multiple of 16";
     e.forLoop(k.rangeBegin(0), k.rangeEnd(0), 1, [&](Value row) {
-      Value from =
-          e.mul(indexAt(k, select.getRows(), row), e.index(4 * columns));
+      Value from = e.mul(k.intAt(k.argument(select.getRows()), row),
+                         e.index(4 * columns));
       Value source = e.offset(k.argument(select.getX()), from);
       Value to = target(row);
       e.forLoop(e.index(0), e.index(4 * columns), 4 * kLanes, [&](Value byte) {
@@ -169,7 +157,7 @@ LogicalResult generateLookup(Kernel &k) {
   LaneDecoder decoder(e, format);
   int64_t blockBytes = packedFormat(format).rowBlockBytes(columns);
   e.forLoop(k.rangeBegin(0), k.rangeEnd(0), 1, [&](Value row) {
-    Value token = indexAt(k, embedding.getTokens(), row);
+    Value token = k.intAt(k.argument(embedding.getTokens()), row);
     Value block =
         e.mul(e.div(token, e.index(kPackedRows)), e.index(blockBytes));
     decoder.decode(e.offset(k.argument(embedding.getTable()), block),

@@ -14,22 +14,11 @@ namespace {
 
 constexpr int64_t kThreads = 128;
 
-Operation *onlyOp(Kernel &k) {
-  Operation &first = k.body().front();
-  return first.getNextNode() == k.body().getTerminator() ? &first : nullptr;
-}
-
-/// The i32 at `row` of the index tensor `indices`, as i64.
-Value indexAt(Kernel &k, Value indices, Value row) {
-  Emitter &e = k.e;
-  Value at = e.offset(k.argument(indices), e.mul(row, e.index(4)));
-  return e.extend(e.load(e.i32(), at, 4), e.i64());
-}
-
 void selectRow(Kernel &k, lm::SelectRowsOp op, Value row, Value target) {
   Emitter &e = k.e;
   int64_t columns = columnsOf(op.getResult());
-  Value from = e.mul(indexAt(k, op.getRows(), row), e.index(4 * columns));
+  Value from =
+      e.mul(k.intAt(k.argument(op.getRows()), row), e.index(4 * columns));
   Value source = e.offset(k.argument(op.getX()), from);
   e.forLoop(e.thread(), e.index(columns), kThreads, [&](Value column) {
     Value at = e.mul(column, e.index(4));
@@ -42,7 +31,7 @@ void embedRow(Kernel &k, lm::EmbeddingOp op, Value row, Value target) {
   Emitter &e = k.e;
   int64_t columns = columnsOf(op.getResult());
   WeightDecoder w(e, formatOf(op.getTable()));
-  Value token = indexAt(k, op.getTokens(), row);
+  Value token = k.intAt(k.argument(op.getTokens()), row);
   Value block = e.mul(e.div(token, e.index(kPackedRows)),
                       e.index(w.format.rowBlockBytes(columns)));
   Value base = e.offset(k.argument(op.getTable()), block);
@@ -77,12 +66,12 @@ void embedRow(Kernel &k, lm::EmbeddingOp op, Value row, Value target) {
 } // namespace
 
 bool matchesLookup(Kernel &k) {
-  return isa_and_nonnull<lm::EmbeddingOp, lm::SelectRowsOp>(onlyOp(k));
+  return isa_and_nonnull<lm::EmbeddingOp, lm::SelectRowsOp>(k.onlyOp());
 }
 
 LogicalResult generateLookup(Kernel &k) {
   Emitter &e = k.e;
-  Operation *op = onlyOp(k);
+  Operation *op = k.onlyOp();
   int64_t columns = columnsOf(op->getResult(0));
   k.launch.blockThreads = kThreads;
   k.launch.grid = {{GridCount::Rows, 1}};
