@@ -13,6 +13,9 @@
 using namespace quern;
 namespace fs = llvm::sys::fs;
 
+/// Bytes of one write, at a multiple of so many: a huge page of x86-64.
+static constexpr size_t kPieceBytes = size_t{2} << 20;
+
 /// The folder that holds `path`.
 static std::string folderOf(llvm::StringRef path) {
   llvm::StringRef parent = llvm::sys::path::parent_path(path);
@@ -91,10 +94,23 @@ llvm::Error OutputFile::reserve(uint64_t bytes) {
 }
 
 llvm::Error OutputFile::append(std::span<const uint8_t> bytes) {
-  if (llvm::Error error = overwrite(position, bytes))
-    return error;
-  position += bytes.size();
+  while (!bytes.empty()) {
+    size_t room = kPieceBytes - position % kPieceBytes;
+    std::span<const uint8_t> part = bytes.first(std::min(room, bytes.size()));
+    bytes = bytes.subspan(part.size());
+    tail.insert(tail.end(), part.begin(), part.end());
+    position += part.size();
+    if (position % kPieceBytes == 0)
+      if (llvm::Error error = flush())
+        return error;
+  }
   return llvm::Error::success();
+}
+
+llvm::Error OutputFile::flush() {
+  llvm::Error error = write(position - tail.size(), tail);
+  tail.clear();
+  return error;
 }
 
 llvm::Error OutputFile::align(uint64_t alignment) {
@@ -105,6 +121,13 @@ llvm::Error OutputFile::align(uint64_t alignment) {
 
 llvm::Error OutputFile::overwrite(uint64_t offset,
                                   std::span<const uint8_t> bytes) {
+  if (llvm::Error error = flush())
+    return error;
+  return write(offset, bytes);
+}
+
+llvm::Error OutputFile::write(uint64_t offset,
+                              std::span<const uint8_t> bytes) {
   while (!bytes.empty()) {
     ssize_t written = ::pwrite(file.FD, bytes.data(), bytes.size(),
                                static_cast<off_t>(offset));
@@ -119,6 +142,8 @@ llvm::Error OutputFile::overwrite(uint64_t offset,
 }
 
 llvm::Error OutputFile::commit() {
+  if (llvm::Error error = flush())
+    return error;
   if (::ftruncate(file.FD, static_cast<off_t>(position)) != 0)
     return failed("write", errno);
   if (::fsync(file.FD) != 0)

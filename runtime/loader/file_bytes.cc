@@ -53,6 +53,35 @@ uint8_t* Anonymous(size_t size) {
   return static_cast<uint8_t*>(data);
 }
 
+/// Maps `file` at a multiple of a huge page, where the kernel can back it with huge pages if the
+/// file system caches it in such. null: errno says why not.
+uint8_t* MapAligned(const OpenFile& file) {
+  constexpr size_t kHugePage = size_t{2} << 20;
+  size_t reserved = 0;
+  if (__builtin_add_overflow(file.size, kHugePage, &reserved)) {
+    errno = ENOMEM;
+    return nullptr;
+  }
+  void* range = mmap(nullptr, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (range == MAP_FAILED) return nullptr;
+  auto* begin = static_cast<uint8_t*>(range);
+  const size_t skipped = -reinterpret_cast<uintptr_t>(begin) % kHugePage;
+  uint8_t* data = begin + skipped;
+  if (mmap(data, file.size, PROT_READ, MAP_PRIVATE | MAP_FIXED, file.fd, 0) == MAP_FAILED) {
+    const int error = errno;
+    munmap(begin, reserved);
+    errno = error;
+    return nullptr;
+  }
+  const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  uint8_t* end = data + (file.size + page - 1) / page * page;
+  if (skipped > 0) munmap(begin, skipped);
+  if (end < begin + reserved) munmap(end, static_cast<size_t>(begin + reserved - end));
+  // Only a hint: pages of the file that are read from disk from now on come as huge ones.
+  madvise(data, file.size, MADV_HUGEPAGE);
+  return data;
+}
+
 }  // namespace
 
 FileBytes::FileBytes(FileBytes&& other) noexcept
@@ -73,9 +102,8 @@ Result<FileBytes> FileBytes::Map(const std::string& path) {
   QUERN_RETURN_IF_ERROR(file.Open(path));
   FileBytes bytes;
   if (file.size == 0) return bytes;
-  void* data = mmap(nullptr, file.size, PROT_READ, MAP_PRIVATE, file.fd, 0);
-  if (data == MAP_FAILED) return SystemError("map", path);
-  bytes.data_ = static_cast<uint8_t*>(data);
+  bytes.data_ = MapAligned(file);
+  if (!bytes.data_) return SystemError("map", path);
   bytes.size_ = file.size;
   return bytes;
 }
