@@ -126,8 +126,7 @@ llvm::Error OutputFile::overwrite(uint64_t offset,
   return write(offset, bytes);
 }
 
-llvm::Error OutputFile::write(uint64_t offset,
-                              std::span<const uint8_t> bytes) {
+llvm::Error OutputFile::write(uint64_t offset, std::span<const uint8_t> bytes) {
   while (!bytes.empty()) {
     ssize_t written = ::pwrite(file.FD, bytes.data(), bytes.size(),
                                static_cast<off_t>(offset));

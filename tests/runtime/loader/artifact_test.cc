@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <cstring>
 #include <fstream>
 #include <set>
 
@@ -84,6 +85,21 @@ TEST_P(ArtifactFile, NamesTheFileInErrors) {
   const auto folder = Artifact::Load(::testing::TempDir(), {.copy = GetParam()});
   ASSERT_FALSE(folder.ok());
   EXPECT_EQ(folder.status().code(), StatusCode::kFailure);
+}
+
+TEST_P(ArtifactFile, HasTheBytesOfALongFileAtAHugePage) {
+  constexpr size_t kHugePage = size_t{2} << 20;
+  for (size_t size : {kHugePage - 1, kHugePage, 2 * kHugePage + 4097}) {
+    std::vector<char> bytes(size);
+    for (size_t i = 0; i < size; ++i) bytes[i] = static_cast<char>(i * 2654435761u >> 13);
+    std::ofstream(path_, std::ios::binary).write(bytes.data(), static_cast<std::streamsize>(size));
+    const auto file = GetParam() ? FileBytes::Copy(path_) : FileBytes::Map(path_);
+    ASSERT_TRUE(file.ok()) << file.status().message();
+    ASSERT_EQ(file->bytes().size(), size);
+    EXPECT_EQ(std::memcmp(file->bytes().data(), bytes.data(), size), 0);
+    if (GetParam()) continue;
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(file->bytes().data()) % kHugePage, 0u);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(MapAndCopy, ArtifactFile, ::testing::Bool());
