@@ -101,6 +101,9 @@ Value IrEmitter::andI(Value x, Value y) {
 Value IrEmitter::orI(Value x, Value y) {
   return arith::OrIOp::create(b, loc, x, y);
 }
+Value IrEmitter::xorI(Value x, Value y) {
+  return arith::XOrIOp::create(b, loc, x, y);
+}
 Value IrEmitter::shl(Value x, Value y) {
   return arith::ShLIOp::create(b, loc, x, y);
 }

@@ -68,6 +68,7 @@ public:
   Value fma(Value x, Value y, Value z);
   Value andI(Value x, Value y);
   Value orI(Value x, Value y);
+  Value xorI(Value x, Value y);
   Value shl(Value x, Value y);
   Value shrU(Value x, Value y);
   Value less(Value x, Value y); ///< signed or ordered float, as i1

@@ -60,6 +60,10 @@ std::pair<Value, Value> KernelArgs::columns(unsigned i, int64_t width) {
   return {ir.index(0), ir.index(width)};
 }
 
+Value KernelArgs::activationRow(Value buffer, Value row, int64_t columns) {
+  return ir.offset(buffer, ir.mul(row, ir.index(activationRowBytes(columns))));
+}
+
 Value KernelArgs::intAt(Value pointer, Value i) {
   Value at = ir.offset(pointer, ir.mul(i, ir.index(4)));
   return ir.extend(ir.load(ir.i32(), at, 4), ir.i64());
@@ -104,6 +108,8 @@ RowBuffers::RowBuffers(KernelArgs &k, IrEmitter &e) : k(k), e(e) {
 Value RowBuffers::row(Value value, Value row) {
   if (!isa<BlockArgument>(value) && !llvm::is_contained(k.yielded(), value))
     return pointers[value];
+  if (isActivation(value))
+    return k.activationRow(pointers[value], row, columnsOf(value));
   return e.offset(pointers[value], e.mul(row, e.index(rowBytes(value))));
 }
 

@@ -71,6 +71,8 @@ public:
   /// kernel is split over rows.
   std::pair<Value, Value> columns(unsigned i, int64_t width);
 
+  /// The address of numeric row `row` of `columns` columns in `buffer`.
+  virtual Value activationRow(Value buffer, Value row, int64_t columns);
   /// The int32 at `pointer`[i], as i64.
   Value intAt(Value pointer, Value i);
   /// The page and place of row `row` in the cache `kv`.

@@ -77,11 +77,10 @@ void storeAttended(Kernel &k, const AttentionPlan &plan, int64_t headDim,
   int64_t columns = plan.heads * headDim;
   for (auto [i, result] : llvm::enumerate(k.yielded())) {
     if (result == plan.quantized) {
-      Value target = e.offset(k.result(i),
-                              e.mul(row, e.index(activationRowBytes(columns))));
+      Value target = k.activationRow(k.result(i), row, columns);
       Value group =
           e.add(e.mul(head, e.index(headDim / 32)), e.index(column / 32));
-      storeActivation(k, target, columns, group, e.lane(), value);
+      storeActivation(e, target, group, e.lane(), value);
       continue;
     }
     Value at =

@@ -91,10 +91,6 @@ void Emitter::fence() {
 // Arithmetic
 //===----------------------------------------------------------------------===//
 
-Value Emitter::dp4a(Value acc, Value codes, Value x) {
-  return intrinsic("llvm.nvvm.idp4a.u.s", i32(), {codes, x, acc});
-}
-
 Value Emitter::exp2Fast(Value x) {
   return intrinsic("llvm.nvvm.ex2.approx.ftz.f32", f32(), {x});
 }
@@ -112,9 +108,23 @@ Value Emitter::andOr(Value x, int32_t y, int32_t z) {
       .getResult(0);
 }
 
+Value Emitter::packHalves(Value low, Value high) {
+  return intrinsic("llvm.nvvm.ff2f16x2.rn", half2(), {high, low});
+}
+
+Value Emitter::clampToHalf(Value x) {
+  constexpr double kLargest = 65504;
+  x = intrinsic("llvm.minnum", f32(), {x, constant(f32(), kLargest)});
+  return intrinsic("llvm.maxnum", f32(), {x, constant(f32(), -kLargest)});
+}
+
 Value Emitter::permute(Value x, Value y, int32_t selector) {
   return intrinsic("llvm.nvvm.prmt", i32(),
                    {x, y, constant(i32(), static_cast<int64_t>(selector))});
+}
+
+Value Emitter::rotateRight(Value x, Value count) {
+  return intrinsic("llvm.fshr.i32", i32(), {x, x, count});
 }
 
 Value Emitter::maxI(Value x, Value y) {
@@ -152,11 +162,10 @@ static Type structOf(Emitter &e, Type element, int count) {
 }
 
 Emitter::Values Emitter::mma(ValueRange a, ValueRange b, ValueRange acc) {
-  Type half2 = vec(2, f16());
   SmallVector<Value> operands;
   for (Value word :
        llvm::concat<Value>(SmallVector<Value>(a), SmallVector<Value>(b)))
-    operands.push_back(bitcast(word, half2));
+    operands.push_back(bitcast(word, half2()));
   operands.append(acc.begin(), acc.end());
   Value d = intrinsic("llvm.nvvm.mma.m16n8k16.row.col.f32.f32",
                       structOf(*this, f32(), 4), operands);

@@ -58,14 +58,19 @@ public:
   void fence();
 
   //===--- Arithmetic -----------------------------------------------------===//
-  /// acc + sum_j codes[j] * x[j]: four u8 by four s8, packed in i32.
-  Value dp4a(Value acc, Value codes, Value x);
   /// 2^x within 2 ulp, denormals flushed.
   Value exp2Fast(Value x);
   /// (x & y) | z in one instruction: ptxas does not join two constants.
   Value andOr(Value x, int32_t y, int32_t z);
+  /// 2 x f16, and the same of two f32, rounded.
+  mlir::Type half2() { return vec(2, f16()); }
+  Value packHalves(Value low, Value high);
+  /// A float that rounds to a finite f16: x, or the largest f16 of its sign.
+  Value clampToHalf(Value x);
   /// Bytes of the eight of (x, y) that `selector` names, nibble by nibble.
   Value permute(Value x, Value y, int32_t selector);
+  /// Bits of an i32 turned right by `count` (i32, taken modulo 32).
+  Value rotateRight(Value x, Value count);
   Value maxI(Value x, Value y);
   Value minI(Value x, Value y);
   /// A vector of the given scalars.

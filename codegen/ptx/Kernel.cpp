@@ -49,60 +49,44 @@ Kernel::Workspace Kernel::workspace(int64_t bytesPerRow,
   return made;
 }
 
-Value halfRowOffset(Emitter &e, Value column) {
-  // Bits of k, from the top: c1 c0 s j h; of the position: s h c1 c0 j.
+Value Kernel::activationRow(Value buffer, Value row, int64_t columns) {
+  int64_t blockBytes = kHalfRows * activationRowBytes(columns);
+  Value block = e.mul(e.div(row, e.index(kHalfRows)), e.index(blockBytes));
+  Value inBlock =
+      e.mul(e.rem(row, e.index(kHalfRows)), e.index(kHalfBlockRowBytes));
+  return e.offset(buffer, e.add(block, inBlock));
+}
+
+Value halfAt(Emitter &e, Value row, Value group, Value column) {
+  // A row of its own, in shared memory, needs no blocks.
+  if (cast<LLVM::LLVMPointerType>(row.getType()).getAddressSpace() == kShared) {
+    Value place = e.add(e.mul(group, e.index(32)), column);
+    return e.offset(row, e.mul(place, e.index(2)));
+  }
+  // Bits of the column, from the top: c1 c0 s j h. Block 2 s + h of the group
+  // has it as element 2 c + j.
   auto bits = [&](int from, int count, int to) {
     Value part =
         e.andI(e.shrU(column, e.index(from)), e.index((1 << count) - 1));
-    return e.shl(part, e.index(to + 1)); // two bytes an element
+    return e.shl(part, e.index(to));
   };
-  Value upper = e.orI(bits(2, 1, 4), bits(0, 1, 3));
-  return e.orI(upper, e.orI(bits(3, 2, 1), bits(1, 1, 0)));
+  Value block = e.orI(bits(2, 1, 8), bits(0, 1, 7));
+  Value element = e.orI(bits(3, 2, 2), bits(1, 1, 1));
+  Value offset = e.orI(block, element);
+  return e.offset(row, e.add(e.mul(group, e.index(kHalfGroupBytes)), offset));
 }
 
-/// int8 numerics: q = round(x * 127 / amax), its scale, the sums of both
-/// halves.
-static void storeInt8(Kernel &k, Value row, int64_t columns, Value group,
-                      Value lane, Value x) {
-  Emitter &e = k.e;
-  Value amax = e.warpMax(e.absF(x));
-  Value zero = e.constant(e.f32(), 0.0);
-  // 127 / amax must stay finite, so a group of denormals counts as zeros.
-  Value isZero = e.less(amax, e.constant(e.f32(), 1e-30));
-  Value inverse =
-      e.select(isZero, zero, e.div(e.constant(e.f32(), 127.0), amax));
-  Value q = e.toInt(e.roundEven(e.mul(x, inverse)), e.i32());
-  Value at = e.add(e.mul(group, e.index(32)), lane);
-  e.store(e.truncate(q, e.i8()), e.offset(row, at));
-  Value sum = e.warpSum(q, 16);
-  e.ifThen(e.equal(e.rem(lane, e.index(16)), e.index(0)), [&] {
-    Value half = e.add(e.mul(group, e.index(2)), e.div(lane, e.index(16)));
-    e.store(sum,
-            e.offset(e.offset(row, activationSumOffset(columns)),
-                     e.mul(half, e.index(4))),
-            4);
-  });
-  e.ifThen(e.equal(lane, e.index(0)), [&] {
-    Value scale = e.div(amax, e.constant(e.f32(), 127.0));
-    e.store(scale,
-            e.offset(e.offset(row, activationScaleOffset(columns)),
-                     e.mul(group, e.index(4))),
-            4);
-  });
-}
-
-void storeActivation(Kernel &k, Value row, int64_t columns, Value group,
-                     Value lane, Value x) {
-  if (k.numerics == Numerics::Int8)
-    return storeInt8(k, row, columns, group, lane, x);
-  Emitter &e = k.e;
-  Value at = e.add(e.mul(group, e.index(64)), halfRowOffset(e, lane));
-  e.store(e.truncate(x, e.f16()), e.offset(row, at), 2);
+void storeActivation(Emitter &e, Value row, Value group, Value column,
+                     Value value) {
+  e.store(e.truncate(e.clampToHalf(value), e.f16()),
+          halfAt(e, row, group, column), 2);
 }
 
 ArrayRef<KernelGenerator<Kernel>> kernelGenerators() {
   static const KernelGenerator<Kernel> generators[] = {
-      {"vector-matmul", KernelFamily::Matmul, matchesVectorMatmul,
+      {"tensor-matmul", KernelFamily::Matmul, matchesTensorMatmul,
+       generateTensorMatmul},
+      {"vector-matmul", KernelFamily::FloatMatmul, matchesVectorMatmul,
        generateVectorMatmul},
       {"vector-attention", KernelFamily::Attention, matchesVectorAttention,
        generateVectorAttention},

@@ -30,6 +30,8 @@ public:
   /// A 128-byte aligned piece of the block's shared memory.
   mlir::Value shared(int64_t bytes);
   mlir::Value temporary(int64_t bytes) override { return shared(bytes); }
+  mlir::Value activationRow(mlir::Value buffer, mlir::Value row,
+                            int64_t columns) override;
 
   /// Memory of the device beside the buffers, which blocks may use to talk to
   /// each other: `bytesPerRow` for every row that a step can have, and
@@ -53,19 +55,34 @@ private:
   mlir::Value sharedBase;
 };
 
-/// Writes column `lane` of group `group` (i64) of the numeric row at `row`,
-/// whose `columns` columns a warp passes with one column of the group a lane.
-void storeActivation(Kernel &k, mlir::Value row, int64_t columns,
-                     mlir::Value group, mlir::Value lane, mlir::Value value);
+// Numeric rows (type a8 in the IR) are f16, in blocks of 8 rows x 8 columns,
+// the matrices that tensor cores read (section 8 of docs/architecture.md): a
+// buffer is [rows / 8][groups][4][8 rows][8 columns] f16.
 
-/// Bytes from the start of a group of an f16 numeric row to column `column`
-/// (i64, 0..31). The order is that of section 8 of docs/architecture.md.
-mlir::Value halfRowOffset(Emitter &e, mlir::Value column);
+/// Rows of a block.
+inline constexpr int64_t kHalfRows = 8;
+/// Bytes of a row in a block, of a block, and of a group of 32 columns of 8
+/// rows.
+inline constexpr int64_t kHalfBlockRowBytes = 16;
+inline constexpr int64_t kHalfBlockBytes = kHalfRows * kHalfBlockRowBytes;
+inline constexpr int64_t kHalfGroupBytes = 4 * kHalfBlockBytes;
+
+/// The address of column `column` (i64, 0..31) of group `group` (i64) of the
+/// numeric row at `row`.
+mlir::Value halfAt(Emitter &e, mlir::Value row, mlir::Value group,
+                   mlir::Value column);
+
+/// Writes that column as a finite number: what is too large becomes the
+/// largest.
+void storeActivation(Emitter &e, mlir::Value row, mlir::Value group,
+                     mlir::Value column, mlir::Value value);
 
 /// All generators, in the order in which they are asked.
 llvm::ArrayRef<KernelGenerator<Kernel>> kernelGenerators();
 
 // One pair a family, each in the file of its name.
+bool matchesTensorMatmul(Kernel &);
+mlir::LogicalResult generateTensorMatmul(Kernel &);
 bool matchesVectorMatmul(Kernel &);
 mlir::LogicalResult generateVectorMatmul(Kernel &);
 bool matchesVectorAttention(Kernel &);

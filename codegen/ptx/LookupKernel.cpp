@@ -46,7 +46,7 @@ void embedRow(Kernel &k, lm::EmbeddingOp op, Value row, Value target) {
             w.floatValue(group, e.add(e.mul(quad, e.index(4)), e.index(j))));
     } else {
       auto parameter = [&](Value (WeightDecoder::*read)(
-                           const WeightDecoder::Group &, int)) {
+                           const WeightDecoder::Group &, int) const) {
         Value first = (w.*read)(group, 0);
         if (w.format.subGroups() == 1)
           return first;

@@ -7,7 +7,7 @@ using namespace mlir;
 
 namespace quern::nvptx {
 
-GridFactor OutputTiles::gridFactor(int64_t blocks) {
+GridFactor OutputTiles::gridFactor() {
   int64_t columns = blocks * kPackedRows;
   if (!plan.splitK)
     return {GridCount::Columns, static_cast<uint32_t>(columns)};
@@ -16,7 +16,7 @@ GridFactor OutputTiles::gridFactor(int64_t blocks) {
           static_cast<uint32_t>((outputs + columns - 1) / columns)};
 }
 
-OutputTile OutputTiles::segmentTile(unsigned segment, Value block) {
+OutputTile OutputTiles::segmentTile(unsigned segment) {
   const Projection &projection = plan.projections[segment];
   OutputTile tile;
   tile.format = formatOf(projection.weight);
@@ -25,7 +25,6 @@ OutputTile OutputTiles::segmentTile(unsigned segment, Value block) {
   tile.outputs = e.index(projection.outputs());
   if (projection.bias)
     tile.bias = k.argument(projection.bias);
-  tile.block = block;
   if (plan.splitK) {
     tile.firstColumn = e.index(0);
     tile.endColumn = tile.outputs;
@@ -45,18 +44,19 @@ OutputTile OutputTiles::segmentTile(unsigned segment, Value block) {
   return tile;
 }
 
-void OutputTiles::select(Value block,
-                         function_ref<void(const OutputTile &)> body) {
-  // Each segment's tile, and whether the block lies in it.
+void OutputTiles::select(function_ref<void(const OutputTile &)> body) {
+  // Each segment's tile, and whether this block lies in it.
   SmallVector<std::pair<OutputTile, Value>> candidates;
-  Value rest = block;
-  for (unsigned i = 0; i < segments(); ++i) {
-    OutputTile tile = segmentTile(i, rest);
-    Value inside = e.less(rest, tile.blockCount);
-    rest = e.sub(rest, tile.blockCount);
+  Value rest = e.block(0);
+  for (unsigned i = 0; i < plan.projections.size(); ++i) {
+    OutputTile tile = segmentTile(i);
+    tile.block = e.mul(rest, e.index(blocks));
     // A block that an earlier segment took has a negative rest here.
-    inside = e.select(e.less(tile.block, e.index(0)),
-                      e.constant(e.b.getI1Type(), 0), inside);
+    Value inside =
+        e.andI(e.less(e.index(-1), rest), e.less(tile.block, tile.blockCount));
+    Value count =
+        e.div(e.add(tile.blockCount, e.index(blocks - 1)), e.index(blocks));
+    rest = e.sub(rest, count);
     candidates.push_back({tile, inside});
   }
   while (!candidates.empty()) {

@@ -1,8 +1,9 @@
 //===- OutputTiles.h - Which outputs a block computes -----------*- C++ -*-===//
 //
-// The row blocks of all projections of a matmul, numbered through, and how a
-// block of the grid finds its own: segments of split n follow one another as
-// the share's ranges cut them; split k has all outputs over a range of K.
+// How a block of the grid finds its row blocks among all projections of a
+// matmul: segments of split n follow one another as the share's ranges cut
+// them, each in whole blocks of the grid; split k has all outputs over a range
+// of K.
 //
 //===----------------------------------------------------------------------===//
 #ifndef QUERN_CODEGEN_PTX_OUTPUTTILES_H
@@ -31,26 +32,25 @@ struct OutputTile {
 
 class OutputTiles {
 public:
-  OutputTiles(Kernel &k, const MatmulPlan &plan) : k(k), e(k.e), plan(plan) {}
+  /// A block of the grid takes up to `blocks` row blocks of one segment.
+  OutputTiles(Kernel &k, const MatmulPlan &plan, int64_t blocks)
+      : k(k), e(k.e), plan(plan), blocks(blocks) {}
 
-  size_t segments() const { return plan.projections.size(); }
-  /// Blocks of the grid when each takes `blocks` row blocks (1 where there are
-  /// several segments).
-  GridFactor gridFactor(int64_t blocks);
-  /// Calls `body` once per distinct format, under the condition that row block
-  /// `block` (numbered through all segments) has it.
-  void select(mlir::Value block,
-              llvm::function_ref<void(const OutputTile &)> body);
+  GridFactor gridFactor();
+  /// Calls `body` once per distinct format, under the condition that this
+  /// block's segment has it. The tile's `block` is the first row block.
+  void select(llvm::function_ref<void(const OutputTile &)> body);
   /// Stores one output, bias added, unless it lies past the share's columns.
   void store(const OutputTile &tile, mlir::Value row, mlir::Value column,
              mlir::Value value);
 
 private:
-  OutputTile segmentTile(unsigned segment, mlir::Value block);
+  OutputTile segmentTile(unsigned segment);
 
   Kernel &k;
   Emitter &e;
   const MatmulPlan &plan;
+  int64_t blocks;
 };
 
 /// Checks what every matmul generator takes for granted.

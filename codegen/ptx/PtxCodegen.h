@@ -26,7 +26,8 @@ enum class GridCount : uint8_t {
   One = 0,
   /// Rows of the dispatch.
   Rows = 1,
-  /// Elements of all range segments of this share together.
+  /// Elements of each range segment of this share; a block stays in one
+  /// segment.
   Columns = 2,
   /// Elements of range segment 0 of this share.
   Columns0 = 3,

@@ -33,10 +33,13 @@ private:
   void store(ValueRange piece, Value row, Value group) override {
     e.store(piece[0], columnAt(row, group), 4);
   }
-  Values loadActivations(Value row, int64_t columns, Value group) override;
-  void storeActivations(ValueRange piece, Value row, int64_t columns,
+  Values loadActivations(Value row, int64_t, Value group) override {
+    Value value = e.load(e.f16(), halfAt(e, row, group, e.lane()), 2);
+    return {e.extend(value, e.f32())};
+  }
+  void storeActivations(ValueRange piece, Value row, int64_t,
                         Value group) override {
-    storeActivation(k, row, columns, group, e.lane(), piece[0]);
+    storeActivation(e, row, group, e.lane(), piece[0]);
   }
   Values zeros() override { return {e.constant(e.f32(), 0.0)}; }
   Value spread(Value scalar) override { return scalar; }
@@ -45,19 +48,6 @@ private:
   Kernel &k;
   Emitter &e;
 };
-
-GpuRowwise::Values GpuRowwise::loadActivations(Value row, int64_t columns,
-                                               Value group) {
-  if (k.numerics == Numerics::F16) {
-    Value at = e.add(e.mul(group, e.index(64)), halfRowOffset(e, e.lane()));
-    return {e.extend(e.load(e.f16(), e.offset(row, at), 2), e.f32())};
-  }
-  Value at = e.add(e.mul(group, e.index(32)), e.lane());
-  Value code = e.extend(e.load(e.i8(), e.offset(row, at)), e.i32());
-  Value scales = e.offset(row, activationScaleOffset(columns));
-  Value scale = e.load(e.f32(), e.offset(scales, e.mul(group, e.index(4))), 4);
-  return {e.mul(e.toFloat(code, e.f32()), scale)};
-}
 
 Value GpuRowwise::total(ValueRange piece) {
   Value sums = k.shared(4 * kWarps);

@@ -1,11 +1,7 @@
 //===- VectorMatmulKernel.cpp - Matmuls on scalar units -------------------===//
 //
-// Products with packed weights for few rows, where the weights' bytes are what
-// costs. Two arithmetics:
-//
-//   integer  x is a8 in int8 numerics: dp4a, an exact int32 dot per sub-group,
-//            then two fused multiply-adds in f32
-//   float    x is f32: weights are decoded to f32, one fma per product
+// Products of f32 rows with packed weights, decoded to f32: one fma per
+// product. What --precise asks for.
 //
 // A lane has one row of a row block (16 outputs); the two halves of a warp and
 // the warps of a row block take turns at the groups of K, and their sums meet
@@ -33,7 +29,7 @@ class VectorMatmulEmitter {
 public:
   VectorMatmulEmitter(Kernel &k, MatmulPlan plan)
       : k(k), e(k.e), plan(std::move(plan)), depth(this->plan.depth()),
-        integer(isActivation(this->plan.x)), x(k.argument(this->plan.x)),
+        x(k.argument(this->plan.x)),
         tileRows(std::clamp<int64_t>(k.tile.rows, 1, kMaxRows)) {}
 
   void emitStore();
@@ -46,9 +42,6 @@ private:
   /// `row` on; K is `columns` wide and begins at column `first` of x.
   Values partialSums(BlockFormat format, Value base, Value row, int64_t rows,
                      Value first, Value columns);
-  void integerGroup(WeightDecoder &w, const WeightDecoder::Group &group,
-                    ArrayRef<Value> xRows, Value index,
-                    MutableArrayRef<Value> acc);
   void floatGroup(WeightDecoder &w, const WeightDecoder::Group &group,
                   ArrayRef<Value> xRows, Value index,
                   MutableArrayRef<Value> acc);
@@ -61,67 +54,18 @@ private:
   void forRowTiles(function_ref<void(Value row, int64_t rows)> body);
 
   Value xRow(Value row, int64_t i) {
-    int64_t bytes = integer ? activationRowBytes(depth) : 4 * depth;
-    return e.offset(x, e.mul(e.add(row, e.index(i)), e.index(bytes)));
+    return e.offset(x, e.mul(e.add(row, e.index(i)), e.index(4 * depth)));
   }
 
   Kernel &k;
   Emitter &e;
   MatmulPlan plan;
   int64_t depth;
-  bool integer;
   Value x;
   int64_t tileRows;
   int64_t warps = 0; ///< that share a row block
   Value sums;        ///< shared f32 [stream][warp][tileRows][16]
 };
-
-void VectorMatmulEmitter::integerGroup(WeightDecoder &w,
-                                       const WeightDecoder::Group &group,
-                                       ArrayRef<Value> xRows, Value index,
-                                       MutableArrayRef<Value> acc) {
-  const PackedFormat &format = w.format;
-  Value codesAt = e.mul(index, e.index(kPackedGroup));
-  Value scaleAt =
-      e.add(e.mul(index, e.index(4)), e.index(activationScaleOffset(depth)));
-  Value sumsAt =
-      e.add(e.mul(index, e.index(8)), e.index(activationSumOffset(depth)));
-  int quads = format.subGroup / 4;
-  Type four = e.vec(4, e.i32());
-  for (int sub = 0; sub < format.subGroups(); ++sub) {
-    SmallVector<Value> codes;
-    for (int q = 0; q < quads; ++q)
-      codes.push_back(w.codes(group, sub * quads + q));
-    Value scale = w.scale(group, sub);
-    Value minimum = w.hasMinimum() ? w.minimum(group, sub) : Value();
-    for (auto [i, xRow] : llvm::enumerate(xRows)) {
-      Value sum;
-      if (format.zero || minimum) {
-        sum = e.load(e.i32(), e.offset(e.offset(xRow, sumsAt), 4 * sub), 4);
-        if (format.subGroups() == 1)
-          sum = e.add(sum,
-                      e.load(e.i32(), e.offset(e.offset(xRow, sumsAt), 4), 4));
-      }
-      // The zero point costs nothing: the dot starts at -zero * sum(x). Two
-      // accumulators halve the chain of dependent dots.
-      Value zero = e.constant(e.i32(), 0);
-      Value dots[2] = {
-          format.zero ? e.mul(sum, e.constant(e.i32(), -format.zero)) : zero,
-          zero};
-      for (int q = 0; q < quads; q += 4) {
-        Value at = e.offset(e.offset(xRow, codesAt), 4 * (sub * quads + q));
-        Value words = e.load(four, at, 16);
-        for (int j = 0; j < 4; ++j)
-          dots[j & 1] = e.dp4a(dots[j & 1], codes[q + j], e.extract(words, j));
-      }
-      Value scaleX = e.load(e.f32(), e.offset(xRow, scaleAt), 4);
-      Value dot = e.toFloat(e.add(dots[0], dots[1]), e.f32());
-      acc[i] = e.fma(dot, e.mul(scale, scaleX), acc[i]);
-      if (minimum)
-        acc[i] = e.fma(minimum, e.mul(scaleX, e.toFloat(sum, e.f32())), acc[i]);
-    }
-  }
-}
 
 void VectorMatmulEmitter::floatGroup(WeightDecoder &w,
                                      const WeightDecoder::Group &group,
@@ -166,10 +110,7 @@ Emitter::Values VectorMatmulEmitter::partialSums(BlockFormat format, Value base,
                      Values next(carried);
                      WeightDecoder::Group group = w.group(base, index, lane);
                      Value xIndex = e.add(index, firstGroup);
-                     if (integer)
-                       integerGroup(w, group, xRows, xIndex, next);
-                     else
-                       floatGroup(w, group, xRows, xIndex, next);
+                     floatGroup(w, group, xRows, xIndex, next);
                      return next;
                    });
 }
@@ -213,16 +154,15 @@ void VectorMatmulEmitter::forRowTiles(function_ref<void(Value, int64_t)> body) {
 }
 
 void VectorMatmulEmitter::emitStore() {
-  OutputTiles tiles(k, plan);
   warps = kStoreWarps;
-  int64_t blocks =
-      tiles.segments() > 1 ? 1 : std::clamp<int64_t>(k.tile.blocks, 1, 4);
+  int64_t blocks = std::clamp<int64_t>(k.tile.blocks, 1, 4);
+  OutputTiles tiles(k, plan, blocks);
   sums = k.shared(blocks * warps * tileRows * kPackedRows * 4);
   k.launch.blockThreads = blocks * warps * kWarp;
-  k.launch.grid = {tiles.gridFactor(blocks),
+  k.launch.grid = {tiles.gridFactor(),
                    {GridCount::Rows, static_cast<uint32_t>(tileRows)}};
   Value stream = e.div(e.warp(), e.index(warps));
-  tiles.select(e.mul(e.block(0), e.index(blocks)), [&](const OutputTile &tile) {
+  tiles.select([&](const OutputTile &tile) {
     // Row blocks past the last one are summed as the last and not stored.
     Value mine =
         e.minI(e.add(tile.block, stream), e.sub(tile.blockCount, e.index(1)));
@@ -255,7 +195,6 @@ void VectorMatmulEmitter::emitSwiglu() {
   warps = kSwigluWarps;
   int64_t width = plan.projections.front().outputs();
   bool quantize = plan.epilogue == MatmulPlan::Epilogue::SwigluQuantize;
-  int64_t rowBytes = quantize ? activationRowBytes(width) : 4 * width;
   sums = k.shared(4 * warps * tileRows * kPackedRows * 4);
   k.launch.blockThreads = 4 * warps * kWarp;
   k.launch.grid = {{GridCount::Columns, static_cast<uint32_t>(kPackedGroup)},
@@ -297,12 +236,13 @@ void VectorMatmulEmitter::emitSwiglu() {
         }
       }
       Value y = e.mul(e.silu(sums[0]), sums[1]);
-      Value outRow =
-          e.offset(k.result(0), e.mul(e.add(row, i), e.index(rowBytes)));
+      Value outRow = e.add(row, i);
       if (quantize)
-        return storeActivation(k, outRow, width, group, e.lane(), y);
+        return storeActivation(e, k.activationRow(k.result(0), outRow, width),
+                               group, e.lane(), y);
       Value column = e.add(e.mul(group, e.index(kPackedGroup)), e.lane());
-      e.store(y, e.offset(outRow, e.mul(column, e.index(4))), 4);
+      Value at = e.add(e.mul(outRow, e.index(width)), column);
+      e.store(y, e.offset(k.result(0), e.mul(at, e.index(4))), 4);
     });
     e.barrier();
   });
@@ -310,7 +250,10 @@ void VectorMatmulEmitter::emitSwiglu() {
 
 } // namespace
 
-bool matchesVectorMatmul(Kernel &k) { return planMatmul(k.op).has_value(); }
+bool matchesVectorMatmul(Kernel &k) {
+  auto plan = planMatmul(k.op);
+  return plan && !isActivation(plan->x);
+}
 
 LogicalResult generateVectorMatmul(Kernel &k) {
   MatmulPlan plan = *planMatmul(k.op);

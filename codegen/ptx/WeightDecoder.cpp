@@ -5,7 +5,8 @@ using namespace mlir;
 
 namespace quern::nvptx {
 
-WeightDecoder::Group WeightDecoder::group(Value base, Value index, Value row) {
+WeightDecoder::Group WeightDecoder::group(Value base, Value index,
+                                          Value row) const {
   if (!format.hasSuperblock())
     return {e.offset(base, e.mul(index, e.index(format.superblockBytes()))),
             {},
@@ -18,12 +19,12 @@ WeightDecoder::Group WeightDecoder::group(Value base, Value index, Value row) {
       super, row};
 }
 
-Value WeightDecoder::rowBlockBytes(Value columns) {
+Value WeightDecoder::rowBlockBytes(Value columns) const {
   return e.mul(e.div(columns, e.index(format.superblockColumns())),
                e.index(format.superblockBytes()));
 }
 
-Value WeightDecoder::codes(const Group &group, int quad) {
+Value WeightDecoder::codes(const Group &group, int quad) const {
   Value merged;
   Value rowWord = e.mul(group.row, e.index(4));
   for (int p = 0; p < format.planeCount; ++p) {
@@ -47,7 +48,7 @@ Value WeightDecoder::codes(const Group &group, int quad) {
   return merged;
 }
 
-Value WeightDecoder::codes(const Group &group, Value quad) {
+Value WeightDecoder::codes(const Group &group, Value quad) const {
   Value merged;
   Value rowWord = e.mul(group.row, e.index(4));
   for (int p = 0; p < format.planeCount; ++p) {
@@ -68,14 +69,14 @@ Value WeightDecoder::codes(const Group &group, Value quad) {
   return merged;
 }
 
-Value WeightDecoder::byte(Value pointer, Value row, bool isSigned) {
+Value WeightDecoder::byte(Value pointer, Value row, bool isSigned) const {
   Value byte = e.load(e.i8(), e.offset(pointer, row));
   Value wide =
       isSigned ? e.extend(byte, e.i32()) : e.extendUnsigned(byte, e.i32());
   return e.toFloat(wide, e.f32());
 }
 
-Value WeightDecoder::scale(const Group &group, int sub) {
+Value WeightDecoder::scale(const Group &group, int sub) const {
   Value pointer = e.offset(group.pointer, format.scaleOffset(sub));
   if (format.scaleKind == ParamKind::F16)
     return half(pointer, group.row);
@@ -84,7 +85,7 @@ Value WeightDecoder::scale(const Group &group, int sub) {
   return e.mul(super, byte(pointer, group.row, format.scaleSigned));
 }
 
-Value WeightDecoder::minimum(const Group &group, int sub) {
+Value WeightDecoder::minimum(const Group &group, int sub) const {
   Value pointer = e.offset(group.pointer, format.minOffset(sub));
   Value minimum;
   if (format.minKind == ParamKind::F16) {
@@ -98,7 +99,8 @@ Value WeightDecoder::minimum(const Group &group, int sub) {
                             : e.sub(e.constant(e.f32(), -0.0), minimum);
 }
 
-Value WeightDecoder::value(Value codes, int j, Value scale, Value minimum) {
+Value WeightDecoder::value(Value codes, int j, Value scale,
+                           Value minimum) const {
   Value code = j > 0 ? e.shrU(codes, e.constant(e.i32(), 8 * j)) : codes;
   if (j < 3)
     code = e.andI(code, e.constant(e.i32(), 0xff));
@@ -108,7 +110,7 @@ Value WeightDecoder::value(Value codes, int j, Value scale, Value minimum) {
   return minimum ? e.add(scaled, minimum) : scaled;
 }
 
-Value WeightDecoder::floatValue(const Group &group, Value column) {
+Value WeightDecoder::floatValue(const Group &group, Value column) const {
   Type element = format.elementBytes == 4             ? e.f32()
                  : format.format == BlockFormat::BF16 ? e.bf16()
                                                       : e.f16();

@@ -13,6 +13,8 @@
 #include "codegen/host/PackedLayout.h"
 #include "codegen/ptx/Emitter.h"
 
+#include <array>
+
 namespace quern::nvptx {
 
 class WeightDecoder {
@@ -33,32 +35,72 @@ public:
   };
 
   /// Group `index` (i64) of the stream at `base`.
-  Group group(Value base, Value index, Value row);
+  Group group(Value base, Value index, Value row) const;
   /// Bytes of a row block over `columns` columns.
-  Value rowBlockBytes(Value columns);
+  Value rowBlockBytes(Value columns) const;
 
   /// Four u8 codes of quad `quad`: byte j is k = 4 * quad + j.
-  Value codes(const Group &group, int quad);
+  Value codes(const Group &group, int quad) const;
   /// The same where only the kernel knows the quad (i64).
-  Value codes(const Group &group, Value quad);
+  Value codes(const Group &group, Value quad) const;
   /// f32: the scale of sub-group `sub`.
-  Value scale(const Group &group, int sub);
+  Value scale(const Group &group, int sub) const;
   /// f32: what is added to scale * (code - zero), sign applied. Only where the
   /// format has minima.
-  Value minimum(const Group &group, int sub);
+  Value minimum(const Group &group, int sub) const;
   bool hasMinimum() const { return format.minSign != 0; }
   /// f32: byte `j` of `codes` as the format defines it (product and sum each
   /// rounded).
-  Value value(Value codes, int j, Value scale, Value minimum);
+  Value value(Value codes, int j, Value scale, Value minimum) const;
   /// f32: column `column` (i64, 0..31) of a float format.
-  Value floatValue(const Group &group, Value column);
+  Value floatValue(const Group &group, Value column) const;
+
+  //===--- Fragments of mma.m16n8k16
+  //---------------------------------------===//
+  // A warp holds a group of a row block as the A operands of two steps of 16
+  // columns. Lane 4 g + c has two rows, and quads 2 c and 2 c + 1, step s being
+  // quad 2 c + s: mma sums over columns in any order in which A and B agree,
+  // and this is the order of f16 numeric rows. Register 2 h + i of a step is
+  // columns (h, h + 2) of the quad and the lane's row i.
+
+  /// [step][register], 2 x f16 in an i32.
+  using Fragment = std::array<std::array<Value, 4>, 2>;
+
+  /// Row `i` (0 or 1) of a lane is row `first g + step i` of the row block. The
+  /// rows of an int format are neighbours, so that one load has both; those of
+  /// a float format are g and g + 8, as ldmatrix gives them.
+  int64_t fragmentRowStep() const { return format.isFloat() ? 8 : 1; }
+  int64_t fragmentRowFirst() const { return format.isFloat() ? 1 : 2; }
+  /// The lane's row `i` (i64).
+  Value fragmentRow(Value lane, int i) const;
+  /// Loads what a lane holds of `group`, whose row must be fragmentRow(lane,
+  /// 0): packed words and parameters, which can be carried through a loop.
+  Emitter::Values loadFragment(const Group &group, Value lane) const;
+  /// Values that loadFragment returns.
+  unsigned fragmentSize() const;
+  /// Decodes them to f16: codes are exact, what follows rounds once or twice.
+  Fragment decodeFragment(mlir::ValueRange loaded, Value lane) const;
 
 private:
-  Value half(Value pointer, Value row) {
+  Emitter::Values loadFloatFragment(const Group &group, Value c) const;
+  Fragment decodeFloatFragment(mlir::ValueRange loaded) const;
+  /// Appends the two rows' parameters as stored: a word of both, and the
+  /// superblock's where there is one.
+  void loadParameters(ParamKind kind, Value pointer, Value superPointer,
+                      Value row, Emitter::Values &loaded) const;
+  /// A row's scale or minimum: `byte` * `unit`, 2 x f16 each; without `byte`,
+  /// `unit` alone.
+  struct Parameter {
+    Value byte, unit;
+  };
+  /// Takes the next parameters of both rows from `loaded`.
+  std::array<Parameter, 2> takeParameters(mlir::ValueRange &loaded,
+                                          ParamKind kind, bool isSigned) const;
+  Value half(Value pointer, Value row) const {
     Value at = e.offset(pointer, e.mul(row, e.index(2)));
     return e.extend(e.load(e.f16(), at, 2), e.f32());
   }
-  Value byte(Value pointer, Value row, bool isSigned);
+  Value byte(Value pointer, Value row, bool isSigned) const;
 };
 
 } // namespace quern::nvptx

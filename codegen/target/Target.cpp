@@ -102,11 +102,11 @@ constexpr Target kTargets[] = {
 // Rows of a GPU matmul are tokens of a block, blocks the row blocks of a block;
 // rows of attention are warps that share a block's KV head.
 constexpr Tile kGpuTiles[kRoleCount][kKernelFamilyCount] = {
-    {{.rows = 4, .blocks = 1},
+    {{.rows = 8, .blocks = 1},
      {.rows = 4, .blocks = 1},
      {.rows = 8, .keys = 32},
      kRowsTile},
-    {{.rows = 4, .blocks = 1},
+    {{.rows = 128, .blocks = 8},
      {.rows = 4, .blocks = 1},
      {.rows = 8, .keys = 32},
      kRowsTile},
@@ -120,7 +120,7 @@ constexpr Target gpuTarget(std::string_view name, GpuFacts facts) {
                    .vectorRegisters = 0,
                    .hasVnni = false,
                    .hasAmx = false,
-                   .numerics = {Numerics::Int8, Numerics::Int8},
+                   .numerics = {Numerics::F16, Numerics::F16},
                    .tiles = {},
                    .kind = TargetKind::Gpu,
                    .gpu = facts};

@@ -47,7 +47,8 @@ GpuMemoryPlan GpuMemoryPlan::Make(const Program& program, uint64_t weight_bytes,
                                   const PerRow& per_row, const ExecutorOptions& options) {
   GpuMemoryPlan plan;
   Pieces pieces;
-  plan.capacity = {options.max_rows, std::min(options.max_rows, kGpuLogitRows)};
+  const int64_t capacity = (options.max_rows + kGpuRowBlock - 1) / kGpuRowBlock * kGpuRowBlock;
+  plan.capacity = {capacity, std::min(capacity, kGpuLogitRows)};
   plan.weights = pieces.Take(1, weight_bytes);
   for (size_t i = 0; i < plan.arenas.size(); ++i) {
     plan.arenas[i] =

@@ -12,6 +12,10 @@ namespace quern {
 /// Rows of logits that a GPU computes at a time; a step that wants more runs the epilogue again.
 inline constexpr int64_t kGpuLogitRows = 64;
 
+/// Buffers hold multiples of so many rows: f16 numeric rows lie in blocks of 8.
+inline constexpr int64_t kGpuRowBlock = 8;
+static_assert(kGpuLogitRows % kGpuRowBlock == 0);
+
 /// Offsets in bytes from the start of the allocation, each a multiple of 256.
 struct GpuMemoryPlan {
   uint64_t weights = 0;

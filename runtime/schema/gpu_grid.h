@@ -21,33 +21,33 @@ struct GridCounts {
   std::span<const int64_t> ranges;
 };
 
-/// What `factor` counts. Ranges ascend, as the loader checked.
-inline uint64_t GridCountOf(schema::GridCount count, const GridCounts& counts) {
-  uint64_t columns = 0;
-  switch (count) {
+/// ceil(count / per).
+inline uint64_t BlocksOf(uint64_t count, uint64_t per) { return count / per + (count % per != 0); }
+
+/// Blocks along one dimension. Ranges ascend, as the loader checked.
+inline uint64_t GridBlocks(const schema::GridFactor& factor, const GridCounts& counts) {
+  const auto columns_of = [&](size_t segment) {
+    return static_cast<uint64_t>(counts.ranges[2 * segment + 1] - counts.ranges[2 * segment]);
+  };
+  uint64_t blocks = 0;
+  switch (factor.count()) {
     case schema::GridCount::One:
-      return 1;
+      return factor.per();
     case schema::GridCount::Rows:
-      return counts.rows;
+      return BlocksOf(counts.rows, factor.per());
     case schema::GridCount::AttentionTiles:
-      return counts.attention_tiles;
+      return BlocksOf(counts.attention_tiles, factor.per());
     case schema::GridCount::Pages:
-      return counts.pages;
+      return BlocksOf(counts.pages, factor.per());
     case schema::GridCount::Columns:
-      for (size_t i = 0; i + 1 < counts.ranges.size(); i += 2) {
-        columns += static_cast<uint64_t>(counts.ranges[i + 1] - counts.ranges[i]);
+      for (size_t i = 0; i < counts.ranges.size() / 2; ++i) {
+        blocks += BlocksOf(columns_of(i), factor.per());
       }
-      return columns;
+      return blocks;
     case schema::GridCount::Columns0:
-      return counts.ranges.empty() ? 0 : static_cast<uint64_t>(counts.ranges[1] - counts.ranges[0]);
+      return counts.ranges.empty() ? 0 : BlocksOf(columns_of(0), factor.per());
   }
   return 0;
-}
-
-/// Blocks along one dimension.
-inline uint64_t GridBlocks(const schema::GridFactor& factor, const GridCounts& counts) {
-  if (factor.count() == schema::GridCount::One) return factor.per();
-  return (GridCountOf(factor.count(), counts) + factor.per() - 1) / factor.per();
 }
 
 }  // namespace quern

@@ -266,19 +266,24 @@ TEST_P(AttentionKernel, QuantizesItsResult) {
   ASSERT_TRUE(plain && quantizing);
   const Step step(shape, kMixedStep, PageOf(shape), 5);
   const int64_t columns = shape.columns(), row_bytes = NumericRowBytes(columns);
-  const Buffer floats(step.rows() * columns * 4), codes(step.rows() * row_bytes);
+  const Buffer floats(step.rows() * columns * 4), codes(HalfRowsBytes(step.rows(), columns));
   RunShares(*plain, step, floats);
   RunShares(*quantizing, step, codes);
   EXPECT_TRUE(codes.IsIntact());
-  const bool bf16 = HasBf16Rows(GetParam());
+  const Numerics numerics = findTarget(GetParam().target)->numericsFor(GetParam().role);
   for (int64_t row = 0; row < step.rows(); ++row) {
     const float* x = floats.as<float>() + row * columns;
     const uint8_t* got = codes.data() + row * row_bytes;
     const auto* scales = reinterpret_cast<const float*>(got + ScaleOffset(columns));
     const auto* sums = reinterpret_cast<const int32_t*>(got + SumOffset(columns));
     for (int64_t k = 0; k < columns; ++k) {
-      if (bf16) {
+      if (numerics == Numerics::Bf16) {
         ASSERT_EQ(reinterpret_cast<const uint16_t*>(got)[k], f32ToBf16(x[k]));
+        continue;
+      }
+      if (numerics == Numerics::F16) {
+        const uint8_t* element = codes.data() + HalfOffset(columns, row, k);
+        ASSERT_EQ(*reinterpret_cast<const uint16_t*>(element), f32ToF16(x[k]));
         continue;
       }
       const float scale = scales[k / 32];

@@ -261,9 +261,8 @@ int64_t NumericRowBytes(int64_t columns) { return activationRowBytes(columns); }
 int64_t ScaleOffset(int64_t columns) { return activationScaleOffset(columns); }
 int64_t SumOffset(int64_t columns) { return activationSumOffset(columns); }
 
-int64_t HalfRowPlace(int64_t column) {
-  const int64_t k = column % 32;
-  return column - k + 16 * (k / 4 % 2) + 8 * (k % 2) + 2 * (k / 8) + k / 2 % 2;
+int64_t HalfRowsBytes(int64_t rows, int64_t columns) {
+  return (rows + 7) / 8 * 8 * NumericRowBytes(columns);
 }
 
 int64_t KvPage::Offset(bool value, int64_t token, int64_t d) const {
@@ -274,8 +273,22 @@ int64_t KvPage::Offset(bool value, int64_t token, int64_t d) const {
 
 bool IsGpu(const Machine& machine) { return findTarget(machine.target)->isGpu(); }
 
-bool HasBf16Rows(const Machine& machine) {
-  return findTarget(machine.target)->numericsFor(machine.role) == Numerics::Bf16;
+int64_t HalfOffset(int64_t columns, int64_t row, int64_t column) {
+  const int64_t k = column % 32;
+  const int64_t block = 4 * (column / 32) + 2 * (k / 4 % 2) + k % 2;
+  const int64_t element = 2 * (k / 8) + k / 2 % 2;
+  return row / 8 * 8 * NumericRowBytes(columns) + 128 * block + 16 * (row % 8) + 2 * element;
+}
+
+Buffer HalfRows(const float* values, int64_t rows, int64_t columns) {
+  Buffer buffer(HalfRowsBytes(rows, columns));
+  std::memset(buffer.data(), 0xff, buffer.size());
+  for (int64_t m = 0; m < rows; ++m)
+    for (int64_t k = 0; k < columns; ++k) {
+      const uint16_t bits = f32ToF16(values[m * columns + k]);
+      std::memcpy(buffer.data() + HalfOffset(columns, m, k), &bits, 2);
+    }
+  return buffer;
 }
 
 Buffer Bf16Rows(const float* values, int64_t rows, int64_t columns) {

@@ -94,10 +94,12 @@ Weight RandomWeight(std::mt19937& random, BlockFormat format, int64_t rows, int6
 int64_t NumericRowBytes(int64_t columns);
 int64_t ScaleOffset(int64_t columns);
 int64_t SumOffset(int64_t columns);
-/// Whether a machine's numeric rows are bf16, not int8.
-bool HasBf16Rows(const Machine& machine);
-/// The place of column `column` in an f16 numeric row (docs/architecture.md, section 8).
-int64_t HalfRowPlace(int64_t column);
+/// Bytes of f16 numeric rows, in whole blocks of 8 rows, and where in them an element lies
+/// (docs/architecture.md, section 8).
+int64_t HalfRowsBytes(int64_t rows, int64_t columns);
+int64_t HalfOffset(int64_t columns, int64_t row, int64_t column);
+/// Rows (rows, columns) of floats as f16 numeric rows; rows that fill up the last block are NaN.
+Buffer HalfRows(const float* values, int64_t rows, int64_t columns);
 
 /// A KV cache's page for a machine (docs/architecture.md, sections 5 and 8).
 struct KvPage {

@@ -15,6 +15,7 @@
 #include "mlir/IR/MLIRContext.h"
 #include "mlir/Parser/Parser.h"
 #include "runtime/device/ptx_emulator/emulator.h"
+#include "runtime/schema/gpu_grid.h"
 #include "runtime/schema/kernel_abi.h"
 #include "tests/codegen/tracked_memory.h"
 
@@ -66,25 +67,14 @@ uint64_t Seed() {
   return seed ? std::strtoull(seed, nullptr, 10) : 1;
 }
 
-int64_t CountOf(nvptx::GridCount count, const std::vector<int64_t>& dims,
-                const std::vector<int64_t>& ranges) {
-  int64_t columns = 0;
-  for (size_t i = 0; i + 1 < ranges.size(); i += 2) columns += ranges[i + 1] - ranges[i];
-  switch (count) {
-    case nvptx::GridCount::One:
-      return 1;
-    case nvptx::GridCount::Rows:
-      return dims[kDimRows];
-    case nvptx::GridCount::Columns:
-      return columns;
-    case nvptx::GridCount::Columns0:
-      return ranges[1] - ranges[0];
-    case nvptx::GridCount::AttentionTiles:
-      return dims[kDimAttentionTiles];
-    case nvptx::GridCount::Pages:
-      return dims[kDimPageTableStride];
-  }
-  return 0;
+/// Blocks of one dimension, as the executor counts them.
+uint32_t BlocksOf(const nvptx::GridFactor& factor, const std::vector<int64_t>& dims,
+                  const std::vector<int64_t>& ranges) {
+  const GridCounts counts{static_cast<uint64_t>(dims[kDimRows]),
+                          static_cast<uint64_t>(dims[kDimAttentionTiles]),
+                          static_cast<uint64_t>(dims[kDimPageTableStride]), ranges};
+  return static_cast<uint32_t>(
+      GridBlocks({factor.per, static_cast<schema::GridCount>(factor.count)}, counts));
 }
 
 }  // namespace
@@ -151,10 +141,7 @@ void EmulatedKernel::Run(const std::vector<const void*>& args, const std::vector
   options.check_races = true;
   options.seed = Seed();
   for (size_t i = 0; i < launch.grid.size(); ++i) {
-    const int64_t count = CountOf(launch.grid[i].count, all_dims, ranges);
-    options.grid[i] = launch.grid[i].count == nvptx::GridCount::One
-                          ? launch.grid[i].per
-                          : (count + launch.grid[i].per - 1) / launch.grid[i].per;
+    options.grid[i] = BlocksOf(launch.grid[i], all_dims, ranges);
     if (options.grid[i] == 0) return;
   }
   const auto* bytes = reinterpret_cast<const uint8_t*>(parameters.data());

@@ -21,10 +21,12 @@ class RowwiseKernel : public testing::TestWithParam<Machine> {
   }
 };
 
-/// The number at `column` of a numeric row.
-double NumericAt(const uint8_t* row, int64_t columns, int64_t column, Numerics numerics) {
+/// The number at `column` of row `m` of numeric rows.
+double NumericAt(const uint8_t* rows, int64_t columns, int64_t m, int64_t column,
+                 Numerics numerics) {
   if (numerics == Numerics::F16)
-    return f16ToF32(reinterpret_cast<const uint16_t*>(row)[HalfRowPlace(column)]);
+    return f16ToF32(*reinterpret_cast<const uint16_t*>(rows + HalfOffset(columns, m, column)));
+  const uint8_t* row = rows + m * activationRowBytes(columns);
   if (numerics == Numerics::Bf16) {
     const uint32_t bits = static_cast<uint32_t>(reinterpret_cast<const uint16_t*>(row)[column])
                           << 16;
@@ -50,7 +52,7 @@ TEST_P(RowwiseKernel, AddRmsNormQuantizeSumsSharesInOrder) {
   const int64_t rows = 5, columns = 96;
   Buffer x = RandomFloats(random, rows * columns), delta = RandomFloats(random, 2 * rows * columns);
   Buffer w = RandomFloats(random, columns);
-  Buffer sum(rows * columns * 4), numeric(rows * activationRowBytes(columns));
+  Buffer sum(rows * columns * 4), numeric(HalfRowsBytes(rows, columns));
   // Two threads' halves.
   kernel->Run({x.data(), delta.data(), w.data(), sum.data(), numeric.data()}, {rows}, {0, 2});
   kernel->Run({x.data(), delta.data(), w.data(), sum.data(), numeric.data()}, {rows}, {2, rows});
@@ -72,7 +74,7 @@ TEST_P(RowwiseKernel, AddRmsNormQuantizeSumsSharesInOrder) {
       double step = std::fabs(want) / 256;  // half a bf16 step
       if (IsInteger())
         step = 0.501 * reinterpret_cast<const float*>(row + activationScaleOffset(columns))[k / 32];
-      ASSERT_NEAR(NumericAt(row, columns, k, numerics()), want, step + 1e-6);
+      ASSERT_NEAR(NumericAt(numeric.data(), columns, m, k, numerics()), want, step + 1e-6);
     }
   }
 }
@@ -91,8 +93,7 @@ TEST_P(RowwiseKernel, ZeroAndTinyRowsQuantizeToZero) {
   kernel->Run({x.data(), numeric.data()}, {2}, {0, 2});
   for (int64_t m = 0; m < 2; ++m)
     for (int64_t k = 0; k < 32; ++k)
-      ASSERT_NEAR(NumericAt(numeric.data() + m * activationRowBytes(32), 32, k, Numerics::Int8), 0,
-                  1e-38);
+      ASSERT_NEAR(NumericAt(numeric.data(), 32, m, k, Numerics::Int8), 0, 1e-38);
 }
 
 TEST_P(RowwiseKernel, SiluMulAndSwigluAgree) {

@@ -75,8 +75,8 @@ TEST(Target, GpusStandApartAndNameTheirPtx) {
     before = target.gpu.sm;
     EXPECT_EQ(target.name.back() == 'a', target.gpu.exact);
     EXPECT_GE(target.gpu.sharedBytes, 99 * 1024);
-    EXPECT_EQ(target.numericsFor(Role::Decode), Numerics::Int8);
-    EXPECT_EQ(target.numericsFor(Role::Prefill), Numerics::Int8);
+    EXPECT_EQ(target.numericsFor(Role::Decode), Numerics::F16);
+    EXPECT_EQ(target.numericsFor(Role::Prefill), Numerics::F16);
   }
   EXPECT_EQ(findTarget("sm_90a")->llvmFeatures(), "+ptx83");
 }

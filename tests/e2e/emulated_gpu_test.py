@@ -64,12 +64,13 @@ class EmulatedGpuTest(support.E2eTest):
         self.assertEqual([gpu["name"] for gpu in gpus], ["cuda:0", "cuda:1", "cuda:2"])
 
     def test_real_model(self):
-        """Eight tokens of SmolLM2 behind "The capital of France is"."""
+        """Eight tokens of SmolLM2 behind "The alphabet: A, B, C, D,": in float32 the best is ahead of
+        the second by 2.3 at every step, and numerics may differ."""
         folder = os.environ.get("QUERN_TEST_MODELS")
         gguf = pathlib.Path(folder or "") / "smollm2-135m.gguf"
         if not folder or not gguf.exists() or support.machine()["compiler"] is None:
             self.skipTest("QUERN_TEST_MODELS names no folder with smollm2-135m.gguf")
-        self.check(gguf, [504, 3575, 282, 4649, 314], 8)
+        self.check(gguf, [504, 12567, 42, 330, 28, 389, 28, 340, 28, 422, 28], 8)
 
 
 if __name__ == "__main__":
