@@ -258,8 +258,9 @@ class Quantize(CommandLineTest):
         data = bytearray(model.read_bytes())
         struct.pack_into("<f", data, len(data) - 4, float("nan"))  # the last norm's
         model.write_bytes(data)
-        report = self.report(model, TARGET, "--quantize=int8")
-        self.assertIn("not finite", report["not_measured"])
+        result = self.compile(model, "-o", self.path("m.quern"), "--quantize=int8")
+        self.assertFails(result, 3, "NaN or infinite", "output_norm")
+        self.assertFalse(pathlib.Path(self.path("m.quern")).exists())
 
 
 class Interrupted(CommandLineTest):
