@@ -296,6 +296,19 @@ void IrEmitter::ifElse(Value condition, function_ref<void()> then,
       });
 }
 
+IrEmitter::Values IrEmitter::choose(Value condition,
+                                    function_ref<Values()> then,
+                                    function_ref<Values()> otherwise) {
+  auto side = [&](function_ref<Values()> body) {
+    return [this, body](OpBuilder &, Location) {
+      scf::YieldOp::create(b, loc, body());
+    };
+  };
+  return Values(
+      scf::IfOp::create(b, loc, condition, side(then), side(otherwise))
+          .getResults());
+}
+
 //===----------------------------------------------------------------------===//
 // Machine
 //===----------------------------------------------------------------------===//

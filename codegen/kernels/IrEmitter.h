@@ -80,7 +80,7 @@ public:
 
   //===--- Conversions ----------------------------------------------------===//
   Value toFloat(Value integer, mlir::Type type); ///< signed
-  Value toInt(Value value, mlir::Type type);  ///< truncating, signed
+  Value toInt(Value value, mlir::Type type);     ///< truncating, signed
   Value extend(Value value, mlir::Type type); ///< f16/bf16 -> f32, signed int
   Value extendUnsigned(Value value, mlir::Type type);
   Value truncate(Value value, mlir::Type type); ///< f32 -> f16/bf16 or int
@@ -116,6 +116,9 @@ public:
   void ifThen(Value condition, llvm::function_ref<void()> body);
   void ifElse(Value condition, llvm::function_ref<void()> then,
               llvm::function_ref<void()> otherwise);
+  /// What the side that runs returns; both return values of the same types.
+  Values choose(Value condition, llvm::function_ref<Values()> then,
+                llvm::function_ref<Values()> otherwise);
 
   //===--- Machine --------------------------------------------------------===//
   /// A call of an LLVM intrinsic.

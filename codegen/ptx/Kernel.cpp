@@ -84,6 +84,8 @@ void storeActivation(Emitter &e, Value row, Value group, Value column,
 
 ArrayRef<KernelGenerator<Kernel>> kernelGenerators() {
   static const KernelGenerator<Kernel> generators[] = {
+      {"wgmma-matmul", KernelFamily::Matmul, matchesWgmmaMatmul,
+       generateWgmmaMatmul},
       {"tensor-matmul", KernelFamily::Matmul, matchesTensorMatmul,
        generateTensorMatmul},
       {"vector-matmul", KernelFamily::FloatMatmul, matchesVectorMatmul,

@@ -44,9 +44,8 @@ OutputTile OutputTiles::segmentTile(unsigned segment) {
   return tile;
 }
 
-void OutputTiles::select(function_ref<void(const OutputTile &)> body) {
-  // Each segment's tile, and whether this block lies in it.
-  SmallVector<std::pair<OutputTile, Value>> candidates;
+SmallVector<OutputTiles::Candidate> OutputTiles::candidates() {
+  SmallVector<Candidate> result;
   Value rest = e.block(0);
   for (unsigned i = 0; i < plan.projections.size(); ++i) {
     OutputTile tile = segmentTile(i);
@@ -57,30 +56,56 @@ void OutputTiles::select(function_ref<void(const OutputTile &)> body) {
     Value count =
         e.div(e.add(tile.blockCount, e.index(blocks - 1)), e.index(blocks));
     rest = e.sub(rest, count);
-    candidates.push_back({tile, inside});
+    result.push_back({tile, inside});
   }
-  while (!candidates.empty()) {
-    auto [merged, any] = candidates.front();
-    SmallVector<std::pair<OutputTile, Value>> others;
-    for (auto &[tile, inside] : ArrayRef(candidates).drop_front()) {
-      if (tile.format != merged.format || !tile.bias != !merged.bias) {
-        others.push_back({tile, inside});
-        continue;
-      }
-      auto choose = [&](Value OutputTile::*field) {
-        if (merged.*field && merged.*field != tile.*field)
-          merged.*field = e.select(inside, tile.*field, merged.*field);
-      };
-      for (auto field :
-           {&OutputTile::weight, &OutputTile::out, &OutputTile::outputs,
-            &OutputTile::bias, &OutputTile::firstColumn, &OutputTile::endColumn,
-            &OutputTile::block, &OutputTile::blockCount})
-        choose(field);
-      any = e.orI(any, inside);
+  return result;
+}
+
+void OutputTiles::merge(Candidate &merged, const Candidate &other) {
+  for (auto field :
+       {&OutputTile::weight, &OutputTile::out, &OutputTile::outputs,
+        &OutputTile::bias, &OutputTile::firstColumn, &OutputTile::endColumn,
+        &OutputTile::block, &OutputTile::blockCount})
+    if (merged.tile.*field && merged.tile.*field != other.tile.*field)
+      merged.tile.*field =
+          e.select(other.inside, other.tile.*field, merged.tile.*field);
+  merged.inside = e.orI(merged.inside, other.inside);
+}
+
+void OutputTiles::select(function_ref<void(const OutputTile &)> body) {
+  SmallVector<Candidate> left = candidates();
+  while (!left.empty()) {
+    Candidate merged = left.front();
+    SmallVector<Candidate> others;
+    for (const Candidate &candidate : ArrayRef(left).drop_front()) {
+      if (candidate.tile.format == merged.tile.format &&
+          !candidate.tile.bias == !merged.tile.bias)
+        merge(merged, candidate);
+      else
+        others.push_back(candidate);
     }
-    e.ifThen(any, [&] { body(merged); });
-    candidates = std::move(others);
+    e.ifThen(merged.inside, [&] { body(merged.tile); });
+    left = std::move(others);
   }
+}
+
+void OutputTiles::locate(
+    function_ref<void(const OutputTile &, ArrayRef<FormatChoice>)> body) {
+  SmallVector<Candidate> all = candidates();
+  Candidate merged = all.front();
+  SmallVector<FormatChoice> formats;
+  for (const Candidate &candidate : all) {
+    if (&candidate != &all.front())
+      merge(merged, candidate);
+    auto *known = llvm::find_if(formats, [&](const FormatChoice &choice) {
+      return choice.format == candidate.tile.format;
+    });
+    if (known == formats.end())
+      formats.push_back({candidate.tile.format, candidate.inside});
+    else
+      known->here = e.orI(known->here, candidate.inside);
+  }
+  e.ifThen(merged.inside, [&] { body(merged.tile, formats); });
 }
 
 void OutputTiles::store(const OutputTile &tile, Value row, Value column,
@@ -102,9 +127,6 @@ void OutputTiles::store(const OutputTile &tile, Value row, Value column,
 LogicalResult checkMatmul(Kernel &k, const MatmulPlan &plan) {
   for (const Projection &projection : plan.projections) {
     const PackedFormat &format = packedFormat(formatOf(projection.weight));
-    if (format.isFloat() && isActivation(plan.x))
-      return k.emitError() << "reads quantized activations against a float "
-                              "weight; leave x in f32";
     if (plan.depth() % format.superblockColumns() != 0)
       return k.emitError() << "sums over " << plan.depth()
                            << " columns, expected a multiple of "

@@ -30,6 +30,12 @@ struct OutputTile {
   mlir::Value depth;      ///< columns of K in the share's piece
 };
 
+/// A format that the weight at a place may have.
+struct FormatChoice {
+  BlockFormat format;
+  mlir::Value here; ///< i1: it has
+};
+
 class OutputTiles {
 public:
   /// A block of the grid takes up to `blocks` row blocks of one segment.
@@ -40,12 +46,26 @@ public:
   /// Calls `body` once per distinct format, under the condition that this
   /// block's segment has it. The tile's `block` is the first row block.
   void select(llvm::function_ref<void(const OutputTile &)> body);
+  /// Calls `body` once, under the condition that this block has a segment, with
+  /// the formats that it may have; the tile's own format means nothing where
+  /// there are several. Either all projections have a bias or none has.
+  void locate(
+      llvm::function_ref<void(const OutputTile &, llvm::ArrayRef<FormatChoice>)>
+          body);
   /// Stores one output, bias added, unless it lies past the share's columns.
   void store(const OutputTile &tile, mlir::Value row, mlir::Value column,
              mlir::Value value);
 
 private:
+  /// A segment, and whether this block lies in it.
+  struct Candidate {
+    OutputTile tile;
+    mlir::Value inside;
+  };
   OutputTile segmentTile(unsigned segment);
+  llvm::SmallVector<Candidate> candidates();
+  /// Makes `merged` a place in `other`, where this block lies in that.
+  void merge(Candidate &merged, const Candidate &other);
 
   Kernel &k;
   Emitter &e;

@@ -121,6 +121,8 @@ FailureOr<ImageBuilder::Generated> ImageBuilder::generate(rt::KernelOp op,
       NVVM::NVVMDialect::getMaxntidAttrName(),
       builder.getDenseI32ArrayAttr(
           {static_cast<int32_t>(kernel.launch.blockThreads), 1, 1}));
+  function->setAttr(NVVM::NVVMDialect::getMinctasmAttrName(),
+                    builder.getI32IntegerAttr(1));
   markWeights(op, function);
   if (kernel.launch.sharedBytes > target.gpu.sharedBytes) {
     kernel.emitError() << "takes " << kernel.launch.sharedBytes

@@ -82,6 +82,8 @@ public:
   Fragment decodeFragment(mlir::ValueRange loaded, Value lane) const;
 
 private:
+  /// 16-bit floats in shared memory, by ldmatrix.
+  Emitter::Values loadSharedHalfFragment(const Group &group, Value lane) const;
   Emitter::Values loadFloatFragment(const Group &group, Value c) const;
   Fragment decodeFloatFragment(mlir::ValueRange loaded) const;
   /// Appends the two rows' parameters as stored: a word of both, and the

@@ -58,6 +58,9 @@ void WeightDecoder::loadParameters(ParamKind kind, Value pointer,
 Emitter::Values WeightDecoder::loadFragment(const Group &group,
                                             Value lane) const {
   Value c = e.rem(lane, e.index(4));
+  auto space = cast<LLVM::LLVMPointerType>(group.pointer.getType());
+  if (format.elementBytes == 2 && space.getAddressSpace() == kShared)
+    return loadSharedHalfFragment(group, lane);
   if (format.isFloat())
     return loadFloatFragment(group, c);
   Emitter::Values loaded;
@@ -94,6 +97,25 @@ Emitter::Values WeightDecoder::loadFragment(const Group &group,
              format.superScaleOffset());
   parameters(format.minKind, format.minOffset(0), format.minOffset(1),
              format.superMinOffset());
+  return loaded;
+}
+
+Emitter::Values WeightDecoder::loadSharedHalfFragment(const Group &group,
+                                                      Value lane) const {
+  // A step's matrix 2 h + i has rows [8 i, 8 i + 8) of columns 8 c + 4 s + 2 j
+  // + h, line 2 c + j of it being a column.
+  Emitter::Values loaded;
+  Value matrix = e.div(lane, e.index(8)), line = e.rem(lane, e.index(8));
+  Value column = e.add(e.add(e.mul(e.div(line, e.index(2)), e.index(8)),
+                             e.mul(e.rem(line, e.index(2)), e.index(2))),
+                       e.div(matrix, e.index(2)));
+  Value row = e.mul(e.rem(matrix, e.index(2)), e.index(8));
+  Value element = e.add(e.mul(column, e.index(kPackedRows)), row);
+  Value at = e.offset(group.pointer, e.mul(element, e.index(2)));
+  for (int s = 0; s < 2; ++s)
+    llvm::append_range(loaded,
+                       e.loadMatrices(e.offset(at, 4 * s * kPackedRows * 2),
+                                      /*transposed=*/true));
   return loaded;
 }
 

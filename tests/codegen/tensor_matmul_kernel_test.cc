@@ -107,6 +107,32 @@ TEST_P(TensorMatmulKernel, ProductsOfEveryFormat) {
   }
 }
 
+/// The largest tile, of which the last stage is half full.
+TEST_P(TensorMatmulKernel, ProductsWithFloatWeights) {
+  const int64_t outputs = 136, depth = 608, rows = 65;
+  for (BlockFormat format : {BlockFormat::F16, BlockFormat::BF16, BlockFormat::F32}) {
+    const std::string name(blockFormatInfo(format).name);
+    std::string text = ProductText(format, outputs, depth, true);
+    const std::string split = "split = #lm<kernel_split shares>";
+    text.insert(text.find(split) + split.size(), ", tiles = {\"" + std::string(GetParam().target) +
+                                                     "/prefill\" = #lm.tile<rows = 256>}");
+    const auto kernel = Compile(text);
+    ASSERT_TRUE(kernel) << name;
+    const Weight weight = RandomWeight(random_, format, outputs, depth);
+    const Buffer piece = weight.Pack(0, outputs, 0, depth);
+    const Buffer bias = RandomFloats(random_, outputs), x = RandomFloats(random_, rows * depth);
+    const Buffer numeric = HalfRows(x.as<float>(), rows, depth), y(rows * outputs * 4);
+    kernel->Run({numeric.data(), piece.data(), bias.data(), y.data()}, {rows}, {0, outputs});
+    EXPECT_TRUE(y.IsIntact());
+    Errors errors;
+    for (int64_t m = 0; m < rows; ++m)
+      for (int64_t n = 0; n < outputs; ++n)
+        errors.Add(y.as<float>()[m * outputs + n], x.as<float>() + m * depth,
+                   weight.values.data() + n * depth, 0, depth, bias.as<float>()[n]);
+    errors.Check(name);
+  }
+}
+
 TEST_P(TensorMatmulKernel, ProductsOfRaggedShapes) {
   struct Shape {
     int64_t rows, outputs, depth;

@@ -144,11 +144,12 @@ class Warp {
   Cluster& cluster() const;
   uint32_t id() const { return id_; }
   uint32_t Line() const { return current_ ? current_->line : 0; }
-  LaneMask live = 0;     ///< Lanes that have not ended.
-  LaneMask blocked = 0;  ///< Lanes at a barrier.
-  LaneMask carry = 0;    ///< Of add.cc and the like.
-  bool yielded = false;  ///< The last Run ended in Yield.
-  bool retry = false;    ///< Yielded, and the instruction must be executed again.
+  LaneMask live = 0;       ///< Lanes that have not ended.
+  LaneMask blocked = 0;    ///< Lanes at a barrier.
+  LaneMask carry = 0;      ///< Of add.cc and the like.
+  uint32_t registers = 0;  ///< Of a thread, by setmaxnreg; 0: those of the launch.
+  bool yielded = false;    ///< The last Run ended in Yield.
+  bool retry = false;      ///< Yielded, and the instruction must be executed again.
   /// What a blocked or yielded warp waits for.
   struct Wait {
     uint32_t line = 0;
@@ -238,6 +239,7 @@ class Cta {
   std::map<uint32_t, VectorClock>
       sync;  ///< Orders made by atomics, per address; ~0: global memory.
   std::vector<std::unique_ptr<Warp>> warps;
+  uint32_t free_registers = 0;          ///< Given up by setmaxnreg.dec.
   std::vector<uint32_t> tensor_memory;  ///< (128 lanes, 512 columns); empty before tcgen05.alloc.
   std::map<uint32_t, uint32_t> tensor_columns;  ///< Allocated: first column, columns.
 

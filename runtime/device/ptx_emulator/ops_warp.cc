@@ -208,12 +208,38 @@ void RunTrap(Warp& warp, const Inst&, LaneMask mask) {
   warp.Fault("trap", static_cast<uint32_t>(std::countr_zero(mask)));
 }
 
+/// Registers of a thread at launch: the CTA has all of an SM's 65536, in steps of 8 a thread.
+uint32_t LaunchRegisters(const Cta& cta) {
+  const auto threads = static_cast<uint32_t>(cta.warps.size()) * kLanes;
+  return std::min(65536 / threads / 8 * 8, 256u);
+}
+
+/// What warps give up goes to a pool of the CTA; one that wants more waits until the pool has it.
 void RunSetmaxnreg(Warp& warp, const Inst& inst, LaneMask mask) {
-  const uint64_t count = inst.operands[0].value;
+  if (!warp.NeedAll(mask, "setmaxnreg")) return;
+  const auto count = static_cast<uint32_t>(inst.operands[0].value);
   if (count < 24 || count > 256 || count % 8)
-    warp.Fault("setmaxnreg of " + std::to_string(count) +
-               "; it must be a multiple of 8 in 24..256");
-  warp.NeedAll(mask, "setmaxnreg");
+    return warp.Fault("setmaxnreg of " + std::to_string(count) +
+                      "; it must be a multiple of 8 in 24..256");
+  Cta& cta = warp.cta();
+  if (warp.registers == 0) warp.registers = LaunchRegisters(cta);
+  const bool increase = inst.data[0];
+  if (increase ? count < warp.registers : count > warp.registers)
+    return warp.Fault(std::string("setmaxnreg.") + (increase ? "inc" : "dec") + " to " +
+                      std::to_string(count) + " registers of a warp that has " +
+                      std::to_string(warp.registers));
+  if (increase && (count - warp.registers) * kLanes > cta.free_registers) {
+    warp.retry = true;
+    return warp.Yield("registers in the CTA's pool", (count - warp.registers) * kLanes);
+  }
+  cta.free_registers += (warp.registers - count) * kLanes;
+  warp.registers = count;
+  ++warp.cluster().events;
+}
+
+std::string BindSetmaxnreg(const Match& match, const Code&, Inst& inst) {
+  inst.data[0] = match.Has(".inc");
+  return "";
 }
 
 Rows MakeRows() {
@@ -231,7 +257,7 @@ Rows MakeRows() {
   rows.push_back({"nanosleep.u32", "w", RunNanosleep, nullptr});
   rows.push_back({"trap", "", RunTrap, nullptr});
   rows.push_back({"brkpt", "", RunTrap, nullptr});
-  rows.push_back({"setmaxnreg(.inc|.dec).sync.aligned.u32", "i", RunSetmaxnreg, nullptr});
+  rows.push_back({"setmaxnreg(.inc|.dec).sync.aligned.u32", "i", RunSetmaxnreg, BindSetmaxnreg});
   rows.push_back({"griddepcontrol(.launch_dependents|.wait)", "", Nothing, nullptr});
   rows.push_back({"pmevent", "i", Nothing, nullptr});
   return rows;

@@ -245,6 +245,24 @@ TEST(Mbarriers, CountArrivalsAndBytes) {
              "deadlock");
 }
 
+TEST(Registers, MoveBetweenWarpgroups) {
+  // 384 threads start with 168 registers each; 128 of them keep 40.
+  const auto launch = [](const std::string& mine, const std::string& others) {
+    return RunBody("setp.lt.u32 %p1, %r0, 128;\n@%p1 bra.uni FEW;\nsetmaxnreg." + others +
+                       ";\nbra.uni END;\nFEW: setmaxnreg." + mine + ";\nEND: nanosleep.u32 1;",
+                   {}, 1, {.block = {384, 1, 1}, .seed = 3})
+        .message();
+  };
+  EXPECT_EQ(launch("dec.sync.aligned.u32 40", "inc.sync.aligned.u32 232"), "");
+  EXPECT_HAS(launch("dec.sync.aligned.u32 40", "inc.sync.aligned.u32 240"),
+             "for registers in the CTA's pool 2304");
+  EXPECT_HAS(launch("dec.sync.aligned.u32 176", "inc.sync.aligned.u32 168"),
+             "setmaxnreg.dec to 176 registers of a warp that has 168");
+  EXPECT_HAS(launch("inc.sync.aligned.u32 160", "inc.sync.aligned.u32 168"),
+             "setmaxnreg.inc to 160 registers of a warp that has 168");
+  EXPECT_HAS(launch("dec.sync.aligned.u32 44", "inc.sync.aligned.u32 168"), "a multiple of 8");
+}
+
 // ---- Races
 
 size_t Races(const std::string& body, uint32_t threads = 64) {

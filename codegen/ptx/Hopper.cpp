@@ -1,0 +1,160 @@
+//===- Hopper.cpp ---------------------------------------------------------===//
+#include "codegen/ptx/Hopper.h"
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/LLVMIR/NVVMDialect.h"
+
+using namespace mlir;
+
+namespace quern::nvptx {
+
+/// LLVM's address space of shared::cluster, where bulk copies write.
+static constexpr unsigned kSharedCluster = 7;
+
+//===----------------------------------------------------------------------===//
+// Barriers
+//===----------------------------------------------------------------------===//
+
+void Barriers::init(int64_t index, int64_t arrivals) {
+  NVVM::MBarrierInitOp::create(e.b, e.loc, at(e.index(index)),
+                               e.constant(e.i32(), arrivals),
+                               /*predicate=*/Value());
+}
+
+void Barriers::wait(Value index, Value parity) {
+  // How long the hardware may suspend the warp before it asks again, ns.
+  Value ticks = e.constant(e.i32(), 10'000'000);
+  NVVM::MBarrierTryWaitParityOp::create(e.b, e.loc, at(index), parity, ticks);
+}
+
+void Barriers::arrive(Value index) {
+  NVVM::MBarrierArriveOp::create(e.b, e.loc, e.i64(), at(index),
+                                 /*count=*/Value());
+}
+
+void Barriers::arriveExpecting(Value index, Value bytes) {
+  NVVM::MBarrierArriveExpectTxOp::create(
+      e.b, e.loc, /*res=*/Type(), at(index), bytes, NVVM::MemScopeKind::CTA,
+      /*relaxed=*/false, /*predicate=*/Value());
+}
+
+void publishBarriers(Emitter &e) {
+  NVVM::FenceMbarrierInitOp::create(e.b, e.loc);
+}
+
+//===----------------------------------------------------------------------===//
+// Copies and warps
+//===----------------------------------------------------------------------===//
+
+void copyBulk(Emitter &e, Value shared, Value global, Value bytes,
+              Value barrier) {
+  Value target = LLVM::AddrSpaceCastOp::create(
+      e.b, e.loc, e.ptrType(kSharedCluster), shared);
+  NVVM::CpAsyncBulkGlobalToSharedClusterOp::create(
+      e.b, e.loc, target, global, barrier, bytes,
+      /*multicastMask=*/Value(), /*l2CacheHint=*/Value());
+}
+
+Value electLane(Emitter &e) {
+  return NVVM::ElectSyncOp::create(e.b, e.loc, e.b.getI1Type(),
+                                   /*membermask=*/Value());
+}
+
+Value warpUniform(Emitter &e, Value value) {
+  Value word = e.truncate(value, e.i32());
+  return e.extendUnsigned(e.shuffle(word, e.constant(e.i32(), 0)), e.i64());
+}
+
+void setRegisters(Emitter &e, int64_t count, bool increase) {
+  NVVM::SetMaxRegisterOp::create(e.b, e.loc, static_cast<uint32_t>(count),
+                                 increase
+                                     ? NVVM::SetMaxRegisterAction::increase
+                                     : NVVM::SetMaxRegisterAction::decrease);
+}
+
+//===----------------------------------------------------------------------===//
+// wgmma
+//===----------------------------------------------------------------------===//
+
+Value sharedAddress(Emitter &e, Value shared) {
+  return LLVM::PtrToIntOp::create(e.b, e.loc, e.i32(), shared);
+}
+
+Value matrixDescriptor(Emitter &e, Value address, int64_t depthBytes,
+                       int64_t rowBytes) {
+  // Start, leading and stride byte offsets in units of 16, no swizzle. Shared
+  // addresses are below 2^18, so that the start needs no mask.
+  Value start = e.shrU(address, e.constant(e.i32(), 4));
+  Value low = e.orI(start, e.constant(e.i32(), depthBytes / 16 << 16));
+  return e.orI(e.extendUnsigned(low, e.i64()), e.index((rowBytes / 16) << 32));
+}
+
+/// "$first, ..., $(first + count - 1)" as an operand of inline assembly.
+static std::string operandList(int64_t first, int64_t count) {
+  std::string text = "{";
+  for (int64_t i = first; i < first + count; ++i)
+    text.append(i == first ? "$" : ", $").append(std::to_string(i));
+  return text + "}";
+}
+
+/// Inline assembly that updates `sums` in place, `operands` being $2N on, where
+/// N sums are $0 on. ($N to $2N - 1 are the sums as inputs.)
+static Emitter::Values updateInPlace(Emitter &e, const std::string &text,
+                                     ValueRange sums, ArrayRef<Value> operands,
+                                     const std::string &operandConstraints) {
+  std::string constraints;
+  for (size_t i = 0; i < sums.size(); ++i)
+    constraints += "=f,";
+  for (size_t i = 0; i < sums.size(); ++i)
+    constraints.append(std::to_string(i)).append(",");
+  constraints += operandConstraints + "~{memory}";
+  SmallVector<Value> all(sums);
+  all.append(operands.begin(), operands.end());
+  Type type = LLVM::LLVMStructType::getLiteral(
+      e.b.getContext(), SmallVector<Type>(sums.size(), e.f32()));
+  Value result =
+      LLVM::InlineAsmOp::create(
+          e.b, e.loc, type, all, text, constraints, /*has_side_effects=*/true,
+          /*is_align_stack=*/false, LLVM::TailCallKind::None,
+          LLVM::AsmDialectAttr(), ArrayAttr())
+          .getResult(0);
+  Emitter::Values values;
+  for (size_t i = 0; i < sums.size(); ++i)
+    values.push_back(LLVM::ExtractValueOp::create(
+        e.b, e.loc, result, ArrayRef<int64_t>{static_cast<int64_t>(i)}));
+  return values;
+}
+
+Emitter::Values startProducts(Emitter &e, int64_t columns,
+                              ArrayRef<WgmmaStep> steps, ValueRange sums) {
+  // One statement a group: between two, LLVM might move sums, which nothing
+  // may touch while products are under way.
+  auto count = static_cast<int64_t>(sums.size());
+  std::string text = "{\n.reg .pred add;\nsetp.eq.u32 add, 0, 0;\n"
+                     "wgmma.fence.sync.aligned;\n";
+  SmallVector<Value> operands;
+  std::string constraints;
+  for (auto [i, step] : llvm::enumerate(steps)) {
+    int64_t a = 2 * count + 5 * static_cast<int64_t>(i);
+    text += "wgmma.mma_async.sync.aligned.m64n" + std::to_string(columns) +
+            "k16.f32.f16.f16 " + operandList(step.firstSum, columns / 2) +
+            ", " + operandList(a, 4) + ", $" + std::to_string(a + 4) +
+            ", add, 1, 1, 0;\n";
+    operands.append(std::begin(step.a), std::end(step.a));
+    operands.push_back(step.b);
+    constraints += "r,r,r,r,l,";
+  }
+  text += "wgmma.commit_group.sync.aligned;\n}";
+  return updateInPlace(e, text, sums, operands, constraints);
+}
+
+void waitProducts(Emitter &e, int pending) {
+  NVVM::WgmmaWaitGroupSyncOp::create(e.b, e.loc,
+                                     static_cast<uint64_t>(pending));
+}
+
+Emitter::Values finishProducts(Emitter &e, ValueRange sums) {
+  return updateInPlace(e, "wgmma.wait_group.sync.aligned 0;", sums, {}, "");
+}
+
+} // namespace quern::nvptx
