@@ -39,7 +39,6 @@ TEST(OtherInstructions, HintsAndFencesChangeNothing) {
                            "pmevent 3;",
                            "griddepcontrol.wait;",
                            "griddepcontrol.launch_dependents;",
-                           "setmaxnreg.inc.sync.aligned.u32 232;",
                            "setmaxnreg.dec.sync.aligned.u32 40;",
                            "bar.warp.sync 0xffffffff;",
                            "nanosleep.u32 20;",
