@@ -100,13 +100,14 @@ constexpr Target kTargets[] = {
 };
 
 // Rows of a GPU matmul are tokens of a block, blocks the row blocks of a block;
-// rows of attention are warps that share a block's KV head.
+// rows of attention are warps that share a block's KV head. In mma.sync prompts
+// the sums of 128 tokens beside weights being decoded spill; wgmma has them.
 constexpr Tile kGpuTiles[kRoleCount][kKernelFamilyCount] = {
     {{.rows = 8, .blocks = 1},
      {.rows = 4, .blocks = 1},
      {.rows = 8, .keys = 32},
      kRowsTile},
-    {{.rows = 128, .blocks = 8},
+    {{.rows = 64, .blocks = 8},
      {.rows = 4, .blocks = 1},
      {.rows = 8, .keys = 32},
      kRowsTile},
@@ -127,6 +128,10 @@ constexpr Target gpuTarget(std::string_view name, GpuFacts facts) {
   for (int role = 0; role < kRoleCount; ++role)
     for (int family = 0; family < kKernelFamilyCount; ++family)
       target.tiles[role][family] = kGpuTiles[role][family];
+  if (facts.sm == 90)
+    target.tiles[static_cast<int>(Role::Prefill)]
+                [static_cast<int>(KernelFamily::Matmul)]
+                    .rows = 128;
   return target;
 }
 
