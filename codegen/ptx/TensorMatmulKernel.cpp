@@ -33,6 +33,9 @@ constexpr int64_t kStages = 4;
 constexpr int64_t kTokens = kHalfRows;
 /// A tile with no more tokens than this takes less work.
 constexpr int64_t kSmallTile = 16;
+/// Tokens of a tile at most: the sums of two row blocks take a register a
+/// token, and those of 128 leave too few to decode weights without spilling.
+constexpr int64_t kMostTokens = 64;
 /// Accumulators of an mma.
 constexpr int64_t kSums = 4;
 
@@ -40,8 +43,8 @@ class TensorMatmulEmitter {
 public:
   TensorMatmulEmitter(Kernel &k, MatmulPlan plan)
       : k(k), e(k.e), plan(std::move(plan)),
-        tokens(
-            std::clamp<int64_t>(k.tile.rows / kTokens * kTokens, kTokens, 128)),
+        tokens(std::clamp<int64_t>(k.tile.rows / kTokens * kTokens, kTokens,
+                                   kMostTokens)),
         split(tokens == kTokens) {}
 
   void emitStore();
