@@ -41,6 +41,9 @@ bool IsBetter(const Candidate& a, const Candidate& b) {
   return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
 }
 
+/// NaN or +infinity, which no sound arithmetic makes; -infinity masks a token out.
+bool IsBroken(float logit) { return !(logit < std::numeric_limits<float>::infinity()); }
+
 template <typename T>
 Status OutOfRange(const char* option, T value, const char* range) {
   return UsageError(std::string(option) + " is " + std::to_string(value) + ", expected " + range);
@@ -75,7 +78,9 @@ Result<int32_t> Sampler::Sample(std::span<const float> logits) {
     return Failure("cannot sample from " + std::to_string(logits.size()) + " logits");
   candidates_.clear();
   for (size_t id = 0; id < logits.size(); ++id) {
-    QUERN_RETURN_IF_ERROR(AddCandidate(logits[id], static_cast<int32_t>(id)));
+    // A whole vocabulary a token: no Status is made for those that are sound.
+    if (IsBroken(logits[id])) return AddCandidate(logits[id], static_cast<int32_t>(id));
+    if (std::isfinite(logits[id])) candidates_.push_back({logits[id], static_cast<int32_t>(id)});
   }
   if (candidates_.empty()) return Failure("every token is masked out; nothing is left to sample");
   Penalize();
@@ -83,7 +88,7 @@ Result<int32_t> Sampler::Sample(std::span<const float> logits) {
 }
 
 Status Sampler::AddCandidate(float logit, int32_t token) {
-  if (std::isnan(logit) || logit == std::numeric_limits<float>::infinity()) {
+  if (IsBroken(logit)) {
     return Failure("the logit of token " + std::to_string(token) + " is " + std::to_string(logit) +
                    "; the model's arithmetic failed");
   }
