@@ -124,6 +124,18 @@ void OutputTiles::store(const OutputTile &tile, Value row, Value column,
   });
 }
 
+void storeSwiglu(Kernel &k, const MatmulPlan &plan, Value row, Value column,
+                 Value y) {
+  Emitter &e = k.e;
+  int64_t width = plan.projections.front().outputs();
+  if (plan.epilogue == MatmulPlan::Epilogue::SwigluQuantize)
+    return storeActivation(e, k.activationRow(k.result(0), row, width),
+                           e.div(column, e.index(kPackedGroup)),
+                           e.rem(column, e.index(kPackedGroup)), y);
+  Value at = e.add(e.mul(row, e.index(width)), column);
+  e.store(y, e.offset(k.result(0), e.mul(at, e.index(4))), 4);
+}
+
 LogicalResult checkMatmul(Kernel &k, const MatmulPlan &plan) {
   for (const Projection &projection : plan.projections) {
     const PackedFormat &format = packedFormat(formatOf(projection.weight));

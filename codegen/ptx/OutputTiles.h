@@ -73,6 +73,11 @@ private:
   int64_t blocks;
 };
 
+/// Stores `y`, column `column` of row `row` of what gate and up were joined to:
+/// as the plan's epilogue says in a numeric row or as f32.
+void storeSwiglu(Kernel &k, const MatmulPlan &plan, mlir::Value row,
+                 mlir::Value column, mlir::Value y);
+
 /// Checks what every matmul generator takes for granted.
 mlir::LogicalResult checkMatmul(Kernel &k, const MatmulPlan &plan);
 

@@ -406,8 +406,6 @@ void TensorMatmulEmitter::emitSwiglu() {
   // an element are in one lane.
   int64_t blocks = blocksOf(1);
   launch({GridCount::Columns, static_cast<uint32_t>(blocks * kPackedRows)}, 2);
-  int64_t width = plan.projections.front().outputs();
-  bool quantize = plan.epilogue == MatmulPlan::Epilogue::SwigluQuantize;
   Value begin = k.rangeBegin(0);
   Value count = e.div(e.sub(k.rangeEnd(0), begin), e.index(kPackedRows));
   Value block = e.add(e.mul(e.block(0), e.index(blocks)), warpBlock(1));
@@ -423,14 +421,8 @@ void TensorMatmulEmitter::emitSwiglu() {
     Value column =
         e.add(e.add(begin, e.mul(block, e.index(kPackedRows))), output);
     Value y = e.mul(e.silu(values[0]), values[1]);
-    e.ifThen(e.less(block, count), [&] {
-      if (quantize)
-        return storeActivation(e, k.activationRow(k.result(0), row, width),
-                               e.div(column, e.index(kPackedGroup)),
-                               e.rem(column, e.index(kPackedGroup)), y);
-      Value at = e.add(e.mul(row, e.index(width)), column);
-      e.store(y, e.offset(k.result(0), e.mul(at, e.index(4))), 4);
-    });
+    e.ifThen(e.less(block, count),
+             [&] { storeSwiglu(k, plan, row, column, y); });
   };
   compute(streams, e.index(0), e.index(plan.depth() / kPackedGroup), visit);
 }

@@ -193,8 +193,6 @@ void VectorMatmulEmitter::emitStore() {
 void VectorMatmulEmitter::emitSwiglu() {
   // 32 columns a block: two row blocks of gate, two of up.
   warps = kSwigluWarps;
-  int64_t width = plan.projections.front().outputs();
-  bool quantize = plan.epilogue == MatmulPlan::Epilogue::SwigluQuantize;
   sums = k.shared(4 * warps * tileRows * kPackedRows * 4);
   k.launch.blockThreads = 4 * warps * kWarp;
   k.launch.grid = {{GridCount::Columns, static_cast<uint32_t>(kPackedGroup)},
@@ -227,22 +225,11 @@ void VectorMatmulEmitter::emitSwiglu() {
       Value half = e.div(e.lane(), e.index(kPackedRows));
       Value lane = e.rem(e.lane(), e.index(kPackedRows));
       Value sums[2];
-      for (int matrix = 0; matrix < 2; ++matrix) {
+      for (int matrix = 0; matrix < 2; ++matrix)
         sums[matrix] = total(e.add(half, e.index(2 * matrix)), i, lane);
-        if (Value bias = plan.projections[matrix].bias) {
-          Value column = e.add(e.mul(group, e.index(kPackedGroup)), e.lane());
-          Value at = e.offset(k.argument(bias), e.mul(column, e.index(4)));
-          sums[matrix] = e.add(sums[matrix], e.load(e.f32(), at, 4));
-        }
-      }
       Value y = e.mul(e.silu(sums[0]), sums[1]);
-      Value outRow = e.add(row, i);
-      if (quantize)
-        return storeActivation(e, k.activationRow(k.result(0), outRow, width),
-                               group, e.lane(), y);
       Value column = e.add(e.mul(group, e.index(kPackedGroup)), e.lane());
-      Value at = e.add(e.mul(outRow, e.index(width)), column);
-      e.store(y, e.offset(k.result(0), e.mul(at, e.index(4))), 4);
+      storeSwiglu(k, plan, e.add(row, i), column, y);
     });
     e.barrier();
   });

@@ -451,8 +451,6 @@ void WgmmaMatmulEmitter::emitSwiglu() {
   setStreams(2);
   launch({GridCount::Columns,
           static_cast<uint32_t>(kConsumerWarps * kPackedRows)});
-  int64_t width = plan.projections.front().outputs();
-  bool quantize = plan.epilogue == MatmulPlan::Epilogue::SwigluQuantize;
   Value begin = k.rangeBegin(0);
   Value count = e.div(e.sub(k.rangeEnd(0), begin), e.index(kPackedRows));
   auto blockOf = [&](Value warp) {
@@ -474,14 +472,8 @@ void WgmmaMatmulEmitter::emitSwiglu() {
     Value column =
         e.add(e.add(begin, e.mul(block, e.index(kPackedRows))), output);
     Value y = e.mul(e.silu(values[0]), values[1]);
-    e.ifThen(e.less(block, count), [&] {
-      if (quantize)
-        return storeActivation(e, k.activationRow(k.result(0), row, width),
-                               e.div(column, e.index(kPackedGroup)),
-                               e.rem(column, e.index(kPackedGroup)), y);
-      Value at = e.add(e.mul(row, e.index(width)), column);
-      e.store(y, e.offset(k.result(0), e.mul(at, e.index(4))), 4);
-    });
+    e.ifThen(e.less(block, count),
+             [&] { storeSwiglu(k, plan, row, column, y); });
   };
   compute(streams, e.index(0), e.index(plan.depth() / kPackedGroup), visit);
 }

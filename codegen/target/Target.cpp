@@ -113,7 +113,8 @@ constexpr Tile kGpuTiles[kRoleCount][kKernelFamilyCount] = {
      kRowsTile},
 };
 
-constexpr Target gpuTarget(std::string_view name, GpuFacts facts) {
+constexpr Target gpuTarget(std::string_view name, GpuFacts facts,
+                           int64_t promptTokens = kGpuTiles[1][0].rows) {
   Target target = {.name = name,
                    .llvmCpu = name,
                    .features = {},
@@ -128,10 +129,10 @@ constexpr Target gpuTarget(std::string_view name, GpuFacts facts) {
   for (int role = 0; role < kRoleCount; ++role)
     for (int family = 0; family < kKernelFamilyCount; ++family)
       target.tiles[role][family] = kGpuTiles[role][family];
-  if (facts.sm == 90)
-    target.tiles[static_cast<int>(Role::Prefill)]
-                [static_cast<int>(KernelFamily::Matmul)]
-                    .rows = 128;
+  target
+      .tiles[static_cast<int>(Role::Prefill)]
+            [static_cast<int>(KernelFamily::Matmul)]
+      .rows = promptTokens;
   return target;
 }
 
@@ -139,7 +140,7 @@ constexpr Target gpuTarget(std::string_view name, GpuFacts facts) {
 constexpr Target kGpuTargets[] = {
     gpuTarget("sm_80", {80, false, 80, 163 * 1024}),
     gpuTarget("sm_89", {89, false, 84, 99 * 1024}),
-    gpuTarget("sm_90a", {90, true, 83, 227 * 1024}),
+    gpuTarget("sm_90a", {90, true, 83, 227 * 1024}, 128),
     gpuTarget("sm_100a", {100, true, 88, 227 * 1024}),
     gpuTarget("sm_120a", {120, true, 88, 99 * 1024}),
 };
