@@ -27,6 +27,16 @@ struct ExecutorOptions {
   std::function<void(uint64_t done, uint64_t total)> progress = {};
 };
 
+/// One dispatch or join of one thread, in nanoseconds of NowNanoseconds().
+struct ProfileSpan {
+  static constexpr int32_t kJoin = -1;
+  /// In Program::kernel_names, or kJoin.
+  int32_t kernel = kJoin;
+  /// -1: the prologue; as many as there are layers: the epilogue.
+  int32_t layer = -1;
+  uint64_t begin = 0, end = 0;
+};
+
 /// Time since profiling was enabled: as the calling thread saw it, or of the kernels on a GPU.
 struct Profile {
   struct Entry {
@@ -39,6 +49,9 @@ struct Profile {
   Entry joins;
   /// Whole steps.
   Entry steps;
+  /// (threads) what each thread of the CPU did in the last step, in order; empty on a
+  /// GPU.
+  std::vector<std::vector<ProfileSpan>> timeline;
 };
 
 /// Owns working memory and pages. Steps are one at a time.
@@ -95,23 +108,5 @@ class Executor {
 
 /// A monotonic clock, nanoseconds.
 uint64_t NowNanoseconds();
-
-/// Adds the time of its scope to an entry, when there is one.
-class ProfileTimer {
- public:
-  explicit ProfileTimer(Profile::Entry* entry)
-      : entry_(entry), start_(entry ? NowNanoseconds() : 0) {}
-  ProfileTimer(const ProfileTimer&) = delete;
-  ProfileTimer& operator=(const ProfileTimer&) = delete;
-  ~ProfileTimer() {
-    if (!entry_) return;
-    ++entry_->calls;
-    entry_->nanoseconds += NowNanoseconds() - start_;
-  }
-
- private:
-  Profile::Entry* entry_;
-  uint64_t start_;
-};
 
 }  // namespace quern

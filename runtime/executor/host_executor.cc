@@ -37,7 +37,8 @@ class HostExecutor::StepThread {
         rows_{executor.inputs_.rows(), executor.inputs_.logit_rows()},
         small_(rows_[0] <= kSmallStepRows),
         memory_(executor.thread_memory_.data() + thread * executor.thread_stride_),
-        profile_(thread == 0 && executor.profiling_ ? &executor.profile_ : nullptr) {
+        profile_(executor.profiling_ ? &executor.profile_ : nullptr) {
+    if (profile_) profile_->timeline[static_cast<size_t>(thread)].clear();
     dims_[kDimAttentionTiles] = executor.inputs_.attention_tiles();
     dims_[kDimPageTableStride] = executor.inputs_.page_table_stride();
   }
@@ -45,12 +46,14 @@ class HostExecutor::StepThread {
   void Run() {
     RunCall(program_.prologue);
     for (size_t layer = 0; layer < program_.layers.size(); ++layer) {
+      layer_ = static_cast<int32_t>(layer);
       kv_pool_ = e_.kv_.pool(layer);
       dims_[kDimPageBytes] = e_.kv_.page_bytes(layer);
       RunCall(program_.layers[layer]);
     }
     kv_pool_ = nullptr;
     dims_[kDimPageBytes] = 0;
+    layer_ = static_cast<int32_t>(program_.layers.size());
     if (rows_[1] > 0) RunCall(program_.epilogue);
   }
 
@@ -58,17 +61,32 @@ class HostExecutor::StepThread {
   void RunCall(const BodyCall& call) {
     for (const Instruction& instruction : program_.bodies[call.body]) {
       if (instruction.op == schema::Op::Dispatch) {
-        Dispatch(instruction, call);
+        const auto kernel = static_cast<int32_t>(instruction.kernel);
+        Timed(kernel, [&] { Dispatch(instruction, call); });
       } else if (instruction.when == schema::JoinWhen::Always || !small_) {
-        ProfileTimer timer(profile_ ? &profile_->joins : nullptr);
-        e_.pool_->Join();
+        Timed(ProfileSpan::kJoin, [&] { e_.pool_->Join(); });
       }
     }
   }
 
+  /// Does `work`, and writes down how long it took when somebody asked.
+  template <typename Work>
+  void Timed(int32_t kernel, const Work& work) {
+    if (!profile_) return work();
+    const uint64_t begin = NowNanoseconds();
+    work();
+    const uint64_t end = NowNanoseconds();
+    profile_->timeline[static_cast<size_t>(thread_)].push_back({kernel, layer_, begin, end});
+    if (thread_ > 0) return;
+    Profile::Entry& entry =
+        kernel == ProfileSpan::kJoin
+            ? profile_->joins
+            : profile_->kernels[static_cast<size_t>(kernel)][static_cast<size_t>(input_.role)];
+    ++entry.calls;
+    entry.nanoseconds += end - begin;
+  }
+
   void Dispatch(const Instruction& d, const BodyCall& call) {
-    const auto role = static_cast<size_t>(input_.role);
-    ProfileTimer timer(profile_ ? &profile_->kernels[d.kernel][role] : nullptr);
     const int64_t rows = rows_[static_cast<size_t>(d.row_class)];
     dims_[kDimRows] = rows;
     if (d.split == schema::Split::Rows) {
@@ -147,6 +165,7 @@ class HostExecutor::StepThread {
   const bool small_;
   std::byte* const memory_;
   Profile* const profile_;
+  int32_t layer_ = -1;
   std::byte* kv_pool_ = nullptr;
   std::array<int64_t, kDimCount> dims_{};
 };

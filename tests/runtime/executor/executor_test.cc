@@ -262,5 +262,33 @@ TEST_F(ExecutorCalls, ProfileCountsCallsOfTheCallingThread) {
   EXPECT_EQ(executor_->profile().steps.calls, 2u);
 }
 
+TEST_F(ExecutorCalls, TimelineHasEveryThreadsDispatchesInOrder) {
+  Start(3, 2);
+  executor_->SetProfiling(true);
+  Step(40, {0});
+  g_seen.clear();
+  Step(2, {0}, Role::Decode);
+  const Profile& profile = executor_->profile();
+  ASSERT_EQ(profile.timeline.size(), 2u);
+  for (const std::vector<ProfileSpan>& thread : profile.timeline) {
+    ASSERT_FALSE(thread.empty());
+    EXPECT_EQ(thread.front().kernel, testing::kEmbed);
+    EXPECT_EQ(thread.front().layer, -1);
+    EXPECT_EQ(thread.back().layer, testing::kLayers);
+    int joins = 0;
+    uint64_t now = 0;
+    int32_t layer = -1;
+    for (const ProfileSpan& span : thread) {
+      EXPECT_LE(now, span.begin);
+      EXPECT_LE(span.begin, span.end);
+      EXPECT_LE(layer, span.layer);
+      joins += span.kernel == ProfileSpan::kJoin;
+      now = span.end;
+      layer = span.layer;
+    }
+    EXPECT_EQ(joins, testing::kLayers * 2);
+  }
+}
+
 }  // namespace
 }  // namespace quern
