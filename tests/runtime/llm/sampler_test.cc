@@ -41,6 +41,30 @@ TEST(Sampler, GreedyTakesTheBestAndTheLowestOfEquals) {
   EXPECT_EQ(SampleOne(sampler, {-kInfinity, -7, -kInfinity}), 1);
 }
 
+TEST(Sampler, GreedyIsRightAtEverySizeAndPlace) {
+  Sampler sampler = Make({});
+  std::mt19937 random(5);
+  for (size_t size = 1; size <= 70; ++size) {
+    std::vector<float> logits(size);
+    for (float& logit : logits) logit = static_cast<float>(random() % 9) - 12.0f;  // many ties
+    EXPECT_EQ(SampleOne(sampler, logits),
+              std::max_element(logits.begin(), logits.end()) - logits.begin())
+        << size;
+    for (size_t place = 0; place < size; ++place) {
+      std::vector<float> changed = logits;
+      changed[place] = 1.0f;
+      EXPECT_EQ(SampleOne(sampler, changed), static_cast<int32_t>(place)) << size;
+      for (const float broken : {kNan, kInfinity}) {
+        changed[place] = broken;
+        EXPECT_FALSE(sampler.Sample(changed).ok()) << size << " " << place;
+      }
+    }
+    std::fill(logits.begin(), logits.end(), -kInfinity);
+    EXPECT_FALSE(sampler.Sample(logits).ok()) << size;
+  }
+  EXPECT_EQ(SampleOne(sampler, {-0.0f, 0.0f}), 0);
+}
+
 TEST(Sampler, FrequenciesFollowTheSoftmax) {
   const std::vector<float> logits = {0.0f, 1.0f, 2.0f, -1.0f, -kInfinity};
   const int draws = 40000;
