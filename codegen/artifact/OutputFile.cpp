@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
+#include <cstdio>
 #include <cstring>
 #include <fcntl.h>
 #include <unistd.h>
@@ -147,9 +148,12 @@ llvm::Error OutputFile::commit() {
     return failed("write", errno);
   if (::fsync(file.FD) != 0)
     return failed("write", errno);
-  if (std::error_code error = llvm::errorToErrorCode(file.keep(path)))
-    return compileError(ExitCode::Failure,
-                        "cannot write " + path + ": " + error.message());
+  // Not keep(path): where a rename fails it copies, which can leave a torn file
+  // and leaves the temporary one.
+  if (::rename(file.TmpName.c_str(), path.c_str()) != 0)
+    return failed("write", errno);
+  if (std::error_code error = llvm::errorToErrorCode(file.keep()))
+    return failed("write", error.value());
   syncFolder(folderOf(path));
   return llvm::Error::success();
 }

@@ -6,7 +6,9 @@
 #include "llvm/Support/Signals.h"
 
 #include <csignal>
+#include <cstdlib>
 #include <cstring>
+#include <dlfcn.h>
 #include <new>
 #include <unistd.h>
 
@@ -52,6 +54,19 @@ static void write(int descriptor, std::initializer_list<const char *> parts) {
           {"{\"error\":{\"code\":", exit.digits, ",\"kind\":\"", exit.kind,
            "\",\"message\":\"", exit.message, "\"}}\n"});
   ::_exit(static_cast<int>(exit.code));
+}
+
+/// MLIR writes through what malloc returned without a look at it
+/// (Operation::create), so in this process malloc does not return null: every
+/// call of every library comes here first, and goes on to the C library's.
+extern "C" __attribute__((visibility("default"))) void *malloc(size_t size) {
+  using Malloc = void *(size_t);
+  static Malloc *const next =
+      reinterpret_cast<Malloc *>(::dlsym(RTLD_NEXT, "malloc"));
+  void *memory = next(size);
+  if (!memory && size > 0)
+    leave(outOfMemory);
+  return memory;
 }
 
 void quern::installEmergencyExits(const char *verbName, bool json) {
