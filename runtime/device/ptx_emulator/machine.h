@@ -62,6 +62,25 @@ struct PendingWgmma {
   uint32_t group, time;
 };
 
+/// A tcgen05.mma, not done yet.
+struct PendingTensorMma {
+  const Inst* inst;
+  uint32_t lane;
+  uint64_t number;         ///< Among those of its warp.
+  uint64_t a, b;           ///< Matrix descriptors.
+  uint32_t d;              ///< First column of the accumulator.
+  uint32_t rows, columns;  ///< M, N
+  uint32_t descriptor;     ///< Of the instruction.
+  bool accumulate;
+};
+
+/// A tcgen05.ld or .st, not done yet.
+struct PendingTensorMove {
+  const Inst* inst;
+  uint32_t column;
+  std::vector<uint32_t> values;  ///< Of a store: (columns, lanes).
+};
+
 /// A bulk copy that belongs to a bulk group of a lane.
 struct PendingBulk {
   uint32_t lane, group;
@@ -163,10 +182,13 @@ class Warp {
   std::vector<PendingBulk> bulks;
   std::array<uint32_t, kLanes> bulk_groups = {};
   std::deque<PendingWgmma> wgmmas;
-  uint32_t wgmma_groups = 0;           ///< Committed so far.
-  std::vector<uint32_t> wgmma_times;   ///< When, per group; for RaceCheck.
-  bool wgmma_fenced = false;           ///< A wgmma.fence was executed.
-  std::vector<uint32_t> wgmma_dirty;   ///< Per register slot: line of a write since the fence.
+  uint32_t wgmma_groups = 0;          ///< Committed so far.
+  std::vector<uint32_t> wgmma_times;  ///< When, per group; for RaceCheck.
+  bool wgmma_fenced = false;          ///< A wgmma.fence was executed.
+  std::vector<uint32_t> wgmma_dirty;  ///< Per register slot: line of a write since the fence.
+  std::deque<PendingTensorMma> tensor_mmas;
+  uint64_t tensor_mma_count = 0;  ///< Issued so far.
+  std::vector<PendingTensorMove> tensor_loads, tensor_stores;
   uint64_t cluster_phase_arrived = 0;  ///< barrier.cluster phases this warp arrived at.
 
   uint8_t* Local(uint32_t lane);
@@ -176,7 +198,7 @@ class Warp {
   void SetSpecials();
   bool StepLevel(Level level, uint64_t& budget);
   void Execute(const Inst& inst, LaneMask mask);
-  void CheckWgmmaRegisters(const Inst& inst);
+  void CheckAsyncRegisters(const Inst& inst);
 
   struct AlignedDelete {
     void operator()(uint64_t* p) const;
@@ -239,9 +261,17 @@ class Cta {
   std::map<uint32_t, VectorClock>
       sync;  ///< Orders made by atomics, per address; ~0: global memory.
   std::vector<std::unique_ptr<Warp>> warps;
-  uint32_t free_registers = 0;          ///< Given up by setmaxnreg.dec.
+  uint32_t free_registers = 0;  ///< Given up by setmaxnreg.dec.
+
+  // ---- Tensor memory. One CTA has all of its SM's.
+  struct TensorColumns {
+    uint32_t count;
+    uint32_t warp;  ///< Which allocated them.
+  };
   std::vector<uint32_t> tensor_memory;  ///< (128 lanes, 512 columns); empty before tcgen05.alloc.
-  std::map<uint32_t, uint32_t> tensor_columns;  ///< Allocated: first column, columns.
+  std::map<uint32_t, TensorColumns> tensor_columns;  ///< Allocated, by the first.
+  uint32_t tensor_last_count = kTensorColumns;       ///< Of the last allocation.
+  bool tensor_permit = true;                         ///< Not relinquished.
 
  private:
   Cluster* cluster_;

@@ -1,7 +1,11 @@
-// Matrix descriptors: how wgmma finds a matrix in shared memory. PTX ISA 9.7.15.5.1.2.
+// Matrix descriptors: how wgmma and tcgen05.mma find a matrix in shared memory. PTX ISA
+// 9.7.15.5.1.2 and 9.7.16.4.1.
 //
 //   bits 0-13   start address / 16        16-29  leading byte offset / 16 (LBO)
-//   bits 32-45  stride byte offset / 16 (SBO)   49-51  base offset   62-63  swizzle
+//   bits 32-45  stride byte offset / 16 (SBO)   49-51  base offset
+//   wgmma:      62-63  swizzle: none, 128, 64, 32 bytes
+//   tcgen05:    46-48  001   52  LBO is an address   53-60  0
+//               61-63  swizzle: 0 none, 1 128 bytes in units of 32, 2 128, 4 64, 6 32 bytes
 //
 // With T = 16 bytes of elements, W = 16, 32, 64 or 128 bytes for no swizzle, 32, 64 and 128, "row"
 // the M or N index and k the depth:
@@ -21,13 +25,18 @@
 
 namespace quern::ptx {
 
+/// Whose descriptors they are.
+enum class DescriptorKind { kWgmma, kTcgen05 };
+
 class SharedMatrix {
  public:
-  SharedMatrix(uint64_t descriptor, MatrixType type, bool mn_major)
+  SharedMatrix(uint64_t descriptor, MatrixType type, bool mn_major,
+               DescriptorKind kind = DescriptorKind::kWgmma)
       : type_(type), mn_major_(mn_major), bytes_(MatrixTypeBytes(type)) {
     constexpr TensorSwizzle kModes[] = {TensorSwizzle::kNone, TensorSwizzle::k128,
                                         TensorSwizzle::k64, TensorSwizzle::k32};
     swizzle_ = kModes[descriptor >> 62];
+    if (kind == DescriptorKind::kTcgen05) CheckTcgen05(descriptor);
     width_ = 16u << static_cast<uint32_t>(swizzle_);
     start_ = static_cast<uint32_t>(descriptor & 0x3fff) << 4;
     leading_ = static_cast<uint32_t>((descriptor >> 16) & 0x3fff) << 4;
@@ -70,6 +79,18 @@ class SharedMatrix {
   }
 
  private:
+  /// The bits that only descriptors of tcgen05 have. Bits 62-63 mean the same swizzle in both.
+  void CheckTcgen05(uint64_t descriptor) {
+    const uint64_t mode = descriptor >> 61;
+    if (mode % 2)
+      problem_ =
+          "matrix descriptors with swizzle mode " + std::to_string(mode) + " are not supported";
+    if (((descriptor >> 46) & 7) != 1 || ((descriptor >> 53) & 255))
+      problem_ = "bits 46-48 of a matrix descriptor of tcgen05 are 001, bits 53-60 are 0";
+    if ((descriptor >> 52) & 1)
+      problem_ = "matrix descriptors with an absolute leading address are not supported";
+  }
+
   uint32_t Address(uint32_t row, uint32_t k) const {
     uint32_t sum = start_;
     if (!mn_major_) {

@@ -100,17 +100,8 @@ void RunArriveOnCopies(Warp& warp, const Inst& inst, LaneMask mask) {
     });
     warp.cluster().async.push_back({&warp, inst.line, [=, &warp, mine = std::move(mine)] {
                                       for (const PendingCopy& copy : mine) Apply(warp, copy);
-                                      Mbarrier* mbarrier = owner->FindMbarrier(place);
-                                      if (!mbarrier || mbarrier->pending == 0)
-                                        return warp.Fault("cp.async.mbarrier.arrive of line " +
-                                                          std::to_string(inst.line) +
-                                                          ": its mbarrier expects no arrival");
-                                      --mbarrier->pending;
-                                      auto& gathered = mbarrier->gathered;
-                                      gathered.resize(std::max(gathered.size(), clock.size()), 0);
-                                      for (size_t v = 0; v < clock.size(); ++v)
-                                        gathered[v] = std::max(gathered[v], clock[v]);
-                                      owner->UpdateMbarrier(*mbarrier);
+                                      ArriveAsync(warp, *owner, place, clock,
+                                                  "cp.async.mbarrier.arrive", inst.line);
                                     }});
   });
 }

@@ -42,11 +42,13 @@ struct Inst {
   Executor execute = nullptr;
   Flow flow = Flow::kNext;
   bool guard_negated = false;
-  bool touches_wgmma = false;  ///< Names a register that some wgmma of the kernel names.
-  bool is_wgmma = false;       ///< wgmma.mma_async
-  int32_t guard = -1;          ///< Index of a predicate.
-  uint32_t target = 0;         ///< Of a branch.
-  uint32_t reconverge = 0;     ///< Where the lanes of a divergent branch meet again.
+  /// Names a register that some wgmma or tcgen05.ld of the kernel names.
+  bool touches_async = false;
+  bool is_wgmma = false;        ///< wgmma.mma_async
+  bool is_tensor_load = false;  ///< tcgen05.ld
+  int32_t guard = -1;           ///< Index of a predicate.
+  uint32_t target = 0;          ///< Of a branch.
+  uint32_t reconverge = 0;      ///< Where the lanes of a divergent branch meet again.
   uint32_t line = 0;
   std::array<Operand, 8> operands;
   std::array<int32_t, 8> data = {};  ///< What the row's binder made of the modifiers.
@@ -106,6 +108,7 @@ struct Code {
   std::vector<Relocation> relocations;
   uint32_t shared_bytes = 0;  ///< Static; dynamic shared memory begins here.
   uint32_t local_bytes = 0;   ///< Per thread.
+  bool uses_tensor_memory = false;
 };
 
 struct Program {

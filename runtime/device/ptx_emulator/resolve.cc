@@ -20,7 +20,7 @@ class KernelResolver {
       instruction_ = &instruction;
       QUERN_RETURN_IF_ERROR(Instruction());
     }
-    MarkWgmma();
+    MarkAsync();
     FindReconvergence(code_);
     return std::move(code_);
   }
@@ -222,6 +222,8 @@ class KernelResolver {
                              instruction_->Name() + "`: " + problem);
       }
       inst.is_wgmma = opcode == "wgmma" && instruction_->modifiers[0] == ".mma_async";
+      inst.is_tensor_load = opcode == "tcgen05" && instruction_->modifiers[0] == ".ld";
+      code_.uses_tensor_memory |= opcode == "tcgen05";
     }
     code_.insts.push_back(inst);
     code_.names.push_back(instruction_->Name());
@@ -240,8 +242,8 @@ class KernelResolver {
     return {};
   }
 
-  /// Which instructions name a register of a wgmma.
-  void MarkWgmma() {
+  /// Which instructions name a register that a wgmma or tcgen05.ld accesses on its own time.
+  void MarkAsync() {
     std::vector<bool> named(code_.register_bytes / 128 + 1, false);
     const auto visit = [&](const Operand& operand, auto&& self, auto&& body) -> void {
       if (operand.kind == Operand::Kind::kLanes && operand.slot >= 0) body(operand.slot / 128);
@@ -249,14 +251,16 @@ class KernelResolver {
       for (uint32_t i = 0; i < operand.count; ++i)
         self(code_.elements[operand.first + i], self, body);
     };
-    for (const Inst& inst : code_.insts)
-      if (inst.is_wgmma)
-        for (int i : {0, 1})
-          if (inst.operands[i].kind == Operand::Kind::kVector)
-            visit(inst.operands[i], visit, [&](int32_t slot) { named[slot] = true; });
+    for (const Inst& inst : code_.insts) {
+      const auto name = [&](const Operand& operand) {
+        visit(operand, visit, [&](int32_t slot) { named[slot] = true; });
+      };
+      if (inst.is_wgmma || inst.is_tensor_load) name(inst.operands[0]);
+      if (inst.is_wgmma && inst.operands[1].kind == Operand::Kind::kVector) name(inst.operands[1]);
+    }
     for (Inst& inst : code_.insts)
       for (const Operand& operand : inst.operands)
-        visit(operand, visit, [&](int32_t slot) { inst.touches_wgmma |= named[slot]; });
+        visit(operand, visit, [&](int32_t slot) { inst.touches_async |= named[slot]; });
   }
 
   const AstKernel& ast_;

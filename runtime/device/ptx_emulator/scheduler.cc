@@ -67,13 +67,13 @@ bool Warp::StepLevel(Level level, uint64_t& budget) {
 void Warp::Execute(const Inst& inst, LaneMask mask) {
   current_ = &inst;
   if (cta_->races) cta_->races->Step(inst.line);
-  if (inst.touches_wgmma) CheckWgmmaRegisters(inst);
+  if (inst.touches_async) CheckAsyncRegisters(inst);
   inst.execute(*this, inst, mask);
 }
 
-/// wgmma reads and writes its registers behind the program's back: nobody else may touch them until
-/// it was waited for, and what was touched before needs a wgmma.fence.
-void Warp::CheckWgmmaRegisters(const Inst& inst) {
+/// wgmma and tcgen05.ld access their registers behind the program's back: nobody else may touch
+/// them until they were waited for, and what was touched before a wgmma needs a wgmma.fence.
+void Warp::CheckAsyncRegisters(const Inst& inst) {
   if (!cta_->races || inst.is_wgmma) return;
   const Code& code = *cta_->context().code;
   const auto each = [&](const Operand& operand, auto&& self, auto&& visit) -> void {
@@ -82,19 +82,22 @@ void Warp::CheckWgmmaRegisters(const Inst& inst) {
     for (uint32_t i = 0; i < operand.count; ++i)
       self(code.elements[operand.first + i], self, visit);
   };
-  for (const PendingWgmma& pending : wgmmas) {
-    const Operand& d = pending.inst->operands[0];
+  const auto check = [&](const Inst& pending, const char* what, const char* wait) {
     for (const Operand& operand : inst.operands)
       each(operand, each, [&](int32_t slot) {
-        for (uint32_t i = 0; i < d.count; ++i)
-          if (code.elements[d.first + i].slot / 128 == slot)
-            cta_->races->Report("race", inst.line, pending.inst->line,
-                                "register " + code.register_names[slot] + " is used at line " +
-                                    std::to_string(inst.line) + " while the wgmma of line " +
-                                    std::to_string(pending.inst->line) +
-                                    " may still write it; wait with wgmma.wait_group");
+        each(pending.operands[0], each, [&](int32_t written) {
+          if (written != slot) return;
+          cta_->races->Report("race", inst.line, pending.line,
+                              "register " + code.register_names[slot] + " is used at line " +
+                                  std::to_string(inst.line) + " while the " + what + " of line " +
+                                  std::to_string(pending.line) + " may still write it; wait with " +
+                                  wait);
+        });
       });
-  }
+  };
+  for (const PendingWgmma& pending : wgmmas) check(*pending.inst, "wgmma", "wgmma.wait_group");
+  for (const PendingTensorMove& load : tensor_loads)
+    check(*load.inst, "tcgen05.ld", "tcgen05.wait::ld");
   for (const Operand& operand : inst.operands)
     each(operand, each, [&](int32_t slot) { wgmma_dirty[slot] = inst.line; });
 }
@@ -151,7 +154,8 @@ Cta::Cta(Cluster& cluster, uint32_t rank, std::array<uint32_t, 3> i)
   const uint32_t threads = options.block[0] * options.block[1] * options.block[2];
   const uint32_t count = (threads + kLanes - 1) / kLanes;
   if (options.check_races)
-    races = std::make_unique<RaceCheck>(count, static_cast<uint32_t>(shared.size()));
+    races = std::make_unique<RaceCheck>(count, static_cast<uint32_t>(shared.size()),
+                                        context().code->uses_tensor_memory);
   for (uint32_t id = 0; id < count; ++id) warps.push_back(std::make_unique<Warp>(*this, id));
 }
 
@@ -216,6 +220,11 @@ void Cluster::CheckEnd() {
         cta->races->Report("undefined", warp->Line(), 0,
                            "the CTA ends while a bulk copy may still read its shared memory; wait "
                            "with cp.async.bulk.wait_group.read");
+      if (!warp->tensor_mmas.empty() && cta->races)
+        cta->races->Report("undefined", warp->tensor_mmas.front().inst->line, 0,
+                           "nothing waits for the tcgen05.mma of line " +
+                               std::to_string(warp->tensor_mmas.front().inst->line) +
+                               "; no tcgen05.commit of its thread follows it");
       for (PendingBulk& bulk : warp->bulks) bulk.run();
       warp->bulks.clear();
     }

@@ -1,5 +1,7 @@
 #include "runtime/device/ptx_emulator/sync.h"
 
+#include <algorithm>
+
 namespace quern::ptx {
 
 void Synchronize(Warp& warp, Space space, uint64_t address, bool acquire, bool release) {
@@ -56,6 +58,19 @@ bool Arrive(Warp& warp, Cta& owner, Mbarrier& mbarrier, uint32_t count, uint32_t
   if (owner.races && &owner == &warp.cta()) owner.races->Release(warp.id(), mbarrier.gathered);
   owner.UpdateMbarrier(mbarrier);
   return true;
+}
+
+void ArriveAsync(Warp& issuer, Cta& owner, uint32_t place, const VectorClock& clock,
+                 const char* what, uint32_t line) {
+  Mbarrier* mbarrier = owner.FindMbarrier(place);
+  if (!mbarrier || mbarrier->pending == 0)
+    return issuer.Fault(std::string(what) + " of line " + std::to_string(line) +
+                        ": its mbarrier expects no arrival");
+  --mbarrier->pending;
+  auto& gathered = mbarrier->gathered;
+  gathered.resize(std::max(gathered.size(), clock.size()), 0);
+  for (size_t v = 0; v < clock.size(); ++v) gathered[v] = std::max(gathered[v], clock[v]);
+  owner.UpdateMbarrier(*mbarrier);
 }
 
 void CompleteTransaction(Cta& owner, Mbarrier& mbarrier, int64_t bytes) {

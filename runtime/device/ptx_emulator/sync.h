@@ -15,6 +15,11 @@ Mbarrier* MbarrierAt(Warp& warp, uint64_t address, uint32_t lane, Cta** owner = 
 /// `count` arrivals. False after a fault: more arrivals than the phase has left.
 bool Arrive(Warp& warp, Cta& owner, Mbarrier& mbarrier, uint32_t count, uint32_t lane);
 
+/// The arrival by which an asynchronous operation of `line` reports its end, at the mbarrier at
+/// offset `place` of `owner`. `clock`: what its waiters are ordered behind. `what`: its name.
+void ArriveAsync(Warp& issuer, Cta& owner, uint32_t place, const VectorClock& clock,
+                 const char* what, uint32_t line);
+
 /// `bytes` of a transaction have arrived. `issuer` is who issued the copy.
 void CompleteTransaction(Cta& owner, Mbarrier& mbarrier, int64_t bytes);
 
