@@ -24,6 +24,14 @@ namespace {
 /// Vectors that sum a register tile at most, of 16 or 32 registers.
 constexpr int64_t kMaxAccumulators = 8;
 
+/// SwiGLU works on so many groups of columns at a time: gate's row blocks, then
+/// up's, each in one run, then what joins them. Long enough that the joins of
+/// several groups overlap, and short enough that gate and up stay in L2 while
+/// the rows of a batch pass.
+constexpr int64_t kSwigluGroups = 4;
+/// A row of one of the two in scratch.
+constexpr int64_t kSwigluRowBytes = kSwigluGroups * kPackedGroup * 4;
+
 /// Emits the loops of one kernel.
 class MatmulEmitter {
 public:
@@ -62,6 +70,15 @@ private:
   /// Covers `count` row blocks with full tiles, then single blocks.
   void forBlockTiles(Value count,
                      function_ref<void(Value block, int64_t blocks)> body);
+  void projectToScratch(int matrix, Value first, Value count, Value row,
+                        int64_t rows);
+  void joinScratch(Value begin, Value first, Value count, Value row,
+                   int64_t rows);
+  /// Row `row` of a tile's products with gate (0) or up (1).
+  Value swigluPlace(int64_t row, int matrix) {
+    return e.offset(swigluScratch, (row * 2 + matrix) * kSwigluRowBytes);
+  }
+
   /// Covers all rows with full tiles, then single rows.
   void forRowTiles(function_ref<void(Value row, int64_t rows)> body);
 
@@ -89,6 +106,7 @@ private:
   int64_t depth;
   bool integer;
   Value x;
+  Value swigluScratch; ///< f32 [rows][gate, up][kSwigluGroups * 32]
 };
 
 MatmulEmitter::Stream MatmulEmitter::streamOf(const Projection &projection,
@@ -263,59 +281,77 @@ LogicalResult MatmulEmitter::emitSplitK() {
 }
 
 LogicalResult MatmulEmitter::emitSwiglu() {
-  // 32 columns at a time, a group of the numeric row: gate and up of both row
-  // blocks go through scratch (rows, 2 matrices, 32 columns), which stays in
-  // L1.
   int64_t width = plan.projections.front().outputs();
   if (width % kPackedGroup != 0)
     return k.emitError() << "swiglu over " << width
                          << " columns, expected a multiple of " << kPackedGroup;
-  bool quantize = plan.epilogue == MatmulPlan::Epilogue::SwigluQuantize;
-  Value zero = e.index(0), columns = e.index(depth);
   Value begin = k.rangeBegin(0);
-  Value pairs = e.div(e.sub(k.rangeEnd(0), begin), e.index(kPackedGroup));
-  int64_t rowBytes = quantize ? activationRowBytes(width) : 4 * width;
-  Value out = k.result(0);
-  Value scratch = k.temporary(k.tile.rows * 2 * kPackedGroup * 4);
-  auto at = [&](int64_t row, int matrix, int half) {
-    return e.offset(scratch, ((row * 2 + matrix) * 2 + half) * kLanes * 4);
-  };
-  Type lanes = e.vec(kLanes, e.f32());
-
-  e.forLoop(zero, pairs, 1, [&](Value pair) {
-    Value column = e.add(begin, e.mul(pair, e.index(kPackedGroup)));
+  Value groups = e.div(e.sub(k.rangeEnd(0), begin), e.index(kPackedGroup));
+  swigluScratch = k.temporary(k.tile.rows * 2 * kSwigluRowBytes);
+  e.forLoop(e.index(0), groups, kSwigluGroups, [&](Value first) {
+    Value count = e.minU(e.index(kSwigluGroups), e.sub(groups, first));
     forRowTiles([&](Value row, int64_t rows) {
-      for (auto [matrix, projection] : llvm::enumerate(plan.projections)) {
-        Stream stream = streamOf(projection, columns);
-        for (int half = 0; half < 2; ++half) {
-          Value block = e.add(e.mul(pair, e.index(2)), e.index(half));
-          Values acc = tile(stream, block, 1, row, rows, zero, columns);
-          for (int64_t r = 0; r < rows; ++r)
-            e.store(acc[r], at(r, matrix, half), 64);
-        }
-      }
-      for (int64_t r = 0; r < rows; ++r) {
-        Value halves[2];
-        for (int half = 0; half < 2; ++half) {
-          Value gate = e.load(lanes, at(r, 0, half), 64);
-          Value up = e.load(lanes, at(r, 1, half), 64);
-          halves[half] = e.mul(e.silu(gate), up);
-        }
-        Value outRow =
-            e.offset(out, e.mul(e.add(row, e.index(r)), e.index(rowBytes)));
-        if (quantize) {
-          storeActivationGroup(k, outRow, width,
-                               e.div(column, e.index(kPackedGroup)), halves[0],
-                               halves[1]);
-          continue;
-        }
-        Value place = e.offset(outRow, e.mul(column, e.index(4)));
-        e.store(halves[0], place, 4);
-        e.store(halves[1], e.offset(place, kLanes * 4), 4);
-      }
+      for (int matrix = 0; matrix < 2; ++matrix)
+        projectToScratch(matrix, first, count, row, rows);
+      joinScratch(begin, first, count, row, rows);
     });
   });
   return success();
+}
+
+/// `count` groups of gate's (matrix 0) or up's columns from group `first` of
+/// this share, for `rows` rows from `row`.
+void MatmulEmitter::projectToScratch(int matrix, Value first, Value count,
+                                     Value row, int64_t rows) {
+  Value zero = e.index(0), columns = e.index(depth);
+  Value perGroup = e.index(kPackedGroup / kLanes);
+  Stream stream = streamOf(plan.projections[matrix], columns);
+  Value firstBlock = e.mul(first, perGroup);
+  forBlockTiles(e.mul(count, perGroup), [&](Value block, int64_t blocks) {
+    Values acc = tile(stream, e.add(firstBlock, block), blocks, row, rows, zero,
+                      columns);
+    for (int64_t b = 0; b < blocks; ++b)
+      for (int64_t r = 0; r < rows; ++r)
+        e.store(acc[b * rows + r],
+                e.offset(swigluPlace(r, matrix),
+                         e.mul(e.add(block, e.index(b)), e.index(kLanes * 4))),
+                64);
+  });
+}
+
+/// silu(gate) * up of what projectToScratch() left.
+void MatmulEmitter::joinScratch(Value begin, Value first, Value count,
+                                Value row, int64_t rows) {
+  int64_t width = plan.projections.front().outputs();
+  bool quantize = plan.epilogue == MatmulPlan::Epilogue::SwigluQuantize;
+  int64_t rowBytes = quantize ? activationRowBytes(width) : 4 * width;
+  Value out = k.result(0);
+  Type lanes = e.vec(kLanes, e.f32());
+  e.forLoop(e.index(0), count, 1, [&](Value group) {
+    Value column =
+        e.add(begin, e.mul(e.add(first, group), e.index(kPackedGroup)));
+    Value inScratch = e.mul(group, e.index(kPackedGroup * 4));
+    for (int64_t r = 0; r < rows; ++r) {
+      Value halves[2];
+      for (int half = 0; half < 2; ++half) {
+        Value at = e.add(inScratch, e.index(half * kLanes * 4));
+        Value gate = e.load(lanes, e.offset(swigluPlace(r, 0), at), 64);
+        Value up = e.load(lanes, e.offset(swigluPlace(r, 1), at), 64);
+        halves[half] = e.mul(e.silu(gate), up);
+      }
+      Value outRow =
+          e.offset(out, e.mul(e.add(row, e.index(r)), e.index(rowBytes)));
+      if (quantize) {
+        storeActivationGroup(k, outRow, width,
+                             e.div(column, e.index(kPackedGroup)), halves[0],
+                             halves[1]);
+        continue;
+      }
+      Value place = e.offset(outRow, e.mul(column, e.index(4)));
+      e.store(halves[0], place, 4);
+      e.store(halves[1], e.offset(place, kLanes * 4), 4);
+    }
+  });
 }
 
 } // namespace
