@@ -15,15 +15,10 @@ using namespace mlir;
 namespace quern {
 namespace {
 
-/// Which columns of a buffer a share touches.
-struct Columns {
-  enum Kind {
-    All,     ///< any of them
-    Segment, ///< the share's range of `segment`
-    OwnCopy, ///< the share's copy of a partial result
-  } kind = All;
-  int64_t segment = 0;
-};
+/// (shares) what a share touches, from begin to end: columns of a buffer,
+/// copies of a partial result, heads of the KV pages. Empty: any share touches
+/// all.
+using Pieces = SmallVector<std::pair<int64_t, int64_t>>;
 
 /// One touch of a buffer by a dispatch.
 struct Access {
@@ -36,8 +31,7 @@ struct Access {
   /// Split over rows: reads no other row than it writes.
   bool ownRow;
   /// Split over shares.
-  Columns columns;
-  lm::RangesAttr ranges;
+  Pieces pieces;
   /// Still unseen by other threads in big steps: no join of any kind since.
   bool sinceAnyJoin = true;
 };
@@ -45,24 +39,14 @@ struct Access {
 /// What must stand between two accesses to one buffer.
 enum class Need { Nothing, RowsJoin, AlwaysJoin };
 
-/// Every share touches only what the same share touched before.
-bool sameColumns(const Access &before, const Access &after) {
-  if (before.columns.kind != after.columns.kind)
+/// No share touches what another one touched before.
+bool sharesKeepApart(const Access &before, const Access &after) {
+  if (before.pieces.size() != after.pieces.size() || before.pieces.empty())
     return false;
-  if (before.columns.kind == Columns::OwnCopy)
-    return true;
-  if (before.columns.kind == Columns::All || !before.ranges || !after.ranges ||
-      before.ranges.getShares() != after.ranges.getShares())
-    return false;
-  for (int64_t share = 0; share < before.ranges.getShares(); ++share) {
-    const int64_t first = before.columns.segment,
-                  second = after.columns.segment;
-    if (before.ranges.getBegin(share, first) !=
-            after.ranges.getBegin(share, second) ||
-        before.ranges.getEnd(share, first) !=
-            after.ranges.getEnd(share, second))
-      return false;
-  }
+  for (auto [s, mine] : llvm::enumerate(before.pieces))
+    for (auto [t, other] : llvm::enumerate(after.pieces))
+      if (s != t && mine.first < other.second && other.first < mine.second)
+        return false;
   return true;
 }
 
@@ -75,7 +59,7 @@ Need needBetween(const Access &before, const Access &after) {
                ? Need::Nothing
                : Need::RowsJoin;
   if (before.split != rows && after.split != rows)
-    return sameColumns(before, after) ? Need::Nothing : Need::AlwaysJoin;
+    return sharesKeepApart(before, after) ? Need::Nothing : Need::AlwaysJoin;
   return before.isPrivate ? Need::RowsJoin : Need::AlwaysJoin;
 }
 
@@ -90,34 +74,64 @@ int64_t ropeNumber(lm::RopeOp rope) {
   return number;
 }
 
-/// Columns that the op of `use` reads of its operand.
-Columns columnsRead(OpOperand &use) {
-  Operation *op = use.getOwner();
-  if (auto matmul = dyn_cast<lm::QuantMatmulOp>(op))
-    return matmul.getSplit() == lm::MatmulSplit::K ? Columns{Columns::Segment}
-                                                   : Columns{};
-  if (auto rope = dyn_cast<lm::RopeOp>(op))
-    return {Columns::Segment, ropeNumber(rope)};
-  if (auto append = dyn_cast<lm::KvAppendOp>(op)) {
-    auto key = append.getK().getDefiningOp<lm::RopeOp>();
-    const int64_t keys = key ? ropeNumber(key) : 0;
-    return {Columns::Segment, keys + (use.get() == append.getV() ? 1 : 0)};
-  }
-  if (isa<lm::AttentionOp, lm::OnlineAttentionOp>(op))
-    return {Columns::Segment};
-  return {};
+/// The shares' ranges of `segment`, in pieces of `unit` columns that are
+/// counted whole wherever a range touches them.
+Pieces segmentPieces(rt::DispatchOp dispatch, int64_t segment,
+                     int64_t unit = 1) {
+  Pieces pieces;
+  if (lm::RangesAttr ranges = dispatch.getRangesAttr())
+    for (int64_t share = 0; share < ranges.getShares(); ++share)
+      pieces.push_back({ranges.getBegin(share, segment) / unit,
+                        llvm::divideCeil(ranges.getEnd(share, segment), unit)});
+  return pieces;
 }
 
-/// Columns that a kernel split over shares writes of a result.
-Columns columnsWritten(Value yielded) {
-  if (cast<RankedTensorType>(yielded.getType()).getRank() == 3)
-    return {Columns::OwnCopy};
-  Operation *op = yielded.getDefiningOp();
+/// Segment of the keys that `append` writes.
+int64_t keySegment(lm::KvAppendOp append) {
+  auto key = append.getK().getDefiningOp<lm::RopeOp>();
+  return key ? ropeNumber(key) : 0;
+}
+
+/// What the op of `use` reads of its operand.
+Pieces piecesRead(rt::DispatchOp dispatch, OpOperand &use) {
+  Operation *op = use.getOwner();
+  if (auto matmul = dyn_cast<lm::QuantMatmulOp>(op))
+    return matmul.getSplit() == lm::MatmulSplit::K ? segmentPieces(dispatch, 0)
+                                                   : Pieces();
   if (auto rope = dyn_cast<lm::RopeOp>(op))
-    return {Columns::Segment, ropeNumber(rope)};
+    return segmentPieces(dispatch, ropeNumber(rope));
+  if (auto append = dyn_cast<lm::KvAppendOp>(op))
+    return segmentPieces(dispatch, keySegment(append) +
+                                       (use.get() == append.getV() ? 1 : 0));
+  if (!isa<lm::AttentionOp, lm::OnlineAttentionOp>(op))
+    return {};
+  auto cache = dyn_cast<lm::KvCacheType>(use.get().getType());
+  if (!cache)
+    return segmentPieces(dispatch, 0);
+  // Query heads of a group share a KV head.
+  const int64_t heads = op->getAttrOfType<IntegerAttr>("heads").getInt();
+  return segmentPieces(dispatch, 0,
+                       cache.getHeadDim() * (heads / cache.getHeads()));
+}
+
+/// What a kernel split over shares writes of a result.
+Pieces piecesWritten(rt::DispatchOp dispatch, Value yielded) {
+  Operation *op = yielded.getDefiningOp();
+  if (auto append = dyn_cast_if_present<lm::KvAppendOp>(op))
+    return segmentPieces(dispatch, keySegment(append),
+                         cast<lm::KvCacheType>(yielded.getType()).getHeadDim());
+  auto tensor = cast<RankedTensorType>(yielded.getType());
+  if (tensor.getRank() == 3) {
+    Pieces copies;
+    for (int64_t share = 0; share < tensor.getDimSize(0); ++share)
+      copies.push_back({share, share + 1});
+    return copies;
+  }
+  if (auto rope = dyn_cast<lm::RopeOp>(op))
+    return segmentPieces(dispatch, ropeNumber(rope));
   if (isa<lm::QkvProjOp>(op))
-    return {Columns::Segment, cast<OpResult>(yielded).getResultNumber()};
-  return {Columns::Segment};
+    return segmentPieces(dispatch, cast<OpResult>(yielded).getResultNumber());
+  return segmentPieces(dispatch, 0);
 }
 
 /// Everything that a dispatch touches and another may write.
@@ -136,13 +150,11 @@ public:
     for (BlockArgument input : body.getArguments())
       addInput(dispatch, *arg++, input, accesses);
     for (Value result : body.getTerminator()->getOperands()) {
-      if (isa<lm::KvCacheType>(result.getType())) {
-        accesses.push_back(access(dispatch, "", /*write=*/true));
-        continue;
-      }
-      Access written = access(dispatch, (*arg++).getName(), /*write=*/true);
+      const bool isCache = isa<lm::KvCacheType>(result.getType());
+      Access written = access(
+          dispatch, isCache ? StringRef() : (*arg++).getName(), /*write=*/true);
       if (dispatch.getSplit() == lm::KernelSplit::Shares)
-        written.columns = columnsWritten(result);
+        written.pieces = piecesWritten(dispatch, result);
       accesses.push_back(written);
     }
     return accesses;
@@ -159,22 +171,21 @@ private:
             .split = dispatch.getSplit(),
             .rows = dispatch.getRows(),
             .ownRow = true,
-            .columns = {},
-            .ranges = dispatch.getRangesAttr()};
+            .pieces = {}};
   }
 
   void addInput(rt::DispatchOp dispatch, rt::ArgAttr arg, BlockArgument input,
                 SmallVectorImpl<Access> &accesses) {
-    if (arg.getKind() == rt::ArgKind::Kv) {
-      accesses.push_back(access(dispatch, "", /*write=*/false));
-      return;
-    }
-    if (arg.getKind() != rt::ArgKind::Buffer)
+    const bool isCache = arg.getKind() == rt::ArgKind::Kv;
+    if (!isCache && arg.getKind() != rt::ArgKind::Buffer)
       return;
     for (OpOperand &use : input.getUses()) {
-      Access read = access(dispatch, arg.getName(), /*write=*/false);
+      if (isCache && isa<lm::KvAppendOp>(use.getOwner()))
+        continue; // it only writes
+      Access read = access(dispatch, isCache ? StringRef() : arg.getName(),
+                           /*write=*/false);
       read.ownRow = !isa<lm::SelectRowsOp>(use.getOwner());
-      read.columns = columnsRead(use);
+      read.pieces = piecesRead(dispatch, use);
       accesses.push_back(read);
     }
   }

@@ -2,6 +2,10 @@
 // RUN: quern-opt --convert-lm-to-rt %t.kernels -o %t
 // RUN: quern-interpret %t.kernels --compare=%t --tolerance=0
 // RUN: FileCheck %s --input-file=%t
+// RUN: quern-opt --lm-normalize --lm-quantize-activations --lm-fuse-dequant-matmul --lm-fuse-qkv --lm-convert-attention-to-online-attention --lm-split-shares=shares=3 --lm-form-kernels %S/inputs/small_model.mlir -o %t.uneven.kernels
+// RUN: quern-opt --convert-lm-to-rt %t.uneven.kernels -o %t.uneven
+// RUN: quern-interpret %t.uneven.kernels --compare=%t.uneven --tolerance=0
+// RUN: FileCheck %s --input-file=%t.uneven --check-prefix=UNEVEN
 // RUN: not quern-opt --convert-lm-to-rt %S/inputs/small_model.mlir 2>&1 | FileCheck %s --check-prefix=NOKERNELS
 // RUN: echo 'module {}' | not quern-opt --convert-lm-to-rt 2>&1 | FileCheck %s --check-prefix=NOMODEL
 
@@ -34,13 +38,13 @@
 // CHECK-NEXT: rt.weight_slot "blk.{layer}.ffn_up.weight"
 // CHECK-NEXT: rt.weight_slot "blk.{layer}.ffn_down.weight" : tensor<64x96x!lm.block<q8_0>> split = k
 
-// Rows to shares: a join outside small steps. Aligned shares: none. Attention
-// reads other shares' keys, and adding deltas other shares' sums: always.
+// Rows to shares: a join outside small steps. Aligned shares: none, and so are
+// queries with all of the keys that they read. Adding deltas reads other
+// shares' sums: always.
 // CHECK-NEXT: rt.dispatch @attn_norm
 // CHECK-NEXT: rt.join rows
 // CHECK-NEXT: rt.dispatch @qkv_proj
 // CHECK-NEXT: rt.dispatch @rope_append
-// CHECK-NEXT: rt.join always
 // CHECK-NEXT: rt.dispatch @attention
 // CHECK-NEXT: rt.dispatch @attn_output
 // CHECK-NEXT: rt.join always
@@ -51,6 +55,11 @@
 // CHECK-NEXT: rt.join always
 // CHECK-NEXT: rt.dispatch @add
 // CHECK-NEXT: }
+
+// Two KV heads in three shares: attention reads keys that another share wrote.
+// UNEVEN: rt.dispatch @rope_append
+// UNEVEN-NEXT: rt.join always
+// UNEVEN-NEXT: rt.dispatch @attention
 
 // Selecting rows reads rows that another thread may have written.
 // CHECK: rt.epilogue
