@@ -1,6 +1,7 @@
 #include "codegen/artifact/ManifestBuilder.h"
 #include "codegen/artifact/ManifestProgram.h"
 
+#include "codegen/kernels/KernelWork.h"
 #include "codegen/target/Target.h"
 #include "runtime/schema/file_header.h"
 #include "runtime/schema/plain_text.h"
@@ -33,6 +34,8 @@ private:
   fb::Offset<schema::GpuKernelCode> gpuCode(uint32_t target, Role role,
                                             const std::string &entry,
                                             const nvptx::Launch &launch);
+  Offsets<schema::KernelForm> forms(const std::string &kernel);
+  fb::Offset<schema::KernelWork> work(rt::KernelOp op);
   fb::Offset<fb::Vector<fb::Offset<schema::GpuSampler>>> samplers();
   fb::Offset<schema::BodyCall> call(size_t body, const CallWeights &weights);
   uint32_t segmentOf(llvm::StringRef name) const;
@@ -191,6 +194,60 @@ ManifestTranslator::gpuKernelCodes(const std::string &kernel) {
   return codes;
 }
 
+static fb::Offset<schema::KernelForm>
+formRecord(fb::FlatBufferBuilder &fbb, uint32_t target, Role role,
+           const KernelForm &form) {
+  auto arithmetic = schema::Arithmetic::F32;
+  switch (form.arithmetic) {
+  case Numerics::Int8:
+    arithmetic = schema::Arithmetic::Int8;
+    break;
+  case Numerics::Bf16:
+    arithmetic = schema::Arithmetic::Bf16;
+    break;
+  case Numerics::F16:
+    arithmetic = schema::Arithmetic::F16;
+    break;
+  case Numerics::Float:
+    break;
+  }
+  auto generator =
+      fbb.CreateString(form.generator.data(), form.generator.size());
+  return schema::CreateKernelForm(
+      fbb, target, static_cast<schema::Role>(role), generator, arithmetic,
+      static_cast<uint32_t>(form.tile.rows),
+      static_cast<uint32_t>(form.tile.blocks),
+      static_cast<uint32_t>(form.tile.keys),
+      static_cast<uint32_t>(form.tile.prefetch));
+}
+
+Offsets<schema::KernelForm>
+ManifestTranslator::forms(const std::string &kernel) {
+  Offsets<schema::KernelForm> forms;
+  uint32_t target = 0;
+  auto add = [&](const auto &images) {
+    for (const auto &image : images) {
+      for (const auto &code : image.kernels)
+        if (code.kernel == kernel)
+          forms.push_back(formRecord(fbb, target, code.role, code.form));
+      ++target;
+    }
+  };
+  add(in.images);
+  add(in.ptxImages);
+  return forms;
+}
+
+fb::Offset<schema::KernelWork> ManifestTranslator::work(rt::KernelOp op) {
+  const KernelWork work = workOf(op);
+  return schema::CreateKernelWork(
+      fbb, static_cast<uint64_t>(work.flopsPerRow),
+      static_cast<uint64_t>(work.flopsPerPair),
+      static_cast<uint64_t>(work.bytesPerRow),
+      static_cast<uint64_t>(work.bytesPerKey),
+      static_cast<uint64_t>(work.window), work.gathersWeights);
+}
+
 llvm::Expected<fb::Offset<schema::Kernel>>
 ManifestTranslator::kernel(const ProgramTranslator::KernelRef &kernel) {
   rt::KernelOp op = kernel.op;
@@ -216,9 +273,12 @@ ManifestTranslator::kernel(const ProgramTranslator::KernelRef &kernel) {
       gpuKernelCodes(name);
   if (!gpuCodes)
     return gpuCodes.takeError();
-  return schema::CreateKernel(fbb, fbb.CreateString(name), codeList,
-                              kernel.arguments, kernel.ranges.value_or(0),
-                              fbb.CreateVector(*gpuCodes));
+  auto nameText = fbb.CreateString(name);
+  auto gpuCodeList = fbb.CreateVector(*gpuCodes);
+  auto formList = fbb.CreateVector(forms(name));
+  return schema::CreateKernel(fbb, nameText, codeList, kernel.arguments,
+                              kernel.ranges.value_or(0), gpuCodeList, formList,
+                              work(op));
 }
 
 //===----------------------------------------------------------------------===//

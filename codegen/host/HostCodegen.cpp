@@ -26,7 +26,7 @@ public:
 private:
   struct Generated {
     uint64_t offset, scratchBytes;
-    Tile tile;
+    KernelForm form;
     KernelFamily family;
   };
   FailureOr<Generated> generate(rt::KernelOp op, Role role);
@@ -79,7 +79,7 @@ FailureOr<ImageBuilder::Generated> ImageBuilder::generate(rt::KernelOp op,
         generator->name, kernel.tile.rows, kernel.tile.blocks, kernel.tile.keys,
         kernel.tile.prefetch, image.bytes.size() - before));
   return Generated{*offset, static_cast<uint64_t>(kernel.scratchBytes()),
-                   kernel.tile, generator->family};
+                   formOf(*generator, kernel), generator->family};
 }
 
 LogicalResult ImageBuilder::add(rt::KernelOp op) {
@@ -87,19 +87,20 @@ LogicalResult ImageBuilder::add(rt::KernelOp op) {
   if (failed(decode))
     return failure();
   image.kernels.push_back({op.getSymName().str(), Role::Decode, decode->offset,
-                           decode->scratchBytes});
+                           decode->scratchBytes, decode->form});
   // The roles share code where neither numerics nor the tile can differ.
   bool sameNumerics =
       target.numericsFor(Role::Decode) == target.numericsFor(Role::Prefill) ||
       !touchesActivations(op);
   FailureOr<Generated> prefill = decode;
   if (!sameNumerics ||
-      !(decode->tile == tileOf(op, target, Role::Prefill, decode->family)))
+      !(decode->form.tile == tileOf(op, target, Role::Prefill, decode->family)))
     prefill = generate(op, Role::Prefill);
   if (failed(prefill))
     return failure();
   image.kernels.push_back({op.getSymName().str(), Role::Prefill,
-                           prefill->offset, prefill->scratchBytes});
+                           prefill->offset, prefill->scratchBytes,
+                           prefill->form});
   return success();
 }
 

@@ -25,6 +25,7 @@ struct KernelCode {
   Role role;             ///< Decode or prefill numerics.
   uint64_t offset;       ///< Entry, 64-byte aligned, from the image's start.
   uint64_t scratchBytes; ///< Scratch a thread must give this kernel.
+  KernelForm form;
 };
 
 /// Code and constants of all kernels for one target: no relocation, no

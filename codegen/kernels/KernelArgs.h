@@ -148,6 +148,15 @@ chooseGenerator(llvm::ArrayRef<KernelGenerator<Kernel>> generators,
   return nullptr;
 }
 
+/// What the manifest says of `kernel`, which `generator` generates.
+template <typename Kernel>
+KernelForm formOf(const KernelGenerator<Kernel> &generator,
+                  const Kernel &kernel) {
+  const bool quantized = generator.family == KernelFamily::Matmul;
+  return {generator.name, quantized ? kernel.numerics : Numerics::Float,
+          kernel.tile};
+}
+
 } // namespace quern
 
 #endif // QUERN_CODEGEN_KERNELS_KERNELARGS_H

@@ -36,7 +36,7 @@ private:
   struct Generated {
     std::string entry;
     Launch launch;
-    Tile tile;
+    KernelForm form;
     KernelFamily family;
   };
   FailureOr<Generated> generate(rt::KernelOp op, Role role);
@@ -146,23 +146,24 @@ FailureOr<ImageBuilder::Generated> ImageBuilder::generate(rt::KernelOp op,
         op.getSymName(), std::string(target.name), std::string(roleName(role)),
         generator->name, kernel.tile.rows, kernel.tile.blocks, kernel.tile.keys,
         kernel.launch.blockThreads, kernel.launch.sharedBytes));
-  return Generated{name, kernel.launch, kernel.tile, generator->family};
+  return Generated{name, kernel.launch, formOf(*generator, kernel),
+                   generator->family};
 }
 
 LogicalResult ImageBuilder::add(rt::KernelOp op) {
   FailureOr<Generated> decode = generate(op, Role::Decode);
   if (failed(decode))
     return failure();
-  image.kernels.push_back(
-      {op.getSymName().str(), Role::Decode, decode->entry, decode->launch});
+  image.kernels.push_back({op.getSymName().str(), Role::Decode, decode->entry,
+                           decode->launch, decode->form});
   // The roles share an entry where neither numerics nor algorithm can differ.
   FailureOr<Generated> prefill = decode;
   if (decode->family != KernelFamily::Rows || touchesActivations(op))
     prefill = generate(op, Role::Prefill);
   if (failed(prefill))
     return failure();
-  image.kernels.push_back(
-      {op.getSymName().str(), Role::Prefill, prefill->entry, prefill->launch});
+  image.kernels.push_back({op.getSymName().str(), Role::Prefill, prefill->entry,
+                           prefill->launch, prefill->form});
   return success();
 }
 

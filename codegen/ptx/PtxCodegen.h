@@ -60,6 +60,7 @@ struct PtxKernel {
   Role role;
   std::string entry; ///< Name behind `.visible .entry`; roles may share one.
   Launch launch;
+  KernelForm form;
 };
 
 /// An entry that picks the best logits of each row, so that only these leave

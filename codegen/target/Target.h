@@ -70,6 +70,15 @@ struct Tile {
   int64_t prefetch = 0;
 };
 
+/// How a kernel's code was made for one target and role.
+struct KernelForm {
+  /// Name of the generator: "matmul", "amx-matmul".
+  std::string_view generator;
+  /// Arithmetic of its products.
+  Numerics arithmetic = Numerics::Float;
+  Tile tile;
+};
+
 /// A CPU feature by both of its names.
 struct CpuFeature {
   /// As /proc/cpuinfo and artifacts write it: "avx512_vnni".

@@ -70,20 +70,52 @@ Json Targets(const Artifact& artifact) {
   return list;
 }
 
+const char* RoleName(schema::Role role) {
+  return role == schema::Role::Decode ? "decode" : "prefill";
+}
+
+Json Forms(const schema::Manifest& manifest, const schema::Kernel& kernel) {
+  Json list = Json::Array();
+  for (uint32_t i = 0; kernel.forms() && i < kernel.forms()->size(); ++i) {
+    const schema::KernelForm& form = *kernel.forms()->Get(i);
+    list.Add({{"target", Text(manifest.targets()->Get(form.target())->name())},
+              {"role", RoleName(form.role())},
+              {"generator", Text(form.generator())},
+              {"arithmetic", schema::EnumNameArithmetic(form.arithmetic())},
+              {"rows", form.rows()},
+              {"blocks", form.blocks()},
+              {"keys", form.keys()},
+              {"prefetch", form.prefetch()}});
+  }
+  return list;
+}
+
+/// Null when the manifest does not say.
+Json Work(const schema::Kernel& kernel) {
+  const schema::KernelWork* work = kernel.work();
+  if (!work) return nullptr;
+  return {{"flops_per_row", work->flops_per_row()},
+          {"flops_per_pair", work->flops_per_pair()},
+          {"bytes_per_row", work->bytes_per_row()},
+          {"bytes_per_key", work->bytes_per_key()},
+          {"window", work->window()},
+          {"gathers_weights", work->gathers_weights()}};
+}
+
 Json Kernels(const schema::Manifest& manifest) {
   Json list = Json::Array();
   for (const schema::Kernel* kernel : *manifest.kernels()) {
     Json codes = Json::Array();
     for (const schema::KernelCode* code : *kernel->codes()) {
       codes.Add({{"target", Text(manifest.targets()->Get(code->target())->name())},
-                 {"role", code->role() == schema::Role::Decode ? "decode" : "prefill"},
+                 {"role", RoleName(code->role())},
                  {"offset", code->offset()},
                  {"scratch_bytes", code->scratch_bytes()}});
     }
     for (uint32_t i = 0; kernel->gpu_codes() && i < kernel->gpu_codes()->size(); ++i) {
       const schema::GpuKernelCode& code = *kernel->gpu_codes()->Get(i);
       codes.Add({{"target", Text(manifest.targets()->Get(code.target())->name())},
-                 {"role", code.role() == schema::Role::Decode ? "decode" : "prefill"},
+                 {"role", RoleName(code.role())},
                  {"entry", Text(code.entry())},
                  {"block_threads", code.block_threads()},
                  {"shared_bytes", code.shared_bytes()}});
@@ -91,7 +123,9 @@ Json Kernels(const schema::Manifest& manifest) {
     list.Add({{"name", Text(kernel->name())},
               {"arguments", kernel->argument_count()},
               {"ranges", kernel->range_count()},
-              {"codes", codes}});
+              {"codes", codes},
+              {"forms", Forms(manifest, *kernel)},
+              {"work", Work(*kernel)}});
   }
   return list;
 }

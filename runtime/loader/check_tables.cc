@@ -154,6 +154,30 @@ Status CheckCodes(const ManifestCheck& check, const schema::Kernel& kernel,
   return {};
 }
 
+/// Nothing is executed by a form, but reports look its target up.
+Status CheckForms(const ManifestCheck& check, const schema::Kernel& kernel,
+                  const std::string& name) {
+  std::vector<bool> seen(size_t{2} * check.manifest.targets()->size(), false);
+  for (uint32_t i = 0; kernel.forms() && i < kernel.forms()->size(); ++i) {
+    const schema::KernelForm& form = *kernel.forms()->Get(i);
+    const std::string item = name + "." + Item("forms", i);
+    if (form.target() >= check.manifest.targets()->size()) {
+      return check.Bad(item + ".target", &form, form.target(), "the index of a target");
+    }
+    if (!IsKnown(form.role())) {
+      return check.Bad(item + ".role", &form, static_cast<uint64_t>(form.role()), "0 or 1");
+    }
+    if (!IsKnown(form.arithmetic())) {
+      return check.Bad(item + ".arithmetic", &form, static_cast<uint64_t>(form.arithmetic()),
+                       "a known arithmetic");
+    }
+    const size_t index = 2 * form.target() + static_cast<size_t>(form.role());
+    if (seen[index]) return check.Bad(item, &form, "a second one", "one a target and role");
+    seen[index] = true;
+  }
+  return {};
+}
+
 Status CheckKernels(const ManifestCheck& check) {
   const auto& kernels = *check.manifest.kernels();
   for (size_t i = 0; i < kernels.size(); ++i) {
@@ -169,6 +193,7 @@ Status CheckKernels(const ManifestCheck& check) {
     }
     QUERN_RETURN_IF_ERROR(CheckCodes(check, kernel, name));
     QUERN_RETURN_IF_ERROR(CheckGpuCodes(check, kernel, name));
+    QUERN_RETURN_IF_ERROR(CheckForms(check, kernel, name));
   }
   return {};
 }

@@ -51,6 +51,10 @@ Status CheckTexts(const ManifestCheck& check) {
       texts.Add(Item("kernels", i) + "." + Item("gpu_codes", j) + ".entry",
                 kernel.gpu_codes()->Get(j)->entry());
     }
+    for (uint32_t j = 0; kernel.forms() && j < kernel.forms()->size(); ++j) {
+      texts.Add(Item("kernels", i) + "." + Item("forms", j) + ".generator",
+                kernel.forms()->Get(j)->generator());
+    }
   }
   for (uint32_t i = 0; i < m.buffers()->size(); ++i) {
     texts.Add(Item("buffers", i) + ".name", m.buffers()->Get(i)->name());
