@@ -327,6 +327,51 @@ std::string DescribeSession(const Session& session) {
   return json.text();
 }
 
+namespace {
+
+/// What each thread did in the last step, [thread][dispatch or join]; times from its beginning.
+Json Timeline(const Executor& executor) {
+  const Profile& profile = executor.profile();
+  uint64_t start = UINT64_MAX;
+  for (const auto& thread : profile.timeline) {
+    if (!thread.empty()) start = std::min(start, thread.front().begin);
+  }
+  Json threads = Json::Array();
+  for (const auto& thread : profile.timeline) {
+    Json spans = Json::Array();
+    for (const ProfileSpan& span : thread) {
+      const bool join = span.kernel == ProfileSpan::kJoin;
+      const auto kernel = static_cast<size_t>(span.kernel);
+      spans.Add({{"kernel", join ? Json(nullptr) : Json(executor.program().kernel_names[kernel])},
+                 {"layer", span.layer},
+                 {"begin_ns", span.begin - start},
+                 {"end_ns", span.end - start}});
+    }
+    threads.Add(spans);
+  }
+  return threads;
+}
+
+Json LastStep(const Executor& executor) {
+  const Profile& profile = executor.profile();
+  Json kernels = Json::Array();
+  for (size_t kernel = 0; kernel < profile.work.size(); ++kernel) {
+    const ProfileWork& work = profile.work[kernel];
+    if (work.dispatches == 0) continue;
+    kernels.Add({{"name", executor.program().kernel_names[kernel]},
+                 {"dispatches", work.dispatches},
+                 {"bytes", work.bytes},
+                 {"flops", work.flops}});
+  }
+  return {{"role", RoleName(profile.last_role)},
+          {"rows", executor.last_rows()[0]},
+          {"logit_rows", executor.last_rows()[1]},
+          {"kernels", kernels},
+          {"threads", Timeline(executor)}};
+}
+
+}  // namespace
+
 std::string DescribeProfile(const Executor& executor) {
   const Profile& profile = executor.profile();
   auto seconds = [](const Profile::Entry& entry) {
@@ -349,6 +394,7 @@ std::string DescribeProfile(const Executor& executor) {
   json.Set("joins", profile.joins.calls);
   json.Set("join_seconds", seconds(profile.joins));
   json.Set("kernels", kernels);
+  json.Set("last_step", profile.steps.calls > 0 ? LastStep(executor) : Json(nullptr));
   return json.text();
 }
 

@@ -1,5 +1,6 @@
 #include "runtime/executor/executor.h"
 
+#include <algorithm>
 #include <chrono>
 #include <string>
 
@@ -15,6 +16,8 @@ Status Executor::Step(const StepInput& input) {
                           kept_rows()};
   QUERN_RETURN_IF_ERROR(inputs_.Fill(input, limits));
   if (!profiling_) return Run(input);
+  profile_.last_role = input.role;
+  CountWork();
   const uint64_t begin = NowNanoseconds();
   Status status = Run(input);
   ++profile_.steps.calls;
@@ -31,12 +34,38 @@ void Executor::SetProfiling(bool enabled) {
   if (!enabled) return;
   profile_ = {};
   profile_.kernels.resize(program_.kernel_names.size());
+  profile_.work.resize(program_.kernel_names.size());
   size_t spans = program_.bodies[program_.prologue.body].size() +
                  program_.bodies[program_.epilogue.body].size();
   for (const BodyCall& layer : program_.layers) spans += program_.bodies[layer.body].size();
   profile_.timeline.resize(static_cast<size_t>(threads()));
   for (auto& thread : profile_.timeline) thread.reserve(spans);  // steps allocate nothing
   profiling_ = true;  // once there is room for the numbers
+}
+
+void Executor::CountWork() {
+  std::fill(profile_.work.begin(), profile_.work.end(), ProfileWork());
+  const std::array<double, 2> rows = {static_cast<double>(inputs_.rows()),
+                                      static_cast<double>(inputs_.logit_rows())};
+  const auto count = [&](const BodyCall& call) {
+    for (const Instruction& d : program_.bodies[call.body]) {
+      if (d.op != schema::Op::Dispatch) continue;
+      const DispatchWork& work = d.work;
+      const double row_count = rows[static_cast<size_t>(d.row_class)];
+      SeenKeys seen;
+      if (work.flops_per_pair > 0) seen = inputs_.CountKeys(work.window);
+      ProfileWork& entry = profile_.work[d.kernel];
+      ++entry.dispatches;
+      entry.bytes += static_cast<double>(work.weight_bytes) +
+                     row_count * static_cast<double>(work.bytes_per_row) +
+                     seen.keys * static_cast<double>(work.bytes_per_key);
+      entry.flops += row_count * static_cast<double>(work.flops_per_row) +
+                     seen.pairs * static_cast<double>(work.flops_per_pair);
+    }
+  };
+  count(program_.prologue);
+  for (const BodyCall& layer : program_.layers) count(layer);
+  if (inputs_.logit_rows() > 0) count(program_.epilogue);
 }
 
 uint64_t NowNanoseconds() {

@@ -37,6 +37,14 @@ struct ProfileSpan {
   uint64_t begin = 0, end = 0;
 };
 
+/// What the dispatches of one kernel computed and moved in a step, over all shares. Products of a
+/// manifest's numbers, so in floating point, which does not wrap.
+struct ProfileWork {
+  uint64_t dispatches = 0;
+  double bytes = 0;
+  double flops = 0;
+};
+
 /// Time since profiling was enabled: as the calling thread saw it, or of the kernels on a GPU.
 struct Profile {
   struct Entry {
@@ -52,6 +60,9 @@ struct Profile {
   /// (threads) what each thread of the CPU did in the last step, in order; empty on a
   /// GPU.
   std::vector<std::vector<ProfileSpan>> timeline;
+  /// (kernels) of the last step.
+  std::vector<ProfileWork> work;
+  schema::Role last_role = schema::Role::Decode;
 };
 
 /// Owns working memory and pages. Steps are one at a time.
@@ -87,6 +98,8 @@ class Executor {
   /// Starts measuring from zero, or stops.
   void SetProfiling(bool enabled);
   const Profile& profile() const { return profile_; }
+  /// Rows of the last step, and those of them that got logits.
+  std::array<int64_t, 2> last_rows() const { return {inputs_.rows(), inputs_.logit_rows()}; }
 
  protected:
   Executor(Program program, const ExecutorOptions& options)
@@ -97,6 +110,9 @@ class Executor {
 
   /// Errors: kUsage, for options out of range.
   static Status CheckOptions(const ExecutorOptions& options);
+
+  /// Fills profile_.work for the step whose inputs lie in inputs_.
+  void CountWork();
 
   Program program_;
   ExecutorOptions options_;

@@ -3,7 +3,32 @@
 namespace quern {
 namespace {
 
-Instruction BuildInstruction(const schema::Instruction& source, const schema::Manifest& manifest) {
+uint64_t AllShares(const schema::WeightSlot& slot) {
+  if (slot.split() == schema::WeightSplit::Whole) return slot.sizes()->Get(0);
+  uint64_t bytes = 0;
+  for (const uint64_t size : *slot.sizes()) bytes += size;
+  return bytes;
+}
+
+DispatchWork BuildWork(const schema::Instruction& source, const schema::Body& body,
+                       const schema::Manifest& manifest) {
+  const schema::KernelWork* work = manifest.kernels()->Get(source.kernel())->work();
+  DispatchWork built;
+  if (work) {
+    built = {work->flops_per_row(), work->flops_per_pair(), work->bytes_per_row(),
+             work->bytes_per_key(), work->window()};
+  }
+  if (work && work->gathers_weights()) return built;
+  for (uint32_t i = 0; source.args() && i < source.args()->size(); ++i) {
+    const schema::Arg& arg = *source.args()->Get(i);
+    if (arg.kind() != schema::ArgKind::Weight) continue;
+    built.weight_bytes += AllShares(*body.weights()->Get(arg.index()));
+  }
+  return built;
+}
+
+Instruction BuildInstruction(const schema::Instruction& source, const schema::Body& body,
+                             const schema::Manifest& manifest) {
   Instruction instruction;
   instruction.op = source.op();
   instruction.when = source.when();
@@ -18,6 +43,7 @@ Instruction BuildInstruction(const schema::Instruction& source, const schema::Ma
   if (source.ranges()) {
     instruction.ranges.assign(source.ranges()->begin(), source.ranges()->end());
   }
+  instruction.work = BuildWork(source, body, manifest);
   return instruction;
 }
 
@@ -42,7 +68,7 @@ Program Program::Build(const schema::Manifest& manifest) {
   for (const schema::Body* body : *manifest.bodies()) {
     std::vector<Instruction>& instructions = program.bodies.emplace_back();
     for (const schema::Instruction* source : *body->instructions()) {
-      instructions.push_back(BuildInstruction(*source, manifest));
+      instructions.push_back(BuildInstruction(*source, *body, manifest));
     }
   }
   program.prologue = BuildCall(*manifest.prologue());

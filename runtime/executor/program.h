@@ -13,6 +13,17 @@ namespace quern {
 
 inline constexpr int kRoleCount = 2;
 
+/// What a dispatch computes and moves over all shares: schema::KernelWork, and the weights.
+struct DispatchWork {
+  uint64_t flops_per_row = 0;
+  uint64_t flops_per_pair = 0;
+  uint64_t bytes_per_row = 0;
+  uint64_t bytes_per_key = 0;
+  uint64_t window = 0;
+  /// Weights that are read whole, whatever the number of rows.
+  uint64_t weight_bytes = 0;
+};
+
 /// An instruction: a join, or one kernel's dispatch.
 struct Instruction {
   schema::Op op = schema::Op::Join;
@@ -25,6 +36,7 @@ struct Instruction {
   /// (shares, segments, 2)
   std::vector<int64_t> ranges;
   size_t segments = 0;
+  DispatchWork work;
 };
 
 /// One call of a body.

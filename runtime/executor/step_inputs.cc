@@ -138,4 +138,19 @@ int64_t StepInputs::attention_tiles() const {
   return static_cast<int64_t>(tiles_.size()) / kAttentionTileFields;
 }
 
+SeenKeys StepInputs::CountKeys(uint64_t window) const {
+  SeenKeys seen;
+  const size_t rows = input_.tokens.size();
+  for (size_t row = 0; row < rows; ++row) {
+    // Runs of rows of a sequence follow one another: what the run before saw is not new.
+    const bool goes_on = row > 0 && input_.sequences[row] == input_.sequences[row - 1] &&
+                         input_.slots[row] == input_.slots[row - 1] + 1;
+    const double length = static_cast<double>(input_.slots[row]) + 1;
+    const double visible = window > 0 ? std::min(length, static_cast<double>(window)) : length;
+    seen.pairs += visible;
+    seen.keys += goes_on ? 1 : visible;
+  }
+  return seen;
+}
+
 }  // namespace quern

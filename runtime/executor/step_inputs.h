@@ -42,6 +42,14 @@ struct StepLimits {
   int64_t kept_rows = 0;
 };
 
+/// How many keys the rows of a step see.
+struct SeenKeys {
+  /// Pairs of a row and a key.
+  double pairs = 0;
+  /// Keys that some row of the step sees.
+  double keys = 0;
+};
+
 /// The int32 arrays of schema::StepInput, kept from step to step to reuse their memory.
 class StepInputs {
  public:
@@ -56,6 +64,8 @@ class StepInputs {
   int64_t attention_tiles() const;
   /// Entries of the page table a sequence.
   int64_t page_table_stride() const { return stride_; }
+  /// Keys seen by rows that see their last `window`; 0: all.
+  SeenKeys CountKeys(uint64_t window) const;
 
  private:
   Status CheckRows(const StepInput& input, const StepLimits& limits) const;

@@ -211,8 +211,13 @@ QUERN_EXPORT void quern_session_cancel(quern_session* session);
 
 /** Not 0: measure the time of every kernel from now on, from zero. */
 QUERN_EXPORT void quern_session_set_profiling(quern_session* session, int32_t enabled);
-/** {"steps", "seconds", "join_seconds", "kernels": [{"name", "role", "calls", "seconds"}]}, as the
- *  calling thread saw it, or of the kernels alone on a GPU; all since profiling was enabled. */
+/** {"steps", "seconds", "joins", "join_seconds", "kernels": [{"name", "role", "calls", "seconds"}],
+ *  "last_step"}: times as the calling thread saw them, or of the kernels alone on a GPU, since
+ *  profiling was enabled. `last_step` (null before one) is {"role", "rows", "logit_rows", "kernels":
+ *  [{"name", "dispatches", "bytes", "flops"}], "threads": [[{"kernel", "layer", "begin_ns",
+ *  "end_ns"}]]}: what its kernels moved and computed over all shares (docs/artifact.md, kernels), and
+ *  every dispatch and join (kernel null) of each thread, layer -1 being the prologue and the number of
+ *  layers the epilogue; no threads on a GPU. */
 QUERN_EXPORT quern_status_code quern_session_profile(quern_session* session, char** json,
                                                      quern_error* error);
 

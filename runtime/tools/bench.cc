@@ -7,8 +7,10 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "runtime/tools/atomic_file.h"
 #include "runtime/tools/command.h"
 #include "runtime/tools/engine.h"
+#include "runtime/tools/kernel_report.h"
 #include "runtime/tools/machine.h"
 #include "runtime/tools/output.h"
 
@@ -24,6 +26,9 @@ struct BenchFlags {
   uint32_t depth = 0;
   uint32_t repetitions = 5;
   bool profile = false;
+  bool kernels = false;
+  std::string page;
+  std::string trace;
   SessionFlags session;
   OutputFlags output;
 };
@@ -46,6 +51,14 @@ class RandomTokens {
   uint64_t state_ = 1;
 };
 
+Json ReadProfile(quern_session* session) {
+  char* text = nullptr;
+  quern_error error = {};
+  Check(quern_session_profile(session, &text, &error), error);
+  const TextHandle owner(text);
+  return Json::parse(text);
+}
+
 /// One engine and what is measured on it.
 class Bench {
  public:
@@ -60,10 +73,48 @@ class Bench {
     return Repeat(bar, flags_.prompt, [&] { engine_.Feed(prompt_, {}); });
   }
   std::vector<double> Decode(ProgressBar& bar) {
-    return Repeat(bar, flags_.generate, [&] { DecodeTokens(); });
+    return Repeat(bar, flags_.generate, [&] { DecodeTokens(flags_.generate); });
+  }
+
+  /// The prompt's step, of several the last, and a decode step: each that with the median time of
+  /// the repetitions.
+  std::vector<MeasuredStep> Steps(ProgressBar& bar) {
+    std::vector<MeasuredStep> steps;
+    if (flags_.prompt > 0) {
+      const std::span<const int32_t> prompt(prompt_);
+      const size_t before = (prompt.size() - 1) / engine_.facts().max_rows *
+                            engine_.facts().max_rows;
+      steps.push_back(MedianStep(
+          bar, depth_.size() + before, [&] { engine_.Feed(prompt.first(before), {}); },
+          [&] { engine_.Feed(prompt.subspan(before), {}); }));
+    }
+    if (flags_.generate > 0) {
+      steps.push_back(MedianStep(bar, depth_.size(), [] {}, [&] { DecodeTokens(1); }));
+    }
+    return steps;
   }
 
  private:
+  template <typename Before, typename Step>
+  MeasuredStep MedianStep(ProgressBar& bar, uint64_t depth, const Before& before,
+                          const Step& step) {
+    std::vector<Json> profiles;
+    for (uint32_t i = 0; i <= flags_.repetitions; ++i) {
+      GoToDepth();
+      before();
+      quern_session_set_profiling(engine_.session(), 1);
+      step();
+      if (i > 0) profiles.push_back(ReadProfile(engine_.session()));  // the first one warms up
+      quern_session_set_profiling(engine_.session(), 0);
+      bar.Update(++done_);
+    }
+    const auto median = profiles.begin() + static_cast<ptrdiff_t>(profiles.size() / 2);
+    std::ranges::nth_element(profiles, median, [](const Json& a, const Json& b) {
+      return a.at("seconds").get<double>() < b.at("seconds").get<double>();
+    });
+    return {depth, *median};
+  }
+
   template <typename Work>
   std::vector<double> Repeat(ProgressBar& bar, uint32_t tokens, const Work& work) {
     std::vector<double> runs;
@@ -85,11 +136,11 @@ class Bench {
     engine_.Feed(std::span(depth_).subspan(have), {});
   }
 
-  void DecodeTokens() {
+  void DecodeTokens(uint32_t count) {
     quern_sequence* sequence = engine_.sequence();
     int32_t token = prompt_.front();
     quern_error error = {};
-    for (uint32_t i = 0; i < flags_.generate; ++i) {
+    for (uint32_t i = 0; i < count; ++i) {
       Check(quern_decode(engine_.session(), &sequence, &token, 1, &error), error);
       Check(quern_sequence_sample(sequence, &token, &error), error);
     }
@@ -129,11 +180,15 @@ void PrintRow(const std::string& test, const Json& summary) {
   WriteOutput(line + "\n");
 }
 
+std::string Heading(const Json& report) {
+  return report.at("model").get<std::string>() + ", " + report.at("isa").get<std::string>() +
+         ", threads: " + report.at("threads").dump() + ", " +
+         report.at("machine").value("cpu", "");
+}
+
 void PrintTable(const BenchFlags& flags, const Json& report) {
-  WriteOutput(report.at("model").get<std::string>() + ", " + report.at("isa").get<std::string>() +
-              ", threads: " + report.at("threads").dump() + ", " +
-              report.at("machine").value("cpu", "") + "\n" + "tokens/s        " +
-              Cell("median", 12) + Cell("min", 12) + Cell("max", 12) + "\n");
+  WriteOutput(Heading(report) + "\n" + "tokens/s        " + Cell("median", 12) + Cell("min", 12) +
+              Cell("max", 12) + "\n");
   const std::string depth = flags.depth ? " @ " + std::to_string(flags.depth) : "";
   PrintRow("pp" + std::to_string(flags.prompt) + depth, report.at("prefill_tokens_per_second"));
   PrintRow("tg" + std::to_string(flags.generate) + depth, report.at("decode_tokens_per_second"));
@@ -153,26 +208,66 @@ void PrintProfile(const Json& profile) {
   }
 }
 
-Json ReadProfile(quern_session* session) {
-  char* text = nullptr;
-  quern_error error = {};
-  Check(quern_session_profile(session, &text, &error), error);
-  const TextHandle owner(text);
-  return Json::parse(text);
-}
-
-/// A context that holds what is measured, unless one was given.
+/// A context that holds what is measured, unless one was given; with --kernels, room for the prompt
+/// in one step.
 SessionFlags FitContext(const BenchFlags& flags) {
   SessionFlags session = flags.session;
+  if (flags.kernels && session.chunk == 0) session.chunk = std::clamp(flags.prompt, 1u, 1u << 20);
   const uint64_t needed = uint64_t{flags.depth} + std::max(flags.prompt, flags.generate);
   if (session.context == 0) session.context = std::max<uint64_t>(needed, 1);
   return session;
+}
+
+void WriteFile(const std::string& path, const std::string& text) {
+  AtomicFile file(path);
+  file.Write(text.data(), text.size());
+  file.Commit();
+}
+
+/// What the figures are of.
+Json DescribeRun(const BenchFlags& flags, const Engine& engine, const Json& model) {
+  return {{"model", model.at("model").at("name")},
+          {"artifact", flags.model},
+          {"artifact_hash", model.value("hash", "")},
+          {"device", engine.facts().device},
+          {"isa", engine.facts().target},
+          {"threads", engine.facts().threads},
+          {"machine", DescribeMachine()},
+          {"prompt", flags.prompt},
+          {"generate", flags.generate},
+          {"depth", flags.depth},
+          {"repetitions", flags.repetitions}};
+}
+
+int RunKernels(const BenchFlags& flags) {
+  Engine engine(flags.model, FitContext(flags), !flags.output.quiet);
+  const auto model = Json::parse(quern_model_json(engine.model()));
+  Bench bench(flags, engine);
+  std::vector<MeasuredStep> steps;
+  {
+    const uint64_t kinds = (flags.prompt > 0) + (flags.generate > 0);
+    ProgressBar bar("bench", kinds * (flags.repetitions + 1), !flags.output.quiet);
+    steps = bench.Steps(bar);
+  }
+  Json report = DescribeRun(flags, engine, model);
+  const Json kernels = ReportKernels(steps, model, engine.facts());
+  const std::string heading = Heading(report);
+  if (!flags.page.empty()) WriteFile(flags.page, KernelPage(kernels, heading));
+  if (!flags.trace.empty()) WriteFile(flags.trace, KernelTrace(steps, kernels).dump() + "\n");
+  if (flags.output.json) {
+    report["kernels"] = kernels;
+    WriteJson(report);
+  } else {
+    WriteOutput(heading + "\n" + KernelTables(kernels));
+  }
+  return QUERN_OK;
 }
 
 int RunBench(const BenchFlags& flags) {
   if (flags.prompt == 0 && flags.generate == 0) {
     throw CommandError(QUERN_USAGE, "-p 0 and -n 0 leave nothing to measure");
   }
+  if (flags.kernels) return RunKernels(flags);
   Engine engine(flags.model, FitContext(flags), !flags.output.quiet);
   if (flags.profile) quern_session_set_profiling(engine.session(), 1);
   Bench bench(flags, engine);
@@ -181,17 +276,7 @@ int RunBench(const BenchFlags& flags) {
     const uint64_t tests = (flags.prompt > 0) + (flags.generate > 0);
     ProgressBar bar("bench", tests * (flags.repetitions + 1), !flags.output.quiet);
     const auto model = Json::parse(quern_model_json(engine.model()));
-    report = {{"model", model.at("model").at("name")},
-              {"artifact", flags.model},
-              {"artifact_hash", model.value("hash", "")},
-              {"device", engine.facts().device},
-              {"isa", engine.facts().target},
-              {"threads", engine.facts().threads},
-              {"machine", DescribeMachine()},
-              {"prompt", flags.prompt},
-              {"generate", flags.generate},
-              {"depth", flags.depth},
-              {"repetitions", flags.repetitions}};
+    report = DescribeRun(flags, engine, model);
     report["prefill_tokens_per_second"] = Summary(bench.Prefill(bar));
     report["decode_tokens_per_second"] = Summary(bench.Decode(bar));
   }
@@ -224,7 +309,19 @@ Action SetUpBench(CLI::App& app) {
                  "measured runs behind a warm-up (default: 5)")
       ->check(CLI::Range(1, 1000).description(""))
       ->type_name("N");
-  app.add_flag("--profile", flags->profile, "measure every kernel too, which costs a little");
+  CLI::Option* profile = app.add_flag("--profile", flags->profile,
+                                      "measure every kernel too, which costs a little");
+  CLI::Option* kernels = app.add_flag("--kernels", flags->kernels,
+                                      "every kernel of one prompt step and one decode step, beside "
+                                      "what this machine can do");
+  kernels->excludes(profile);
+  app.add_option("--html", flags->page, "with --kernels: a page with the roofline plot")
+      ->needs(kernels)
+      ->type_name("FILE");
+  app.add_option("--trace", flags->trace,
+                 "with --kernels: both steps for chrome://tracing or Perfetto")
+      ->needs(kernels)
+      ->type_name("FILE");
   AddSessionFlags(app, flags->session);
   AddOutputFlags(app, flags->output);
   return [flags] { return RunBench(*flags); };

@@ -3,6 +3,7 @@
 import json
 import os
 import unittest
+from xml.etree import ElementTree
 
 from support import OK, TARGET, USAGE, E2eTest, artifact, machine, quern
 
@@ -139,6 +140,88 @@ class Bench(E2eTest):
         self.assertEqual({each["role"] for each in profile["kernels"]}, {"prefill", "decode"})
         self.assertEqual(quern("bench", artifact(), "-p", 4, "-n", 1, "-r", 1,
                                "--profile").returncode, OK)
+
+    def kernels(self, *arguments):
+        return self.bench("--kernels", "-r", 2, *arguments)["kernels"]
+
+    def test_kernels_add_up_to_the_step(self):
+        report = self.kernels("-p", 20, "-d", 40, "-t", 2)
+        self.assertEqual([(step["role"], step["rows"], step["depth"]) for step in report["steps"]],
+                         [("prefill", 20, 40), ("decode", 1, 40)])
+        known = {each["name"] for each in
+                 json.loads(quern("inspect", artifact(), "--json").stdout)["kernels"]}
+        for step in report["steps"]:
+            self.assertEqual({each["name"] for each in step["kernels"]}, known)
+            for total, part in (("kernel_seconds", "seconds"), ("bytes", "bytes"),
+                                ("flops", "flops")):
+                self.assertAlmostEqual(step[total], sum(each[part] for each in step["kernels"]))
+            parts = [step[part] for part in ("kernel_seconds", "join_seconds", "other_seconds")]
+            self.assertGreaterEqual(min(parts), 0)
+            self.assertAlmostEqual(step["seconds"], sum(parts))
+            for each in step["kernels"]:
+                self.assertIn(each["limited_by"], ("memory", "compute", "overhead"))
+                self.assertGreater(each["bytes"], 0)
+        self.assertGreater(report["limits"]["read"]["gb_per_second"], 0)
+        self.assertEqual({each["unit"] for each in report["limits"]["products"]},
+                         {"256-bit FMA", "256-bit int8 dots"})
+
+    def test_kernels_bytes_and_operations(self):
+        """What the step must read and compute, from the model's shapes alone."""
+        model = json.loads(quern("inspect", artifact(), "--json").stdout)
+        weights, products = 0, 0
+        for body in model["bodies"]:
+            times = model["layers"].count(body["name"]) or 1
+            for weight in body["weights"]:
+                if body["name"] != model["prologue"]:
+                    weights += times * weight["bytes"]
+                    products += times * 2 * weight["n"] * weight["k"] * (weight["n"] > 1)
+        step, = self.kernels("-p", 0, "-n", 1)["steps"]
+        # Beside them one row of activations, and a head that reads one key.
+        self.assertGreater(step["bytes"], weights)
+        self.assertLess(step["bytes"], 1.5 * weights)
+        self.assertGreater(step["flops"], products)
+        self.assertLess(step["flops"], 1.1 * products)
+
+    def test_kernels_of_the_last_chunk(self):
+        step, = self.kernels("-p", 21, "-n", 0, "--chunk", 8, "-d", 3)["steps"]
+        self.assertEqual((step["rows"], step["depth"]), (5, 19))
+
+    def test_kernel_page_and_trace(self):
+        page, trace = self.folder / "page.html", self.folder / "trace.json"
+        text = self.assertWorks(quern("bench", artifact(), "--kernels", "-p", 9, "-t", 2, "-r", 1,
+                                      "--html", page, "--trace", trace))
+        html = page.read_text()
+        events = json.loads(trace.read_text())["traceEvents"]
+        self.assertNotIn("http", html)
+        ElementTree.fromstring(html[html.index("<svg"):html.index("</svg>") + 6])
+        model = json.loads(quern("inspect", artifact(), "--json").stdout)
+        spans = [event for event in events if event["ph"] == "X"]
+        for kernel in model["kernels"]:
+            self.assertEqual(html.count(f">{kernel['name']}<"), 2)
+            self.assertIn(kernel["name"], text)
+            self.assertIn(kernel["name"], {span["name"] for span in spans})
+        for process in (1, 2):
+            for thread in (0, 1):
+                mine = [span for span in spans if (span["pid"], span["tid"]) == (process, thread)]
+                layers = [span for span in mine if "cat" not in span]
+                self.assertEqual([layer["name"] for layer in layers],
+                                 ["prologue", *(f"layer {i}" for i in range(len(model["layers"]))),
+                                  "epilogue"])
+                now = 0
+                for span in mine:
+                    if "cat" not in span:
+                        continue
+                    self.assertGreaterEqual(span["ts"], now - 1e-6)
+                    self.assertGreaterEqual(span["dur"], 0)
+                    now = span["ts"] + span["dur"]
+                    within = next(layer for layer in layers
+                                  if layer["name"] == span["args"]["layer"])
+                    self.assertGreaterEqual(span["ts"], within["ts"] - 1e-6)
+                    self.assertLessEqual(now, within["ts"] + within["dur"] + 1e-6)
+
+    def test_kernel_files_need_kernels(self):
+        for flag in ("--html", "--trace"):
+            self.assertFails(quern("bench", artifact(), flag, self.folder / "file"), USAGE)
 
     def test_more_than_the_context(self):
         self.assertFails(quern("bench", artifact(), "-p", 200, "-d", 200), USAGE, "400", "256")

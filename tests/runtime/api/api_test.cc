@@ -299,6 +299,9 @@ TEST_F(Api, ProfilesKernels) {
   ASSERT_EQ(quern_session_profile(session_, &json, &error_), QUERN_OK);
   const std::string profile = Take(json);
   EXPECT_TRUE(Contains(profile, "\"name\":\"attend\",\"role\":\"prefill\",\"calls\":")) << profile;
+  EXPECT_TRUE(Contains(profile, "\"last_step\":{\"role\":\"prefill\",\"rows\":3,\"logit_rows\":1,"))
+      << profile;
+  EXPECT_TRUE(Contains(profile, "{\"kernel\":\"embed\",\"layer\":-1,\"begin_ns\":0,")) << profile;
 }
 
 /// Stores 7 to *x and 9 behind it.

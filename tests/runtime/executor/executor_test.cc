@@ -262,6 +262,31 @@ TEST_F(ExecutorCalls, ProfileCountsCallsOfTheCallingThread) {
   EXPECT_EQ(executor_->profile().steps.calls, 2u);
 }
 
+TEST_F(ExecutorCalls, ProfileCountsWhatKernelsMoveAndCompute) {
+  Start(3, 2);
+  executor_->SetProfiling(true);
+  Step(2, {0});
+  Step(5, {4});
+  const Profile& profile = executor_->profile();
+  const auto expect = [&](FakeKernel kernel, uint64_t dispatches, double bytes, double flops) {
+    const ProfileWork& work = profile.work[kernel];
+    EXPECT_EQ(work.dispatches, dispatches) << kernel;
+    EXPECT_EQ(work.bytes, bytes) << kernel;
+    EXPECT_EQ(work.flops, flops) << kernel;
+  };
+  // Rows of 8 floats in and out; the table is looked up, so its size does not count.
+  expect(testing::kEmbed, 1, 5 * (64 + 4), 0);
+  // Twice a layer, each time a weight of 8 x 8 floats.
+  expect(testing::kProject, 4, 4 * (256 + 5 * 64), 4 * 5 * 128);
+  // 5 keys of 64 bytes; 1 + 2 + 3 + 4 + 5 pairs.
+  expect(testing::kAttend, 2, 2 * (5 * 64 + 5 * 64), 2 * 15 * 32);
+  // Nothing is said of its work but that it reads a weight.
+  expect(testing::kHead, 1, testing::kVocab * (testing::kHidden + 1) * 4, 0);
+  Step(5, {});
+  EXPECT_EQ(profile.work[testing::kHead].dispatches, 0u);
+  EXPECT_EQ(executor_->last_rows(), (std::array<int64_t, 2>{5, 0}));
+}
+
 TEST_F(ExecutorCalls, TimelineHasEveryThreadsDispatchesInOrder) {
   Start(3, 2);
   executor_->SetProfiling(true);

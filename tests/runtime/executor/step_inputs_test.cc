@@ -53,6 +53,17 @@ TEST(StepInputs, CutsTilesWhereSlotsAreNotConsecutive) {
   EXPECT_EQ(inputs.attention_tiles(), 2);
 }
 
+TEST(StepInputs, CountsKeysThatRowsSee) {
+  TwoSequences step(2, 3);  // slots 30, 31 and 0, 1, 2
+  StepInputs inputs;
+  ASSERT_TRUE(inputs.Fill(step.input, kLimits).ok());
+  EXPECT_EQ(inputs.CountKeys(0).keys, 32 + 3);
+  EXPECT_EQ(inputs.CountKeys(0).pairs, 31 + 32 + 1 + 2 + 3);
+  // A window of 2: keys 29 to 31, and all of the other sequence.
+  EXPECT_EQ(inputs.CountKeys(2).keys, 3 + 3);
+  EXPECT_EQ(inputs.CountKeys(2).pairs, 2 + 2 + 1 + 2 + 2);
+}
+
 TEST(StepInputs, PadsPageTablesToTheLongest) {
   TwoSequences step(1, 1);
   StepInputs inputs;

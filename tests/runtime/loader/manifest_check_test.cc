@@ -21,6 +21,13 @@ Status Check(const std::function<void(ManifestT&)>& mutate) {
   return Artifact::FromBytes(std::move(file).value()).status();
 }
 
+/// A form of kernel 2 for target 0 in decode, to be broken.
+schema::KernelFormT& AddForm(ManifestT& m) {
+  m.kernels[2]->forms.push_back(std::make_unique<schema::KernelFormT>());
+  m.kernels[2]->forms.back()->generator = "matmul";
+  return *m.kernels[2]->forms.back();
+}
+
 struct Case {
   const char* name;
   /// The field that the message must name.
@@ -43,6 +50,19 @@ const Case kCases[] = {
      [](ManifestT& m) { m.kernels[2]->name = std::string("a\0b", 3); }},
     {"WeightNameWithNewline", "bodies[1].weights.name",
      [](ManifestT& m) { m.bodies[1]->weights[0]->name = "\n"; }},
+    {"FormTargetBeyond", "kernels[2].forms[0].target",
+     [](ManifestT& m) { AddForm(m).target = 2; }},
+    {"FormRole", "kernels[2].forms[0].role",
+     [](ManifestT& m) { AddForm(m).role = static_cast<schema::Role>(2); }},
+    {"FormArithmetic", "kernels[2].forms[0].arithmetic",
+     [](ManifestT& m) { AddForm(m).arithmetic = static_cast<schema::Arithmetic>(9); }},
+    {"FormTwice", "kernels[2].forms[1]",
+     [](ManifestT& m) {
+       AddForm(m);
+       AddForm(m);
+     }},
+    {"FormGeneratorWithNewline", "kernels[2].forms[0].generator",
+     [](ManifestT& m) { AddForm(m).generator = "a\nb"; }},
     {"NoVocab", "model.vocab", [](ManifestT& m) { m.model->vocab = 0; }},
     {"HugeHidden", "model.hidden", [](ManifestT& m) { m.model->hidden = 1u << 30; }},
     {"LayersDisagree", "layers", [](ManifestT& m) { m.model->layers = 3; }},

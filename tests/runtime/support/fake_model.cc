@@ -97,6 +97,24 @@ class Maker {
     }
   }
 
+  /// Of the kernels whose profiles are tested; null for the others.
+  static std::unique_ptr<schema::KernelWorkT> Work(FakeKernel kernel) {
+    auto work = std::make_unique<schema::KernelWorkT>();
+    work->bytes_per_row = 2 * kHidden * 4;
+    if (kernel == kEmbed) {
+      work->bytes_per_row += 4;
+      work->gathers_weights = true;
+    } else if (kernel == kProject) {
+      work->flops_per_row = 2 * kHidden * kHidden;
+    } else if (kernel == kAttend) {
+      work->flops_per_pair = 4 * kHidden;
+      work->bytes_per_key = 2 * kHidden * 4;
+    } else {
+      return nullptr;
+    }
+    return work;
+  }
+
   void MakeKernels() {
     const struct {
       const char* name;
@@ -109,6 +127,7 @@ class Maker {
       kernel->name = kernels[i].name;
       kernel->argument_count = kernels[i].args;
       kernel->range_count = kernels[i].ranges;
+      kernel->work = Work(static_cast<FakeKernel>(i));
       for (uint32_t target = 0; target < 2; ++target) {
         for (auto role : {schema::Role::Decode, schema::Role::Prefill}) {
           kernel->codes.emplace_back(i * kKernelAlignment, 64, target, role);

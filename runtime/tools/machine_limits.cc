@@ -1,0 +1,270 @@
+#include "runtime/tools/machine_limits.h"
+
+#include <immintrin.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <atomic>
+#include <functional>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include "runtime/tools/output.h"
+#include "runtime/tools/signals.h"
+
+namespace quern::tools {
+namespace {
+
+constexpr double kSeconds = 0.25;
+constexpr int kFewestPasses = 5;
+constexpr uint64_t kLine = 64;
+/// How far ahead reading is fastest on the machines seen so far (benchmarks/peers/read_loop.c).
+constexpr uint64_t kPrefetch = 3072;
+
+/// Threads, the caller's being the first, that begin each pass together and spin in between.
+class Team {
+ public:
+  Team(int threads, std::function<void(int)> work) : work_(std::move(work)) {
+    const BlockSignals block;
+    for (int i = 1; i < threads; ++i) helpers_.emplace_back([this, i] { Help(i); });
+  }
+  ~Team() {
+    stop_ = true;
+    for (std::thread& helper : helpers_) helper.join();
+  }
+  Team(const Team&) = delete;
+  Team& operator=(const Team&) = delete;
+
+  /// Seconds until the last thread is through.
+  double Pass() {
+    finished_ = 0;
+    const Stopwatch watch;
+    ++begun_;
+    work_(0);
+    while (finished_ < static_cast<int>(helpers_.size())) _mm_pause();
+    return watch.Seconds();
+  }
+
+  double BestPass() {
+    const Stopwatch watch;
+    double best = Pass();
+    for (int i = 1; i < kFewestPasses || watch.Seconds() < kSeconds; ++i) {
+      best = std::min(best, Pass());
+    }
+    return best;
+  }
+
+ private:
+  void Help(int thread) {
+    for (int pass = 1;; ++pass) {
+      while (begun_ < pass) {
+        if (stop_) return;
+        _mm_pause();
+      }
+      work_(thread);
+      ++finished_;
+    }
+  }
+
+  std::function<void(int)> work_;
+  std::vector<std::thread> helpers_;
+  std::atomic<int> begun_ = 0, finished_ = 0;
+  std::atomic<bool> stop_ = false;
+};
+
+__attribute__((target("avx2"))) void ReadLines(const std::byte* at, uint64_t lines) {
+  __m256i low = _mm256_setzero_si256(), high = low;
+  for (uint64_t i = 0; i < lines; ++i, at += kLine) {
+    _mm_prefetch(at + kPrefetch, _MM_HINT_T0);
+    low = _mm256_xor_si256(low, _mm256_load_si256(reinterpret_cast<const __m256i*>(at)));
+    high = _mm256_xor_si256(high, _mm256_load_si256(reinterpret_cast<const __m256i*>(at + 32)));
+  }
+  asm volatile("" : : "x"(low), "x"(high));
+}
+
+/// What the optimiser cannot see through: operands that may be anything.
+#define QUERN_OPAQUE(value) asm volatile("" : "+v"(value))
+
+constexpr uint64_t kRounds = 20000;
+
+// Each loop keeps more sums under way than its instruction takes cycles.
+
+__attribute__((target("avx2,fma"))) void Fma256() {
+  constexpr int kSums = 12;
+  __m256 a = _mm256_set1_ps(1e-3f), b = a, sums[kSums] = {};
+  asm volatile("" : "+x"(a), "+x"(b));
+  for (uint64_t i = 0; i < kRounds; ++i) {
+#pragma GCC unroll 12
+    for (int s = 0; s < kSums; ++s) sums[s] = _mm256_fmadd_ps(a, b, sums[s]);
+  }
+  for (const __m256& sum : sums) asm volatile("" : : "x"(sum));
+}
+
+__attribute__((target("avx2"))) void Int8Dots256() {
+  constexpr int kSums = 10;
+  __m256i a = _mm256_set1_epi8(3), b = a, ones = _mm256_set1_epi16(1), sums[kSums] = {};
+  for (uint64_t i = 0; i < kRounds; ++i) {
+#pragma GCC unroll 10
+    for (int s = 0; s < kSums; ++s) {
+      asm volatile("" : "+x"(a));
+      const __m256i pairs = _mm256_maddubs_epi16(a, b);
+      sums[s] = _mm256_add_epi32(sums[s], _mm256_madd_epi16(pairs, ones));
+    }
+  }
+  for (const __m256i& sum : sums) asm volatile("" : : "x"(sum));
+}
+
+__attribute__((target("avx512f"))) void Fma512() {
+  constexpr int kSums = 16;
+  __m512 a = _mm512_set1_ps(1e-3f), b = a, sums[kSums] = {};
+  QUERN_OPAQUE(a);
+  QUERN_OPAQUE(b);
+  for (uint64_t i = 0; i < kRounds; ++i) {
+#pragma GCC unroll 16
+    for (int s = 0; s < kSums; ++s) sums[s] = _mm512_fmadd_ps(a, b, sums[s]);
+  }
+  for (const __m512& sum : sums) asm volatile("" : : "v"(sum));
+}
+
+__attribute__((target("avx512f,avx512vnni"))) void Int8Dots512() {
+  constexpr int kSums = 16;
+  __m512i a = _mm512_set1_epi8(3), b = a, sums[kSums] = {};
+  QUERN_OPAQUE(a);
+  QUERN_OPAQUE(b);
+  for (uint64_t i = 0; i < kRounds; ++i) {
+#pragma GCC unroll 16
+    for (int s = 0; s < kSums; ++s) sums[s] = _mm512_dpbusd_epi32(sums[s], a, b);
+  }
+  for (const __m512i& sum : sums) asm volatile("" : : "v"(sum));
+}
+
+/// Palette 1: eight tiles of 16 rows of 64 bytes.
+struct alignas(64) TileConfig {
+  uint8_t palette = 1;
+  uint8_t start_row = 0;
+  uint8_t reserved[14] = {};
+  uint16_t columns[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+};
+
+/// Operands that are not zero: zeros run faster than anything real.
+struct alignas(64) TileData {
+  TileData() { std::fill(std::begin(bytes), std::end(bytes), uint8_t{0x3c}); }
+  uint8_t bytes[16 * 64];
+};
+
+__attribute__((target("amx-tile,amx-bf16"))) void AmxBf16() {
+  const TileConfig config;
+  _tile_loadconfig(&config);
+  const TileData data;
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  _tile_loadd(4, data.bytes, 64);
+  _tile_loadd(5, data.bytes, 64);
+  _tile_loadd(6, data.bytes, 64);
+  _tile_loadd(7, data.bytes, 64);
+  for (uint64_t i = 0; i < kRounds / 16; ++i) {
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+  }
+  _tile_release();
+}
+
+__attribute__((target("amx-tile,amx-int8"))) void AmxInt8() {
+  const TileConfig config;
+  _tile_loadconfig(&config);
+  const TileData data;
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  _tile_loadd(4, data.bytes, 64);
+  _tile_loadd(5, data.bytes, 64);
+  _tile_loadd(6, data.bytes, 64);
+  _tile_loadd(7, data.bytes, 64);
+  for (uint64_t i = 0; i < kRounds / 16; ++i) {
+    _tile_dpbssd(0, 4, 6);
+    _tile_dpbssd(1, 4, 7);
+    _tile_dpbssd(2, 5, 6);
+    _tile_dpbssd(3, 5, 7);
+  }
+  _tile_release();
+}
+
+}  // namespace
+
+struct ProductUnit {
+  std::string_view name;
+  /// Of the kernels that use it.
+  std::string_view target, arithmetic;
+  /// Begins the name of their generators.
+  std::string_view generator;
+  void (*loop)();
+  /// Of one call of `loop`.
+  double operations;
+};
+
+namespace {
+
+constexpr double kTileProducts = 2.0 * 16 * 16 * 4 * (kRounds / 16);
+
+constexpr ProductUnit kUnits[] = {
+    {"256-bit FMA", "avx2", "F32", "", Fma256, 2.0 * 8 * 12 * kRounds},
+    {"256-bit int8 dots", "avx2", "Int8", "", Int8Dots256, 2.0 * 32 * 10 * kRounds},
+    {"512-bit FMA", "avx512-vnni", "F32", "", Fma512, 2.0 * 16 * 16 * kRounds},
+    {"VNNI int8 dots", "avx512-vnni", "Int8", "", Int8Dots512, 2.0 * 64 * 16 * kRounds},
+    {"AMX bf16", "amx", "Bf16", "amx-", AmxBf16, 32 * kTileProducts},
+    {"AMX int8", "amx", "Int8", "amx-", AmxInt8, 64 * kTileProducts},
+    {"512-bit FMA", "amx", "F32", "", Fma512, 2.0 * 16 * 16 * kRounds},
+    {"VNNI int8 dots", "amx", "Int8", "", Int8Dots512, 2.0 * 64 * 16 * kRounds},
+};
+
+}  // namespace
+
+const ProductUnit* FindProductUnit(std::string_view target, std::string_view generator,
+                                   std::string_view arithmetic) {
+  for (const ProductUnit& unit : kUnits) {
+    if (unit.target == target && unit.arithmetic == arithmetic &&
+        generator.starts_with(unit.generator)) {
+      return &unit;
+    }
+  }
+  return nullptr;
+}
+
+std::string_view UnitName(const ProductUnit& unit) { return unit.name; }
+
+double MeasureProductRate(const ProductUnit& unit, int threads) {
+  Team team(threads, [&](int) { unit.loop(); });
+  return unit.operations * threads / team.BestPass();
+}
+
+double MeasureReadRate(uint64_t bytes, int threads) {
+  const uint64_t lines = std::max<uint64_t>(bytes / kLine, 1);
+  const uint64_t mapped = lines * kLine + kPrefetch;
+  void* memory =
+      mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) return 0;
+  madvise(memory, mapped, MADV_HUGEPAGE);
+  const auto* begin = static_cast<const std::byte*>(memory);
+  std::fill_n(static_cast<std::byte*>(memory), mapped, std::byte{0x5a});  // or it is all one page
+  double seconds = 0;
+  {
+    const auto count = static_cast<uint64_t>(threads);
+    Team team(threads, [&](int thread) {
+      const uint64_t first = lines * static_cast<uint64_t>(thread) / count;
+      const uint64_t last = lines * (static_cast<uint64_t>(thread) + 1) / count;
+      ReadLines(begin + first * kLine, last - first);
+    });
+    seconds = team.BestPass();
+  }
+  munmap(memory, mapped);
+  return static_cast<double>(lines * kLine) / seconds;
+}
+
+}  // namespace quern::tools
