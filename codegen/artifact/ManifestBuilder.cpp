@@ -194,9 +194,9 @@ ManifestTranslator::gpuKernelCodes(const std::string &kernel) {
   return codes;
 }
 
-static fb::Offset<schema::KernelForm>
-formRecord(fb::FlatBufferBuilder &fbb, uint32_t target, Role role,
-           const KernelForm &form) {
+static fb::Offset<schema::KernelForm> formRecord(fb::FlatBufferBuilder &fbb,
+                                                 uint32_t target, Role role,
+                                                 const KernelForm &form) {
   auto arithmetic = schema::Arithmetic::F32;
   switch (form.arithmetic) {
   case Numerics::Int8:
@@ -213,12 +213,12 @@ formRecord(fb::FlatBufferBuilder &fbb, uint32_t target, Role role,
   }
   auto generator =
       fbb.CreateString(form.generator.data(), form.generator.size());
-  return schema::CreateKernelForm(
-      fbb, target, static_cast<schema::Role>(role), generator, arithmetic,
-      static_cast<uint32_t>(form.tile.rows),
-      static_cast<uint32_t>(form.tile.blocks),
-      static_cast<uint32_t>(form.tile.keys),
-      static_cast<uint32_t>(form.tile.prefetch));
+  return schema::CreateKernelForm(fbb, target, static_cast<schema::Role>(role),
+                                  generator, arithmetic,
+                                  static_cast<uint32_t>(form.tile.rows),
+                                  static_cast<uint32_t>(form.tile.blocks),
+                                  static_cast<uint32_t>(form.tile.keys),
+                                  static_cast<uint32_t>(form.tile.prefetch));
 }
 
 Offsets<schema::KernelForm>
@@ -240,12 +240,12 @@ ManifestTranslator::forms(const std::string &kernel) {
 
 fb::Offset<schema::KernelWork> ManifestTranslator::work(rt::KernelOp op) {
   const KernelWork work = workOf(op);
-  return schema::CreateKernelWork(
-      fbb, static_cast<uint64_t>(work.flopsPerRow),
-      static_cast<uint64_t>(work.flopsPerPair),
-      static_cast<uint64_t>(work.bytesPerRow),
-      static_cast<uint64_t>(work.bytesPerKey),
-      static_cast<uint64_t>(work.window), work.gathersWeights);
+  return schema::CreateKernelWork(fbb, static_cast<uint64_t>(work.flopsPerRow),
+                                  static_cast<uint64_t>(work.flopsPerPair),
+                                  static_cast<uint64_t>(work.bytesPerRow),
+                                  static_cast<uint64_t>(work.bytesPerKey),
+                                  static_cast<uint64_t>(work.window),
+                                  work.gathersWeights);
 }
 
 llvm::Expected<fb::Offset<schema::Kernel>>

@@ -28,8 +28,9 @@ static int64_t flopsPerRow(Operation *op) {
     return flops * columnsOf(last);
   };
   return llvm::TypeSwitch<Operation *, int64_t>(op)
-      .Case<lm::MatmulOp, lm::QuantMatmulOp>(
-          [](auto product) { return productFlops(product.getW(), product.getBias()); })
+      .Case<lm::MatmulOp, lm::QuantMatmulOp>([](auto product) {
+        return productFlops(product.getW(), product.getBias());
+      })
       .Case([](lm::QkvProjOp qkv) {
         return productFlops(qkv.getWq(), qkv.getBq()) +
                productFlops(qkv.getWk(), qkv.getBk()) +
@@ -65,8 +66,7 @@ template <typename Op> static void addAttention(Op op, KernelWork &work) {
   auto kv = cast<lm::KvCacheType>(op.getKv().getType());
   const auto heads = static_cast<int64_t>(op.getHeads());
   work.flopsPerPair += 4 * heads * kv.getHeadDim() + 5 * heads;
-  work.bytesPerKey +=
-      2 * kv.getRowElements() * KvLayout(kv).elementBytes;
+  work.bytesPerKey += 2 * kv.getRowElements() * KvLayout(kv).elementBytes;
   work.window = static_cast<int64_t>(op.getWindow());
 }
 

@@ -213,11 +213,12 @@ QUERN_EXPORT void quern_session_cancel(quern_session* session);
 QUERN_EXPORT void quern_session_set_profiling(quern_session* session, int32_t enabled);
 /** {"steps", "seconds", "joins", "join_seconds", "kernels": [{"name", "role", "calls", "seconds"}],
  *  "last_step"}: times as the calling thread saw them, or of the kernels alone on a GPU, since
- *  profiling was enabled. `last_step` (null before one) is {"role", "rows", "logit_rows", "kernels":
+ *  profiling was enabled. `last_step` (null before one) is {"role", "rows", "logit_rows",
+ * "kernels":
  *  [{"name", "dispatches", "bytes", "flops"}], "threads": [[{"kernel", "layer", "begin_ns",
- *  "end_ns"}]]}: what its kernels moved and computed over all shares (docs/artifact.md, kernels), and
- *  every dispatch and join (kernel null) of each thread, layer -1 being the prologue and the number of
- *  layers the epilogue; no threads on a GPU. */
+ *  "end_ns"}]]}: what its kernels moved and computed over all shares (docs/artifact.md, kernels),
+ * and every dispatch and join (kernel null) of each thread, layer -1 being the prologue and the
+ * number of layers the epilogue; no threads on a GPU. */
 QUERN_EXPORT quern_status_code quern_session_profile(quern_session* session, char** json,
                                                      quern_error* error);
 

@@ -82,8 +82,8 @@ class Bench {
     std::vector<MeasuredStep> steps;
     if (flags_.prompt > 0) {
       const std::span<const int32_t> prompt(prompt_);
-      const size_t before = (prompt.size() - 1) / engine_.facts().max_rows *
-                            engine_.facts().max_rows;
+      const size_t before =
+          (prompt.size() - 1) / engine_.facts().max_rows * engine_.facts().max_rows;
       steps.push_back(MedianStep(
           bar, depth_.size() + before, [&] { engine_.Feed(prompt.first(before), {}); },
           [&] { engine_.Feed(prompt.subspan(before), {}); }));
@@ -182,8 +182,7 @@ void PrintRow(const std::string& test, const Json& summary) {
 
 std::string Heading(const Json& report) {
   return report.at("model").get<std::string>() + ", " + report.at("isa").get<std::string>() +
-         ", threads: " + report.at("threads").dump() + ", " +
-         report.at("machine").value("cpu", "");
+         ", threads: " + report.at("threads").dump() + ", " + report.at("machine").value("cpu", "");
 }
 
 void PrintTable(const BenchFlags& flags, const Json& report) {
@@ -309,8 +308,8 @@ Action SetUpBench(CLI::App& app) {
                  "measured runs behind a warm-up (default: 5)")
       ->check(CLI::Range(1, 1000).description(""))
       ->type_name("N");
-  CLI::Option* profile = app.add_flag("--profile", flags->profile,
-                                      "measure every kernel too, which costs a little");
+  CLI::Option* profile =
+      app.add_flag("--profile", flags->profile, "measure every kernel too, which costs a little");
   CLI::Option* kernels = app.add_flag("--kernels", flags->kernels,
                                       "every kernel of one prompt step and one decode step, beside "
                                       "what this machine can do");

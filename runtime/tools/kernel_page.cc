@@ -28,12 +28,19 @@ th { border-bottom: 2px solid #d0d7de; font-weight: 600; }
 td { border-bottom: 1px solid #eaeef2; }
 th.text, td.text { text-align: left; }
 td.bodies { white-space: normal; color: #57606a; }
-svg { width: 100%; height: auto; background: #fff; }
-svg text { font: 12px system-ui, sans-serif; fill: #57606a; }
-svg .number { font-size: 10px; fill: #fff; text-anchor: middle; }
-svg .grid { stroke: #eaeef2; } svg .roof { stroke: #1b1f24; stroke-width: 1.6; fill: none; }
-.decode { fill: #0969da; } .prefill { fill: #bc4c00; }
+svg { width: 100%; height: auto; }
 .share { display: inline-block; height: .6em; background: #8c959f; margin-right: .4em; }
+</style>
+)";
+
+/// Inside the drawing, so that it can be taken out of the page.
+constexpr std::string_view kDrawingStyle = R"(<style>
+text { font: 12px system-ui, sans-serif; fill: #57606a; }
+.number { font-size: 10px; fill: #fff; text-anchor: middle; }
+.grid { stroke: #eaeef2; }
+.roof { stroke: #1b1f24; stroke-width: 1.6; }
+.prefill { fill: #bc4c00; }
+.decode { fill: #0969da; }
 </style>
 )";
 
@@ -100,7 +107,7 @@ class Roofline {
     if (!any_) return "<p>No kernel of these steps computes anything.</p>\n";
     std::string svg = "<svg viewBox=\"0 0 " + Number(kWidth) + " " + Number(kHeight) +
                       "\" role=\"img\" aria-label=\"roofline\">\n";
-    return svg + Grid() + Roofs() + Points() + "</svg>\n";
+    return svg + std::string(kDrawingStyle) + Grid() + Roofs() + Points() + Legend() + "</svg>\n";
   }
 
   /// Whether a kernel has a place in the plot.
@@ -136,8 +143,8 @@ class Roofline {
            Number(y1) + "\" x2=\"" + Number(x2) + "\" y2=\"" + Number(y2) + "\"/>\n";
   }
   static std::string Label(double x, double y, const char* anchor, const std::string& text) {
-    return "<text x=\"" + Number(x) + "\" y=\"" + Number(y) + "\" text-anchor=\"" + anchor +
-           "\">" + Escape(text) + "</text>\n";
+    return "<text x=\"" + Number(x) + "\" y=\"" + Number(y) + "\" text-anchor=\"" + anchor + "\">" +
+           Escape(text) + "</text>\n";
   }
 
   std::string Grid() const {
@@ -166,10 +173,10 @@ class Roofline {
       const double peak = product.at("gflop_per_second");
       if (peak <= 0) continue;
       const double y = std::log10(peak), ridge = std::max(y - read, left_);
-      svg += Line(X(ridge), Y(y), X(right_), Y(y), "roof") +
-             Label(X(right_) - 4, Y(y) - 6, "end",
-                   product.at("unit").get<std::string>() + ", " + FormatFixed(peak, 0) +
-                       " GFLOP/s");
+      svg +=
+          Line(X(ridge), Y(y), X(right_), Y(y), "roof") +
+          Label(X(right_) - 4, Y(y) - 6, "end",
+                product.at("unit").get<std::string>() + ", " + FormatFixed(peak, 0) + " GFLOP/s");
       highest = first ? y : std::max(highest, y);
       first = false;
     }
@@ -177,7 +184,7 @@ class Roofline {
     const double begin = std::max(left_, bottom_ - read), end = std::min(highest - read, right_);
     if (begin < end) {
       svg += Line(X(begin), Y(begin + read), X(end), Y(end + read), "roof") +
-             Label(X(begin) + 12, Y(begin + read) - 22, "start",
+             Label(X(begin) + 12, Y(begin + read) - 48, "start",
                    "reading memory, " + FormatFixed(read_, 1) + " GB/s");
     }
     return svg;
@@ -191,6 +198,18 @@ class Roofline {
         ++number;
         if (IsPoint(kernel)) svg += Point(kernel, step.at("role"), number);
       }
+    }
+    return svg;
+  }
+
+  std::string Legend() const {
+    std::string svg;
+    double y = kTop + 16;
+    for (const Json& step : report_.at("steps")) {
+      const std::string role = step.at("role");
+      svg += "<circle class=\"" + role + "\" cx=\"" + Number(kLeft + 16) + "\" cy=\"" + Number(y) +
+             "\" r=\"6\"/>" + Label(kLeft + 28, y + 4, "start", role);
+      y += 20;
     }
     return svg;
   }
@@ -226,15 +245,14 @@ std::string Row(const Json& kernel, size_t number) {
   const double share = kernel.at("share");
   return "<tr><td>" + std::to_string(number) + "</td><td class=\"text\">" +
          Escape(kernel.at("name").get<std::string>()) + "</td><td class=\"text bodies\">" +
-         Escape(bodies) + "</td><td class=\"text\">" +
-         Escape(TextOr(kernel.at("generator"), "-")) + "</td><td>" + kernel.at("calls").dump() +
-         "</td>" + fixed("seconds", 1e3, 3) + "<td class=\"text\"><span class=\"share\" style=\"width:" +
+         Escape(bodies) + "</td><td class=\"text\">" + Escape(TextOr(kernel.at("generator"), "-")) +
+         "</td><td>" + kernel.at("calls").dump() + "</td>" + fixed("seconds", 1e3, 3) +
+         "<td class=\"text\"><span class=\"share\" style=\"width:" +
          FormatFixed(5 * std::clamp(share, 0.0, 1.0), 2) + "em\"></span>" +
-         Percent(kernel.at("share")) + "</td>" + fixed("bytes", 1e-6, 2) +
-         fixed("flops", 1e-9, 3) + fixed("gb_per_second", 1, 1) + "<td>" +
-         Percent(kernel.at("bandwidth_share")) + "</td>" + fixed("gflop_per_second", 1, 1) +
-         "<td>" + Percent(kernel.at("compute_share")) + "</td><td class=\"text\">" +
-         TextOr(kernel.at("limited_by"), "-") + "</td></tr>\n";
+         Percent(kernel.at("share")) + "</td>" + fixed("bytes", 1e-6, 2) + fixed("flops", 1e-9, 3) +
+         fixed("gb_per_second", 1, 1) + "<td>" + Percent(kernel.at("bandwidth_share")) + "</td>" +
+         fixed("gflop_per_second", 1, 1) + "<td>" + Percent(kernel.at("compute_share")) +
+         "</td><td class=\"text\">" + TextOr(kernel.at("limited_by"), "-") + "</td></tr>\n";
 }
 
 std::string StepSection(const Json& step) {
@@ -244,12 +262,10 @@ std::string StepSection(const Json& step) {
     return Percent(seconds > 0 ? step.at(name).get<double>() / seconds : 0);
   };
   std::string html =
-      "<h2><svg viewBox=\"0 0 10 10\" style=\"width:.7em;background:none\"><circle class=\"" + role +
-      "\" cx=\"5\" cy=\"5\" r=\"5\"/></svg> " + role + ": " + step.at("rows").dump() +
-      (step.at("rows") == 1 ? " row" : " rows") + " behind " + step.at("depth").dump() +
-      " tokens, " + FormatFixed(1e3 * seconds, 3) + " ms</h2>\n<p>kernels " +
-      part("kernel_seconds") + ", joins " + part("join_seconds") + ", other " +
-      part("other_seconds") +
+      "<h2>" + role + ": " + step.at("rows").dump() + (step.at("rows") == 1 ? " row" : " rows") +
+      " behind " + step.at("depth").dump() + " tokens, " + FormatFixed(1e3 * seconds, 3) +
+      " ms</h2>\n<p>kernels " + part("kernel_seconds") + ", joins " + part("join_seconds") +
+      ", other " + part("other_seconds") +
       "</p>\n<table><tr><th>#</th><th class=\"text\">kernel</th><th class=\"text\">in</th>"
       "<th class=\"text\">generator</th><th>calls</th><th>ms</th><th class=\"text\">share</th>"
       "<th>MB</th><th>GFLOP</th><th>GB/s</th><th>of read</th><th>GFLOP/s</th><th>of peak</th>"

@@ -169,9 +169,9 @@ std::string StepTable(const Json& step) {
                      step.at("depth").dump() + " tokens, " + FormatFixed(1e3 * seconds, 3) +
                      " ms: kernels " + part("kernel_seconds") + ", joins " + part("join_seconds") +
                      ", other " + part("other_seconds") + "\n";
-  text += Pad("kernel", 24) + Pad("in", 22) + Cell("calls", 6) + Cell("ms", 10) +
-          Cell("share", 9) + Cell("MB", 10) + Cell("GFLOP", 9) + Cell("GB/s", 8) +
-          Cell("of read", 9) + Cell("GFLOP/s", 9) + Cell("of peak", 9) + "  limited by\n";
+  text += Pad("kernel", 24) + Pad("in", 22) + Cell("calls", 6) + Cell("ms", 10) + Cell("share", 9) +
+          Cell("MB", 10) + Cell("GFLOP", 9) + Cell("GB/s", 8) + Cell("of read", 9) +
+          Cell("GFLOP/s", 9) + Cell("of peak", 9) + "  limited by\n";
   for (const Json& kernel : step.at("kernels")) {
     std::string bodies;
     for (const Json& body : kernel.at("bodies")) {
@@ -187,8 +187,7 @@ std::string StepTable(const Json& step) {
             Cell(Percent(kernel.at("bandwidth_share")), 9) +
             Cell(fixed("gflop_per_second", 1, 1), 9) +
             Cell(Percent(kernel.at("compute_share")), 9) + "  " +
-            (kernel.at("limited_by").is_null() ? "-"
-                                               : kernel.at("limited_by").get<std::string>()) +
+            (kernel.at("limited_by").is_null() ? "-" : kernel.at("limited_by").get<std::string>()) +
             "\n";
   }
   return text;

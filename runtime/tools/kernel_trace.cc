@@ -8,11 +8,8 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 Json Metadata(const char* name, size_t process, size_t thread, const std::string& value) {
-  return {{"name", name},
-          {"ph", "M"},
-          {"pid", process},
-          {"tid", thread},
-          {"args", {{"name", value}}}};
+  return {
+      {"name", name}, {"ph", "M"}, {"pid", process}, {"tid", thread}, {"args", {{"name", value}}}};
 }
 
 /// A span; times in microseconds, as the format wants them.

@@ -7,7 +7,7 @@
 namespace quern::tools {
 
 /// Bytes a second that `threads` threads reach together when they read `bytes` bytes over and over,
-/// each its own contiguous part: the best of the passes of a quarter second. 0 where there is no
+/// each its own contiguous part: the best pass of some tenths of a second. 0 where there is no
 /// memory for it.
 double MeasureReadRate(uint64_t bytes, int threads);
 

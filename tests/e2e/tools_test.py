@@ -197,7 +197,8 @@ class Bench(E2eTest):
         model = json.loads(quern("inspect", artifact(), "--json").stdout)
         spans = [event for event in events if event["ph"] == "X"]
         for kernel in model["kernels"]:
-            self.assertEqual(html.count(f">{kernel['name']}<"), 2)
+            cell = f'<td class="text">{kernel["name"]}</td><td class="text bodies">'
+            self.assertEqual(html.count(cell), 2)
             self.assertIn(kernel["name"], text)
             self.assertIn(kernel["name"], {span["name"] for span in spans})
         for process in (1, 2):
