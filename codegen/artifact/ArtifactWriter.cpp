@@ -80,9 +80,10 @@ static llvm::Error writeSegments(const ArtifactInputs &inputs,
       });
 }
 
-/// Appends the manifest and puts its place and digest in the header.
-static llvm::Expected<Digest> writeManifest(OutputFile &file,
-                                            std::span<const uint8_t> manifest) {
+/// Appends the manifest, puts its place and digest in the header and returns
+/// that.
+static llvm::Expected<FileHeader>
+writeManifest(OutputFile &file, std::span<const uint8_t> manifest) {
   if (manifest.size() > kMaxManifestBytes)
     return compileError(ExitCode::Unsupported,
                         "the manifest has " + llvm::Twine(manifest.size()) +
@@ -103,7 +104,7 @@ static llvm::Expected<Digest> writeManifest(OutputFile &file,
   const auto *bytes = reinterpret_cast<const uint8_t *>(&header);
   if (llvm::Error error = file.overwrite(0, {bytes, sizeof(header)}))
     return std::move(error);
-  return digest;
+  return header;
 }
 
 llvm::Expected<ArtifactSummary>
@@ -140,14 +141,17 @@ quern::writeArtifact(const std::string &path, const ArtifactInputs &inputs,
        inputs.ptxImages, segments.records, inputs.producer, sourceHash.get()});
   if (!manifest)
     return manifest.takeError();
-  llvm::Expected<Digest> digest = writeManifest(*file, *manifest);
-  if (!digest)
-    return digest.takeError();
+  llvm::Expected<FileHeader> written = writeManifest(*file, *manifest);
+  if (!written)
+    return written.takeError();
+  if (inputs.signingKey)
+    if (llvm::Error error = appendSignature(*file, *written, *inputs.signingKey))
+      return std::move(error);
   ArtifactSummary summary;
   summary.fileBytes = file->size();
   if (llvm::Error error = file->commit())
     return std::move(error);
-  summary.hash = *digest;
+  std::memcpy(summary.hash.data(), written->manifest_hash, kHashBytes);
   summary.weightBytes = weights->plan.size;
   summary.sourceWeightBytes = weights->sourceBytes;
   summary.parameters = weights->parameters;

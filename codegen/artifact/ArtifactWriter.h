@@ -10,6 +10,7 @@
 
 #include "codegen/artifact/CompileError.h"
 #include "codegen/artifact/Hash.h"
+#include "codegen/artifact/Signature.h"
 #include "codegen/artifact/WeightLayout.h"
 #include "codegen/host/HostCodegen.h"
 #include "codegen/ptx/PtxCodegen.h"
@@ -36,6 +37,8 @@ struct ArtifactInputs {
   WeightLookup findWeight;
   /// Name and version of the compiler.
   std::string producer;
+  /// Who signs; null: nobody.
+  const SigningKey *signingKey = nullptr;
 };
 
 /// What was written.

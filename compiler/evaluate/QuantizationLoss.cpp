@@ -179,6 +179,7 @@ static CompileOptions referenceOptions(const CompileOptions &options,
   reference.output = output.str();
   reference.quantizeFormat.reset();
   reference.precise = true;
+  reference.signKey.clear();
   reference.dumpIrTo.clear();
   reference.dumpKernelsTo.clear();
   reference.explain = false;

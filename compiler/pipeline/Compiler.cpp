@@ -66,7 +66,8 @@ static llvm::Error checkOptions(const CompileOptions &options) {
                  " names weights but holds none; add --weights MODEL.gguf");
   if (options.output.empty() || options.output == "-")
     return usage("an artifact needs a file; add -o MODEL.quern");
-  for (const std::string &file : {options.input, options.weights})
+  for (const std::string &file :
+       {options.input, options.weights, options.signKey})
     if (!file.empty() && llvm::sys::fs::equivalent(file, options.output))
       return usage("-o " + options.output +
                    " would replace the input; give another name");
@@ -125,6 +126,7 @@ private:
   DiagnosticCollector diagnostics;
   Phase phase = Phase::Import;
   std::optional<ModelFile> model;
+  std::optional<SigningKey> signingKey;
   OwningOpRef<ModuleOp> module;
   std::vector<host::CodeImage> images;
   std::vector<nvptx::PtxImage> ptxImages;
@@ -327,6 +329,7 @@ llvm::Error Compilation::writeArtifactFile() {
     return model->findWeight(name);
   };
   inputs.findWeight = findWeight;
+  inputs.signingKey = signingKey ? &*signingKey : nullptr;
   llvm::Expected<ArtifactSummary> written =
       writeArtifact(options.output, inputs, [&](uint64_t done, uint64_t total) {
         observer.packed(done, total);
@@ -378,6 +381,13 @@ llvm::Error Compilation::printModule() {
 }
 
 llvm::Expected<CompileSummary> Compilation::run() {
+  // First, so that a wrong key costs no compilation.
+  if (!options.signKey.empty()) {
+    llvm::Expected<SigningKey> key = SigningKey::read(options.signKey);
+    if (!key)
+      return key.takeError();
+    signingKey.emplace(std::move(*key));
+  }
   Phase first = Phase::Import;
   if (options.compileFrom) {
     // The dump is what that phase left: check it as such, then go on.

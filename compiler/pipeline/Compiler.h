@@ -37,6 +37,8 @@ struct CompileOptions : PipelineOptions {
   bool explain = false;
   /// Verify the module after every pass, not only after every phase.
   bool verifyEach = false;
+  /// The secret key file that signs the artifact; empty: nobody signs.
+  std::string signKey;
 };
 
 /// Hears of a compilation while it runs. Nothing is called from other threads.

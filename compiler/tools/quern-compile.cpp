@@ -1,7 +1,7 @@
 //===- quern-compile.cpp - The verbs that need the compiler ---------------===//
 //
-// `quern compile` and `quern import`: the command line `quern` runs this binary
-// for them. docs/commands.md describes options and exit codes.
+// `quern compile`, `quern import` and `quern keygen`: the command line `quern`
+// runs this binary for them. docs/commands.md describes options and exit codes.
 //
 //===----------------------------------------------------------------------===//
 #include "codegen/target/Target.h"
@@ -12,7 +12,6 @@
 #include <CLI/CLI.hpp>
 
 #include <algorithm>
-#include <cstring>
 #include <chrono>
 
 using namespace quern;
@@ -26,6 +25,7 @@ struct CommandLine {
   bool json = false;
   bool quiet = false;
   bool noMeasure = false;
+  std::string keyName; ///< of keygen
 };
 } // namespace
 
@@ -50,6 +50,12 @@ Examples:
   quern import model.gguf > model.mlir
   quern compile model.mlir --weights model.gguf -o model.quern)";
 
+static constexpr const char *kKeygenExamples = R"(
+Examples:
+  quern keygen mill
+  quern compile model.gguf -o model.quern --sign-key mill.key
+  quern run model.quern --trust mill.pub -p "A quern is")";
+
 static void addCompile(CLI::App &app, CommandLine &line) {
   CLI::App *verb =
       app.add_subcommand("compile", "Compile a model into one artifact");
@@ -73,6 +79,8 @@ static void addCompile(CLI::App &app, CommandLine &line) {
                  "Float activations and a float32 KV cache");
   verb->add_option("--shares", options.shares,
                    "Parts the work is cut in (default: 2)");
+  verb->add_option("--sign-key", options.signKey,
+                   "Sign the artifact with the secret key in this file");
   verb->add_option("--compile-to", line.compileTo,
                    "The last phase (default: artifact)");
   verb->add_option("--compile-from", line.compileFrom,
@@ -104,6 +112,14 @@ static void addImport(CLI::App &app, CommandLine &line) {
     line.quiet = true;
     line.compileTo = "import";
   });
+}
+
+static void addKeygen(CLI::App &app, CommandLine &line) {
+  CLI::App *verb = app.add_subcommand(
+      "keygen", "Make a key pair to sign artifacts with: NAME.key, which is "
+                "secret, and NAME.pub");
+  verb->footer(kKeygenExamples);
+  verb->add_option("NAME", line.keyName, "Of the two files")->required();
 }
 
 static llvm::Error usage(const llvm::Twine &message) {
@@ -192,6 +208,8 @@ static QuantizationReport measure(const CommandLine &line,
 }
 
 static llvm::Error run(CommandLine &line) {
+  if (!line.keyName.empty())
+    return writeNewKey(line.keyName);
   if (llvm::Error error = resolve(line))
     return error;
   Progress progress(line.quiet || line.json,
@@ -211,7 +229,8 @@ static llvm::Error run(CommandLine &line) {
 
 int main(int argc, char **argv) {
   const char *verb = argc > 1 ? argv[1] : "";
-  if (std::strcmp(verb, "compile") != 0 && std::strcmp(verb, "import") != 0)
+  if (!llvm::is_contained({"compile", "import", "keygen"},
+                          llvm::StringRef(verb)))
     verb = "";
   // Asked of the arguments: an error may come before they are parsed.
   const bool json =
@@ -223,6 +242,7 @@ int main(int argc, char **argv) {
   app.require_subcommand(1);
   addCompile(app, line);
   addImport(app, line);
+  addKeygen(app, line);
   auto fail = [&](ExitCode code, const std::string &message) {
     printError(verb, code, message, json);
     return static_cast<int>(code);

@@ -31,10 +31,20 @@ class Checklist {
   Status verdict_;
 };
 
+/// How much of the file was hashed.
+std::string CountText(const Artifact& artifact) {
+  return std::to_string(artifact.file_size() - artifact.weights().size()) + " of " +
+         std::to_string(artifact.file_size()) + " bytes: structure and hashes";
+}
+
 /// Everything but the weights; null when it cannot be opened.
-std::shared_ptr<const Model> CheckStructure(const std::string& path, Checklist& list) {
-  Result<std::unique_ptr<const Artifact>> artifact = Artifact::Load(path);
-  list.Add("header, manifest, code", artifact.status());
+std::shared_ptr<const Model> CheckStructure(const std::string& path, LoadOptions options,
+                                            Checklist& list) {
+  options.check_weights = false;  // a check of its own
+  options.trusted_keys.clear();
+  Result<std::unique_ptr<const Artifact>> artifact = Artifact::Load(path, options);
+  list.Add("header, manifest, code", artifact.status(),
+           artifact.ok() ? CountText(**artifact) : std::string());
   if (!artifact.ok()) return nullptr;
   Result<std::shared_ptr<const Model>> model = Model::FromArtifact(std::move(artifact).value());
   list.Add("tokenizer", model.status(),
@@ -48,6 +58,18 @@ void CheckWeights(const Artifact& artifact, Checklist& list) {
     if (segments.Get(i)->kind() != schema::SegmentKind::Weights) continue;
     list.Add("weights", artifact.CheckHash(i), std::to_string(segments.Get(i)->size()) + " bytes");
   }
+}
+
+/// Who signed it, and whether that is enough.
+void CheckSigners(const Artifact& artifact, const LoadOptions& options, Checklist& list) {
+  std::string signers;
+  for (const PublicKey& key : artifact.signers()) {
+    signers += (signers.empty() ? "by " : ", ") + PublicKeyText(key);
+  }
+  const bool wanted = !options.trusted_keys.empty();
+  if (signers.empty() && !wanted) return;
+  list.Add("signature", wanted ? RequireSigner(artifact.signers(), options.trusted_keys) : Status(),
+           signers);
 }
 
 /// Whether the artifact runs on this machine; not part of the verdict on the file.
@@ -84,9 +106,11 @@ void DescribeGpus(Json& report) {
 
 }  // namespace
 
-Status VerifyFile(const std::string& path, bool full, std::string& json) {
+Status VerifyFile(const std::string& path, const LoadOptions& options, std::string& json) {
+  const bool full = options.check_weights || !options.trusted_keys.empty();
   Checklist list;
-  const std::shared_ptr<const Model> model = CheckStructure(path, list);
+  const std::shared_ptr<const Model> model = CheckStructure(path, options, list);
+  if (model) CheckSigners(model->artifact(), options, list);
   if (model && full) CheckWeights(model->artifact(), list);
   Json report = Json::Object();
   report.Set("path", path);

@@ -17,7 +17,7 @@ std::string DescribeSession(const Session& session);
 std::string DescribeProfile(const Executor& executor);
 
 /// See quern_verify. The status is that of the first failed check.
-Status VerifyFile(const std::string& path, bool full, std::string& json);
+Status VerifyFile(const std::string& path, const LoadOptions& options, std::string& json);
 /// See quern_doctor.
 std::string DescribeMachine();
 

@@ -273,6 +273,32 @@ Json Memory(const schema::Manifest& manifest) {
           {"kv_bytes_per_token", page_bytes / page_tokens}};
 }
 
+Json Signers(const Artifact& artifact) {
+  Json list = Json::Array();
+  for (const PublicKey& key : artifact.signers()) list.Add(PublicKeyText(key));
+  return list;
+}
+
+Json RecordList(const Artifact& artifact) {
+  const auto name = [](RecordKind kind) -> std::string {
+    switch (kind) {
+      case RecordKind::kSignature:
+        return "signature";
+      case RecordKind::kReference:
+        return "reference";
+      case RecordKind::kAccuracy:
+        return "accuracy";
+    }
+    return "unknown " + std::to_string(static_cast<uint32_t>(kind));
+  };
+  Json list = Json::Array();
+  for (const Record& record : artifact.records()) {
+    list.Add(
+        {{"kind", name(record.kind)}, {"offset", record.offset}, {"size", record.bytes.size()}});
+  }
+  return list;
+}
+
 Json TokenizerFacts(const Model& model) {
   const Tokenizer* t = model.tokenizer();
   if (!t) return nullptr;
@@ -302,6 +328,8 @@ std::string DescribeModel(const Model& model) {
   json.Set("weight_bytes", WeightFormats(manifest));
   json.Set("memory", Memory(manifest));
   json.Set("tokenizer", TokenizerFacts(model));
+  json.Set("signers", Signers(model.artifact()));
+  json.Set("records", RecordList(model.artifact()));
   json.Set("prologue", Text(manifest.bodies()->Get(manifest.prologue()->body())->name()));
   json.Set("layers", Layers(manifest));
   json.Set("epilogue", Text(manifest.bodies()->Get(manifest.epilogue()->body())->name()));

@@ -11,6 +11,22 @@ using quern::api::Guard;
 using quern::api::ReadOptions;
 using quern::api::Require;
 
+namespace {
+
+quern::Result<quern::LoadOptions> LoadOptionsFrom(const quern_model_options* given) {
+  quern_model_options read = QUERN_MODEL_OPTIONS_INIT;
+  QUERN_RETURN_IF_ERROR(ReadOptions(given, read));
+  quern::LoadOptions options;
+  options.copy = read.copy != 0;
+  options.check_weights = read.check_weights != 0;
+  if (read.trusted_keys) {
+    QUERN_ASSIGN_OR_RETURN(options.trusted_keys, quern::ParsePublicKeys(read.trusted_keys));
+  }
+  return options;
+}
+
+}  // namespace
+
 uint32_t quern_api_version(void) { return QUERN_API_VERSION; }
 
 const char* quern_version(void) { return QUERN_VERSION; }
@@ -22,11 +38,8 @@ quern_status_code quern_model_load(const char* path, const quern_model_options* 
   return Guard(error, [&]() -> Status {
     QUERN_RETURN_IF_ERROR(Require(path, "path"));
     QUERN_RETURN_IF_ERROR(Require(model, "model"));
-    quern_model_options options = QUERN_MODEL_OPTIONS_INIT;
-    QUERN_RETURN_IF_ERROR(ReadOptions(given, options));
-    QUERN_ASSIGN_OR_RETURN(auto loaded,
-                           quern::Model::Load(path, {.copy = options.copy != 0,
-                                                     .check_weights = options.check_weights != 0}));
+    QUERN_ASSIGN_OR_RETURN(const quern::LoadOptions options, LoadOptionsFrom(given));
+    QUERN_ASSIGN_OR_RETURN(auto loaded, quern::Model::Load(path, options));
     std::string json = quern::api::DescribeModel(*loaded);
     *model = new quern_model{std::move(loaded), std::move(json)};
     return {};
@@ -45,11 +58,34 @@ size_t quern_model_context(const quern_model* model) {
   return model ? static_cast<size_t>(model->model->context()) : 0;
 }
 
-quern_status_code quern_verify(const char* path, int32_t full, char** json, quern_error* error) {
+const void* quern_model_record(const quern_model* model, quern_record_kind kind, size_t index,
+                               size_t* bytes) {
+  if (!model || !bytes) return nullptr;
+  for (const quern::Record& record : model->model->artifact().records()) {
+    if (static_cast<uint32_t>(record.kind) != static_cast<uint32_t>(kind) || index-- != 0) continue;
+    *bytes = record.bytes.size();
+    return record.bytes.data();
+  }
+  return nullptr;
+}
+
+quern_status_code quern_record_add(const char* path, quern_record_kind kind, const void* data,
+                                   size_t bytes, quern_error* error) {
   return Guard(error, [&]() -> Status {
     QUERN_RETURN_IF_ERROR(Require(path, "path"));
+    QUERN_RETURN_IF_ERROR(bytes == 0 ? Status() : Require(data, "data"));
+    return quern::AppendRecord(path, static_cast<quern::RecordKind>(kind),
+                               {static_cast<const uint8_t*>(data), bytes});
+  });
+}
+
+quern_status_code quern_verify(const char* path, const quern_model_options* given, char** json,
+                               quern_error* error) {
+  return Guard(error, [&]() -> Status {
+    QUERN_RETURN_IF_ERROR(Require(path, "path"));
+    QUERN_ASSIGN_OR_RETURN(const quern::LoadOptions options, LoadOptionsFrom(given));
     std::string report;
-    Status verdict = quern::api::VerifyFile(path, full != 0, report);
+    Status verdict = quern::api::VerifyFile(path, options, report);
     if (json) QUERN_RETURN_IF_ERROR(CopyOut(report, json));
     return verdict;
   });

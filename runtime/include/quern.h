@@ -86,18 +86,25 @@ typedef struct quern_model_options {
   /** Not 0: read the file into memory. 0: map it; then the file must not change while it is mapped,
    *  and reading a page that the disk cannot deliver raises SIGBUS. */
   int32_t copy;
+  /** Public keys as `quern keygen` writes them, separated by white space: the artifact must be
+   * signed by one of them. Weights are hashed too then, and before the signature is known to be
+   * sound nothing else of the file is read. NULL: signatures are not asked for. A file that may be
+   * changed after it was checked wants `copy` too. */
+  const char* trusted_keys;
 } quern_model_options;
-#define QUERN_MODEL_OPTIONS_INIT {sizeof(quern_model_options), 0, 0}
+#define QUERN_MODEL_OPTIONS_INIT {sizeof(quern_model_options), 0, 0, NULL}
 
 /** Opens the artifact at `path`. `options` may be NULL.
- *  Errors: FAILURE (cannot read), MALFORMED, INCOMPATIBLE (another version). */
+ *  Errors: FAILURE (cannot read), MALFORMED, INCOMPATIBLE (another version, no signature by a
+ * trusted key), USAGE (an option). */
 QUERN_EXPORT quern_status_code quern_model_load(const char* path,
                                                 const quern_model_options* options,
                                                 quern_model** model, quern_error* error);
 QUERN_EXPORT void quern_model_free(quern_model* model);
 
 /** What the artifact holds, as a JSON object: producer, model, targets, segments, kernels, buffers,
- *  bodies, layers, kv, memory, tokenizer. docs/artifact.md lists the fields. Owned by the model. */
+ *  bodies, layers, kv, memory, tokenizer, signers, records. docs/artifact.md lists the fields.
+ * Owned by the model. */
 QUERN_EXPORT const char* quern_model_json(const quern_model* model);
 
 /** Number of tokens, and of floats in a row of logits. */
@@ -105,11 +112,30 @@ QUERN_EXPORT size_t quern_model_vocab(const quern_model* model);
 /** Most tokens of one sequence. */
 QUERN_EXPORT size_t quern_model_context(const quern_model* model);
 
-/** Checks the artifact at `path`; `full`: the hashes of all segments too. `json`, if not NULL, gets
- * a report (checks, each with name, ok and detail) even when the artifact is bad; the returned code
- * is that of the first failed check. */
-QUERN_EXPORT quern_status_code quern_verify(const char* path, int32_t full, char** json,
-                                            quern_error* error);
+/** Checks the artifact at `path` as loading it with `options` (may be NULL) does. `json`, if not
+ * NULL, gets a report (checks, each with name, ok and detail) even when the artifact is bad; the
+ * returned code is that of the first failed check. */
+QUERN_EXPORT quern_status_code quern_verify(const char* path, const quern_model_options* options,
+                                            char** json, quern_error* error);
+
+/** What is known about an artifact beside what it holds (docs/artifact.md). */
+typedef enum quern_record_kind {
+  QUERN_RECORD_SIGNATURE = 1, /* 32 bytes of public key, 64 of signature */
+  QUERN_RECORD_REFERENCE = 2, /* JSON: what accuracy is measured against */
+  QUERN_RECORD_ACCURACY = 3   /* JSON: figures measured on one device */
+} quern_record_kind;
+
+/** Record `index` of those of one kind, and its size; NULL where there are not so many. Its hash
+ * was checked; nothing else about it was, but of signatures. Owned by the model. */
+QUERN_EXPORT const void* quern_model_record(const quern_model* model, quern_record_kind kind,
+                                            size_t index, size_t* bytes);
+
+/** Adds a record to the artifact at `path`. That changes no other byte and not the artifact's hash;
+ *  models that are loaded from the file may go on. When it fails the artifact is as it was.
+ *  Errors: those of quern_model_load, FAILURE (cannot write), USAGE (too large, or a signature that
+ * is none of this artifact). */
+QUERN_EXPORT quern_status_code quern_record_add(const char* path, quern_record_kind kind,
+                                                const void* data, size_t bytes, quern_error* error);
 
 /** This machine, as JSON: version, cpu, cpus, features, memory_bytes, gpus (and gpu_detail: why
  *  there are none), and checks as quern_verify's. Which targets of an artifact run here stands in

@@ -37,14 +37,24 @@ Result<std::unique_ptr<const Artifact>> Artifact::Load(const std::string& path,
 Result<std::unique_ptr<const Artifact>> Artifact::FromBytes(FileBytes file,
                                                             const LoadOptions& options) {
   std::unique_ptr<Artifact> artifact(new Artifact(std::move(file)));
-  QUERN_RETURN_IF_ERROR(artifact->ReadHeader());
+  const bool must_be_signed = !options.trusted_keys.empty();
+  FileHeader header;
+  QUERN_RETURN_IF_ERROR(artifact->ReadHeader(header));
+  QUERN_ASSIGN_OR_RETURN(
+      artifact->records_,
+      ReadRecords(artifact->file_.bytes(), header.manifest_offset + header.manifest_size));
+  QUERN_ASSIGN_OR_RETURN(artifact->signers_, ReadSigners(artifact->header(), artifact->records_));
+  if (must_be_signed) {
+    QUERN_RETURN_IF_ERROR(RequireSigner(artifact->signers_, options.trusted_keys));
+  }
+  QUERN_RETURN_IF_ERROR(artifact->ReadManifest(header));
   QUERN_RETURN_IF_ERROR(CheckManifest(*artifact->manifest_, artifact->file_.bytes()));
-  QUERN_RETURN_IF_ERROR(artifact->CheckHashes(options.check_weights));
+  QUERN_RETURN_IF_ERROR(artifact->CheckHashes(options.check_weights || must_be_signed));
   QUERN_RETURN_IF_ERROR(CheckPtxSegments(*artifact->manifest_, artifact->file_.bytes()));
   return std::unique_ptr<const Artifact>(std::move(artifact));
 }
 
-Status Artifact::ReadHeader() {
+Status Artifact::ReadHeader(FileHeader& header) {
   const std::span<const uint8_t> bytes = file_.bytes();
   if (bytes.empty()) return Malformed(std::string("the file is empty") + kAgain);
   const size_t magic_bytes = std::min(bytes.size(), sizeof(kFileMagic));
@@ -61,7 +71,6 @@ Status Artifact::ReadHeader() {
   if (bytes.size() < sizeof(FileHeader)) {
     return BadHeader("size", 0, std::to_string(bytes.size()) + " bytes", "64");
   }
-  FileHeader header;
   std::memcpy(&header, bytes.data(), sizeof(header));
   if (header.version != kFileVersion) {
     return Incompatible("header.version (byte 8) is " + std::to_string(header.version) +
@@ -82,7 +91,11 @@ Status Artifact::ReadHeader() {
     return BadHeader("manifest_size", 24, std::to_string(header.manifest_size),
                      "8 to " + std::to_string(std::min(room, kMaxManifestBytes)));
   }
-  const auto manifest = bytes.subspan(header.manifest_offset, header.manifest_size);
+  return {};
+}
+
+Status Artifact::ReadManifest(const FileHeader& header) {
+  const auto manifest = file_.bytes().subspan(header.manifest_offset, header.manifest_size);
   const Digest digest = HashBytes(manifest);
   if (std::memcmp(digest.data(), header.manifest_hash, kHashBytes) != 0) {
     return BadHeader("manifest_hash", 32, DigestText(header.manifest_hash), DigestText(digest));

@@ -10,6 +10,7 @@ namespace {
 constexpr Command kCommands[] = {
     {"compile", "compile a model to one artifact (needs quern-compile)", "", nullptr},
     {"import", "print a model as IR (needs quern-compile)", "", nullptr},
+    {"keygen", "make a key to sign artifacts with (needs quern-compile)", "", nullptr},
     {"run", "complete raw text",
      "  quern run model.quern -p \"A quern is\" -n 32\n"
      "  quern run model.quern -p \"Once upon a time\" --temp 0.8 --top-p 0.95 --seed 7\n"
@@ -27,7 +28,8 @@ constexpr Command kCommands[] = {
      SetUpInspect},
     {"verify", "check an artifact",
      "  quern verify model.quern\n"
-     "  quern verify model.quern --full",
+     "  quern verify model.quern --full\n"
+     "  quern verify model.quern --trust mill.pub",
      SetUpVerify},
     {"tokenize", "turn text into tokens, or tokens into text",
      "  quern tokenize model.quern -p \"Hello world\"\n"

@@ -94,7 +94,7 @@ int32_t Receive(void* user, const char* text, size_t length, int32_t token) {
 }  // namespace
 
 Engine::Engine(const std::string& path, const SessionFlags& flags, bool progress)
-    : model_(LoadModel(path, flags.check_weights)),
+    : model_(LoadModel(path, flags.check_weights, flags.trust.Keys())),
       session_(CreateSession(model_.get(), flags, progress)),
       cancel_(session_.get()),
       sequence_(CreateSequence(session_.get())),

@@ -25,6 +25,21 @@ void AddOutputFlags(CLI::App& app, OutputFlags& flags) {
   app.add_flag("-q,--quiet", flags.quiet, "no progress and no statistics on standard error");
 }
 
+std::string TrustFlags::Keys() const {
+  std::string keys;
+  // The line end keeps an empty file from meaning that nobody is asked for.
+  for (const std::string& file : files) keys += ReadText(file) + "\n";
+  return keys;
+}
+
+void AddTrustFlag(CLI::App& app, TrustFlags& flags) {
+  app.add_option("--trust", flags.files,
+                 "refuse an artifact without a signature by the public key in FILE; may be given "
+                 "several times")
+      ->allow_extra_args(false)
+      ->type_name("FILE");
+}
+
 void AddSessionFlags(CLI::App& app, SessionFlags& flags) {
   app.add_option("-t,--threads", flags.threads,
                  "threads (default: one a CPU; never more than the artifact's shares)")
@@ -43,6 +58,7 @@ void AddSessionFlags(CLI::App& app, SessionFlags& flags) {
       ->type_name("TARGET");
   app.add_flag("--pin-threads", flags.pin_threads, "bind threads to CPUs");
   app.add_flag("--check-weights", flags.check_weights, "hash all weights before running");
+  AddTrustFlag(app, flags.trust);
 }
 
 void AddGenerationFlags(CLI::App& app, GenerationFlags& flags, int64_t max_tokens) {

@@ -26,6 +26,15 @@ void AddJsonFlag(CLI::App& app, bool& json);
 /// --json and --quiet.
 void AddOutputFlags(CLI::App& app, OutputFlags& flags);
 
+/// Whose artifacts are run.
+struct TrustFlags {
+  std::vector<std::string> files;
+  /// What the files hold, for quern_model_options. Empty: anybody's. Errors: those of ReadText, and
+  /// USAGE for an empty file.
+  std::string Keys() const;
+};
+void AddTrustFlag(CLI::App& app, TrustFlags& flags);
+
 /// How a session is made; zero means the default of quern.h.
 struct SessionFlags {
   uint32_t threads = 0;
@@ -35,6 +44,7 @@ struct SessionFlags {
   uint32_t chunk = 0;  ///< Most rows of one prefill step.
   bool pin_threads = false;
   bool check_weights = false;
+  TrustFlags trust;
 };
 void AddSessionFlags(CLI::App& app, SessionFlags& flags);
 

@@ -58,6 +58,11 @@ std::string ModelLines(const Json& json) {
          Line("source", Text(model, "source_hash"));
 }
 
+std::string SignerText(const Json& json) {
+  const Json& signers = json.at("signers");
+  return signers.empty() ? "by nobody" : "by " + Join(signers, ", ");
+}
+
 std::string FileLines(const Json& json) {
   std::string formats;
   for (const auto& [format, bytes] : json.at("weight_bytes").items()) {
@@ -69,7 +74,7 @@ std::string FileLines(const Json& json) {
   return text + Line("weights", formats) +
          Line("numerics", json.at("precise").get<bool>() ? "float activations (--precise)"
                                                          : "quantized activations") +
-         Line("shares", Number(json, "shares"));
+         Line("shares", Number(json, "shares")) + Line("signed", SignerText(json));
 }
 
 std::string TargetLines(const Json& json) {

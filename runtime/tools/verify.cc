@@ -15,13 +15,16 @@ namespace {
 struct VerifyFlags {
   std::string model;
   bool full = false;
+  TrustFlags trust;
   bool json = false;
 };
 
 int Verify(const VerifyFlags& flags) {
   char* text = nullptr;
   quern_error error = {};
-  const quern_status_code code = quern_verify(flags.model.c_str(), flags.full, &text, &error);
+  const std::string keys = flags.trust.Keys();
+  const quern_model_options options = ModelOptions(flags.full, keys);
+  const quern_status_code code = quern_verify(flags.model.c_str(), &options, &text, &error);
   const TextHandle owner(text);
   if (text == nullptr) Check(code, error);
   const auto report = nlohmann::ordered_json::parse(text);
@@ -45,6 +48,7 @@ Action SetUpVerify(CLI::App& app) {
   AddModelArgument(app, flags->model);
   app.add_flag("--full,--check-weights", flags->full,
                "hash the weights too, which reads all of them");
+  AddTrustFlag(app, flags->trust);
   AddJsonFlag(app, flags->json);
   return [flags] { return Verify(*flags); };
 }

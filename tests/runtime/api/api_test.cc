@@ -105,9 +105,9 @@ TEST_F(Api, ChecksWeightsOnRequest) {
   EXPECT_EQ(quern_model_load(path_.c_str(), &options, &model_, &error_), QUERN_MALFORMED);
 
   char* json = nullptr;
-  EXPECT_EQ(quern_verify(path_.c_str(), 0, &json, &error_), QUERN_OK);
+  EXPECT_EQ(quern_verify(path_.c_str(), nullptr, &json, &error_), QUERN_OK);
   EXPECT_TRUE(Contains(Take(json), "\"ok\":true"));
-  EXPECT_EQ(quern_verify(path_.c_str(), 1, &json, &error_), QUERN_MALFORMED);
+  EXPECT_EQ(quern_verify(path_.c_str(), &options, &json, &error_), QUERN_MALFORMED);
   const std::string report = Take(json);
   EXPECT_TRUE(Contains(report, "\"name\":\"weights\",\"ok\":false")) << report;
 }

@@ -27,7 +27,10 @@ class Use {
     calls_ = {
         [this] { return quern_model_load(path_.c_str(), nullptr, &model_, &error_); },
         [this] {
-          return Text([this](char** out) { return quern_verify(path_.c_str(), 1, out, &error_); });
+          quern_model_options options = QUERN_MODEL_OPTIONS_INIT;
+          options.check_weights = 1;
+          return Text(
+              [&](char** out) { return quern_verify(path_.c_str(), &options, out, &error_); });
         },
         [this] {
           return Text(
