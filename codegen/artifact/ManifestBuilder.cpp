@@ -123,12 +123,13 @@ ManifestTranslator::targets() {
                                            segmentOf("code." + image.target)));
   }
   for (const nvptx::PtxImage &image : in.ptxImages) {
-    const GpuFacts gpu = findTarget(image.target)->gpu;
+    const Target &target = *findTarget(image.target);
+    const GpuFacts &gpu = target.gpu;
     records.push_back(schema::CreateTarget(
         fbb, fbb.CreateString(image.target),
         fbb.CreateVector(Offsets<fb::String>()),
         segmentOf("ptx." + image.target), schema::TargetKind::Gpu, gpu.sm,
-        gpu.exact, gpu.ptxVersion));
+        gpu.exact, gpu.ptxVersion, target.attentionTileRows));
   }
   return fbb.CreateVector(records);
 }

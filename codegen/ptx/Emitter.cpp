@@ -134,6 +134,14 @@ Value Emitter::minI(Value x, Value y) {
   return arith::MinSIOp::create(b, loc, x, y);
 }
 
+Value Emitter::maxNumber(Value x, Value y) {
+  return arith::MaxNumFOp::create(b, loc, x, y);
+}
+
+Value Emitter::loadIndex(Value array, Value i) {
+  return extend(load(i32(), offset(array, mul(i, index(4))), 4), i64());
+}
+
 Value Emitter::pack(ValueRange scalars) {
   VectorType type = vec(scalars.size(), scalars.front().getType());
   Value result = LLVM::PoisonOp::create(b, loc, type);

@@ -72,7 +72,11 @@ public:
   /// Bits of an i32 turned right by `count` (i32, taken modulo 32).
   Value rotateRight(Value x, Value count);
   Value maxI(Value x, Value y);
+  /// The larger one; where one is NaN, the other.
+  Value maxNumber(Value x, Value y);
   Value minI(Value x, Value y);
+  /// Element `i` (i64) of an array of int32, as i64.
+  Value loadIndex(Value array, Value i);
   /// A vector of the given scalars.
   Value pack(mlir::ValueRange scalars);
 
@@ -80,6 +84,11 @@ public:
   /// acc (4 x f32) + A (4 x i32, 16x16) * B (2 x i32, 16x8): mma.m16n8k16 with
   /// f16 operands.
   Values mma(mlir::ValueRange a, mlir::ValueRange b, mlir::ValueRange acc);
+  /// The same; the result takes the place of `acc`.
+  void mmaInto(llvm::MutableArrayRef<Value> acc, mlir::ValueRange a,
+               mlir::ValueRange b) {
+    llvm::copy(mma(a, b, mlir::ValueRange(acc)), acc.begin());
+  }
   /// Four 8x8 matrices of 16-bit elements whose rows lane l points at: lanes
   /// 0-7 at the rows of the first, and so on. Shared memory.
   Values loadMatrices(Value pointer, bool transposed);

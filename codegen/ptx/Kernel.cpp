@@ -90,6 +90,8 @@ ArrayRef<KernelGenerator<Kernel>> kernelGenerators() {
        generateTensorMatmul},
       {"vector-matmul", KernelFamily::FloatMatmul, matchesVectorMatmul,
        generateVectorMatmul},
+      {"tensor-attention", KernelFamily::Attention, matchesTensorAttention,
+       generateTensorAttention},
       {"vector-attention", KernelFamily::Attention, matchesVectorAttention,
        generateVectorAttention},
       {"rope-append", KernelFamily::Rows, matchesRopeAppend,

@@ -87,6 +87,8 @@ bool matchesTensorMatmul(Kernel &);
 mlir::LogicalResult generateTensorMatmul(Kernel &);
 bool matchesVectorMatmul(Kernel &);
 mlir::LogicalResult generateVectorMatmul(Kernel &);
+bool matchesTensorAttention(Kernel &);
+mlir::LogicalResult generateTensorAttention(Kernel &);
 bool matchesVectorAttention(Kernel &);
 mlir::LogicalResult generateVectorAttention(Kernel &);
 bool matchesRopeAppend(Kernel &);

@@ -26,7 +26,7 @@ class VectorAttentionEmitter {
 public:
   VectorAttentionEmitter(Kernel &k, const AttentionPlan &plan)
       : k(k), e(k.e), plan(plan), work(k, plan),
-        warps(std::clamp<int64_t>(k.tile.rows, 1, 16)),
+        warps(std::clamp<int64_t>(k.tile.rows, 1, 8)),
         parts((work.headDim + kWarp - 1) / kWarp) {}
 
   void emit();
@@ -86,12 +86,8 @@ void VectorAttentionEmitter::emit() {
 }
 
 void VectorAttentionEmitter::emitRow() {
-  auto intAt = [&](Value pointer, Value i) {
-    return e.extend(e.load(e.i32(), e.offset(pointer, e.mul(i, e.index(4))), 4),
-                    e.i64());
-  };
-  slot = intAt(kv.slots, row);
-  Value sequence = intAt(kv.sequences, row);
+  slot = e.loadIndex(kv.slots, row);
+  Value sequence = e.loadIndex(kv.sequences, row);
   pages = e.offset(kv.pageTable,
                    e.mul(e.mul(sequence, k.pageTableStride()), e.index(4)));
   work.forUnits(k, [&](Value kvHead, Value first, Value end) {

@@ -100,8 +100,9 @@ constexpr Target kTargets[] = {
 };
 
 // Rows of a GPU matmul are tokens of a block, blocks the row blocks of a block;
-// rows of attention are warps that share a block's KV head. In mma.sync prompts
-// the sums of 128 tokens beside weights being decoded spill; wgmma has them.
+// rows of attention are the query vectors of a block in prefill, and in decode
+// the warps that share its KV head. In mma.sync prompts the sums of 128 tokens
+// beside weights being decoded spill; wgmma has them.
 constexpr Tile kGpuTiles[kRoleCount][kKernelFamilyCount] = {
     {{.rows = 8, .blocks = 1},
      {.rows = 4, .blocks = 1},
@@ -109,7 +110,7 @@ constexpr Tile kGpuTiles[kRoleCount][kKernelFamilyCount] = {
      kRowsTile},
     {{.rows = 64, .blocks = 8},
      {.rows = 4, .blocks = 1},
-     {.rows = 8, .keys = 32},
+     {.rows = 128, .keys = 64},
      kRowsTile},
 };
 
@@ -125,6 +126,7 @@ constexpr Target gpuTarget(std::string_view name, GpuFacts facts,
                    .numerics = {Numerics::F16, Numerics::F16},
                    .tiles = {},
                    .kind = TargetKind::Gpu,
+                   .attentionTileRows = 128,
                    .gpu = facts};
   for (int role = 0; role < kRoleCount; ++role)
     for (int family = 0; family < kKernelFamilyCount; ++family)

@@ -64,7 +64,8 @@ struct Tile {
   int64_t rows = 1;
   /// Row blocks of a weight (16 rows each) that one step works on.
   int64_t blocks = 1;
-  /// Keys in one step of the online softmax; divides the page (32 tokens).
+  /// Keys in one step of the online softmax; divides the page (32 tokens), or,
+  /// in prefill of GPUs, a multiple of it.
   int64_t keys = 32;
   /// Bytes that software prefetch runs ahead of a weight stream.
   int64_t prefetch = 0;
@@ -127,6 +128,8 @@ struct Target {
   /// Default tiles, [role][family].
   Tile tiles[kRoleCount][kKernelFamilyCount];
   TargetKind kind = TargetKind::Host;
+  /// Rows of an attention tile (section 5 of docs/architecture.md) at most.
+  int64_t attentionTileRows = 16;
   /// Of GPUs; the CPU's facts above are then 0 or false.
   GpuFacts gpu = {};
 

@@ -26,6 +26,8 @@ struct GpuTargetRequirement {
   uint32_t ptx_version = 0;
   /// Index in the manifest's list of targets.
   size_t index = 0;
+  /// Rows of an attention tile at most.
+  uint32_t attention_tile_rows = 16;
 };
 
 /// Index in `targets` of the one for a device: the one named `forced`, or with an empty `forced`

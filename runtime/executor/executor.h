@@ -118,6 +118,8 @@ class Executor {
   ExecutorOptions options_;
   KvCache kv_;
   StepInputs inputs_;
+  /// Of the target, at most.
+  int64_t attention_tile_rows_ = kAttentionTileRows;
   bool profiling_ = false;
   Profile profile_;
 };

@@ -65,6 +65,7 @@ Result<std::unique_ptr<GpuExecutor>> GpuExecutor::Create(const Artifact& artifac
 
 Status GpuExecutor::LoadKernels(const Artifact& artifact, const GpuTargetRequirement& target) {
   target_ = target.name;
+  attention_tile_rows_ = target.attention_tile_rows;
   const schema::Manifest& manifest = artifact.manifest();
   const schema::Target& record = *manifest.targets()->Get(static_cast<uint32_t>(target.index));
   const std::span<const uint8_t> text = artifact.SegmentBytes(record.code_segment());

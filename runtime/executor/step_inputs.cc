@@ -19,7 +19,7 @@ Status StepInputs::Fill(const StepInput& input, const StepLimits& limits) {
   QUERN_RETURN_IF_ERROR(CheckRows(input, limits));
   input_ = input;
   FillPageTable();
-  FillTiles();
+  FillTiles(limits.tile_rows);
   return {};
 }
 
@@ -98,12 +98,12 @@ void StepInputs::FillPageTable() {
   }
 }
 
-void StepInputs::FillTiles() {
+void StepInputs::FillTiles(int64_t tile_rows) {
   tiles_.clear();
   const size_t rows = input_.tokens.size();
   for (size_t first = 0; first < rows;) {
     size_t end = first + 1;
-    while (end < rows && static_cast<int64_t>(end - first) < kAttentionTileRows &&
+    while (end < rows && static_cast<int64_t>(end - first) < tile_rows &&
            input_.sequences[end] == input_.sequences[first] &&
            input_.slots[end] == input_.slots[end - 1] + 1) {
       ++end;

@@ -7,6 +7,7 @@
 
 #include "runtime/base/status.h"
 #include "runtime/schema/artifact_generated.h"
+#include "runtime/schema/kernel_abi.h"
 
 namespace quern {
 
@@ -40,6 +41,8 @@ struct StepLimits {
   int64_t pages = 0;
   /// Logit rows that may stay with the executor.
   int64_t kept_rows = 0;
+  /// Rows of an attention tile at most.
+  int64_t tile_rows = kAttentionTileRows;
 };
 
 /// How many keys the rows of a step see.
@@ -70,7 +73,7 @@ class StepInputs {
  private:
   Status CheckRows(const StepInput& input, const StepLimits& limits) const;
   void FillPageTable();
-  void FillTiles();
+  void FillTiles(int64_t tile_rows);
 
   StepInput input_;
   int64_t stride_ = 0;

@@ -154,6 +154,10 @@ Status CheckGpuTarget(const ManifestCheck& check, const schema::Target& t,
   if (t.ptx_version() < 60 || t.ptx_version() > 999) {
     return check.Bad(name + ".ptx_version", &t, t.ptx_version(), "60 to 999");
   }
+  if (t.attention_tile_rows() < 1 || t.attention_tile_rows() > kMaxAttentionTileRows) {
+    return check.Bad(name + ".attention_tile_rows", &t, t.attention_tile_rows(),
+                     "1 to " + std::to_string(kMaxAttentionTileRows));
+  }
   return {};
 }
 

@@ -36,8 +36,9 @@ inline constexpr int kDimCount = 4;
 /// every thread for itself, and joins of kind Rows are skipped.
 inline constexpr int64_t kSmallStepRows = 4;
 
-/// Rows of an attention tile at most.
+/// Rows of an attention tile at most, on the CPU; GPU targets say how many (artifact.fbs).
 inline constexpr int64_t kAttentionTileRows = 16;
+inline constexpr uint32_t kMaxAttentionTileRows = 1024;
 /// int32 of an attention tile: first row, row count, sequence, 0.
 inline constexpr int64_t kAttentionTileFields = 4;
 

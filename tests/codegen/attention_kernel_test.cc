@@ -14,6 +14,7 @@ namespace quern::test {
 namespace {
 
 constexpr int64_t kPage = KvPage::kTokens;
+/// Of the kernels that need room for it.
 constexpr int64_t kMaxContext = 128;
 
 struct Shape {
@@ -29,10 +30,19 @@ struct Sequence {
 };
 const std::vector<Sequence> kMixedStep = {{1, 1}, {31, 3}, {32, 32}, {33, 17}, {100, 33}, {100, 1}};
 
+/// What machines differ in.
+struct Layout {
+  KvPage page;
+  int64_t tile_rows;
+  uint8_t unwritten;  ///< The bytes of what no token wrote.
+};
+
 class Step {
  public:
-  Step(const Shape& shape, std::vector<Sequence> sequences, const KvPage& page, unsigned seed)
-      : shape(shape), page(page), random_(seed) {
+  Step(const Shape& shape, std::vector<Sequence> sequences, const Layout& layout, unsigned seed)
+      : shape(shape), page(layout.page), layout_(layout), random_(seed) {
+    for (const Sequence& sequence : sequences)
+      table_stride_ = std::max(table_stride_, (sequence.context + kPage - 1) / kPage);
     for (size_t s = 0; s < sequences.size(); ++s)
       AddSequence(static_cast<int32_t>(s), sequences[s]);
     page_bytes = shape.kv_heads * page.head_bytes();
@@ -42,14 +52,16 @@ class Step {
 
   int64_t rows() const { return static_cast<int64_t>(slots.size()); }
   std::vector<int64_t> dims() const {
-    return {rows(), static_cast<int64_t>(tiles.size() / 4), kMaxContext / kPage, page_bytes};
+    return {rows(), static_cast<int64_t>(tiles.size() / 4), table_stride_, page_bytes};
   }
   std::vector<const void*> args(const Buffer& result) const {
     return {q->data(),    pool->data(),        page_table.data(), tiles.data(),
             slots.data(), row_sequence.data(), slots.data(),      result.data()};
   }
 
-  /// Attention of `row` and `head` by the definition. (head_dim)
+  /// Attention of `row` and `head` by the definition, with queries, probabilities and results
+  /// rounded to `Number`. (head_dim)
+  template <typename Number>
   std::vector<double> Expected(int64_t row, int64_t head, double scale) const {
     const float* query = q->as<float>() + row * shape.columns() + head * shape.head_dim;
     const int64_t slot = slots[row];
@@ -58,17 +70,18 @@ class Step {
     for (int64_t t = first; t <= slot; ++t) {
       double sum = 0;
       const float* key = Token(row_sequence[row], t, head / shape.group(), false);
-      for (int64_t d = 0; d < shape.head_dim; ++d) sum += double(query[d]) * key[d];
+      for (int64_t d = 0; d < shape.head_dim; ++d) sum += Number::Round(query[d]) * key[d];
       scores.push_back(sum * scale);
     }
     const double best = *std::max_element(scores.begin(), scores.end());
     double total = 0;
-    for (double& score : scores) total += score = std::exp(score - best);
+    for (double& score : scores) total += score = Number::Round(std::exp(score - best));
     std::vector<double> out(shape.head_dim);
     for (int64_t t = first; t <= slot; ++t) {
       const float* value = Token(row_sequence[row], t, head / shape.group(), true);
       for (int64_t d = 0; d < shape.head_dim; ++d) out[d] += scores[t - first] / total * value[d];
     }
+    for (double& x : out) x = Number::Round(x);
     return out;
   }
 
@@ -81,25 +94,24 @@ class Step {
  private:
   void AddSequence(int32_t sequence, const Sequence& from) {
     for (int64_t i = 0; i < from.rows; ++i) {
-      if (i % 16 == 0)
-        tiles.insert(tiles.end(),
-                     {static_cast<int32_t>(slots.size()),
-                      static_cast<int32_t>(std::min<int64_t>(16, from.rows - i)), sequence, 0});
+      if (i % layout_.tile_rows == 0)
+        tiles.insert(tiles.end(), {static_cast<int32_t>(slots.size()),
+                                   static_cast<int32_t>(std::min(layout_.tile_rows, from.rows - i)),
+                                   sequence, 0});
       slots.push_back(static_cast<int32_t>(from.context - from.rows + i));
       row_sequence.push_back(sequence);
     }
   }
 
-  // Gives every sequence its pages in random order; what no token wrote stays NaN.
+  // Gives every sequence its pages in random order.
   void AllocatePages(const std::vector<Sequence>& sequences) {
-    const int64_t stride = kMaxContext / kPage;
-    std::vector<int32_t> order(sequences.size() * stride);
+    std::vector<int32_t> order(sequences.size() * table_stride_);
     std::iota(order.begin(), order.end(), 0);
     std::shuffle(order.begin(), order.end(), random_);
     page_table.assign(order.begin(), order.end());
     pool = std::make_unique<Buffer>(order.size() * page_bytes);
-    std::memset(pool->data(), 0xff, pool->size());
-    tokens_.resize(sequences.size() * kMaxContext * shape.columns() / shape.group() * 2);
+    std::memset(pool->data(), layout_.unwritten, pool->size());
+    tokens_.resize(sequences.size() * table_stride_ * kPage * shape.columns() / shape.group() * 2);
     std::normal_distribution<float> normal;
     for (size_t s = 0; s < sequences.size(); ++s)
       for (int64_t t = 0; t < sequences[s].context; ++t)
@@ -116,17 +128,20 @@ class Step {
   }
 
   uint8_t* Address(int32_t sequence, int64_t t, int64_t g, int64_t d, bool value) const {
-    const int64_t number = page_table[sequence * (kMaxContext / kPage) + t / kPage];
+    const int64_t number = page_table[sequence * table_stride_ + t / kPage];
     return pool->data() + number * page_bytes + g * page.head_bytes() +
            page.Offset(value, t % kPage, d);
   }
   /// Key or value of a token as the cache holds it. (head_dim)
   const float* Token(int32_t sequence, int64_t t, int64_t g, bool value) const {
     return tokens_.data() +
-           (((sequence * kMaxContext + t) * shape.kv_heads + g) * 2 + value) * shape.head_dim;
+           (((sequence * table_stride_ * kPage + t) * shape.kv_heads + g) * 2 + value) *
+               shape.head_dim;
   }
 
-  std::vector<float> tokens_;  // (sequences, kMaxContext, kv_heads, 2, head_dim)
+  Layout layout_;
+  int64_t table_stride_ = 1;
+  std::vector<float> tokens_;  // (sequences, context in pages, kv_heads, 2, head_dim)
   std::mt19937 random_;
 };
 
@@ -147,7 +162,8 @@ std::string KernelText(const Shape& shape, const Variant& variant) {
                          ", head_dim = " + std::to_string(shape.head_dim) + ", page = 32, " +
                          (variant.f32_cache ? "f32" : "f16") + ">";
   const bool quantized = variant.output == Output::kQuantized;
-  std::string text = "rt.kernel @attention(%q: " + rows + ", %kv: " + kv +
+  std::string text = "rt.kernel @attention_" + std::to_string(shape.head_dim) +
+                     (shape.window > 0 ? "_window" : "") + "(%q: " + rows + ", %kv: " + kv +
                      ", %p: tensor<?xi32>) -> (" + (quantized ? codes : rows) +
                      ") attributes {split = #lm<kernel_split " + variant.split + ">} {\n";
   text += std::string("  %y = lm.") + (variant.online ? "online_attention" : "attention") +
@@ -166,35 +182,53 @@ void RunShares(const CompiledKernel& kernel, const Step& step, const Buffer& res
   kernel.Run(step.args(result), step.dims(), {cut, step.shape.columns()});
 }
 
-void ExpectCorrect(const Step& step, const float* got) {
-  double worst = 0;
+struct Exact {
+  static double Round(double x) { return x; }
+};
+struct Half {
+  static double Round(double x) { return f16ToF32(f32ToF16(static_cast<float>(x))); }
+};
+
+/// Kernels in f16 may be wrong by twice what the definition in f16 is wrong by.
+void ExpectCorrect(const Step& step, const float* got, bool in_half) {
+  double worst = 0, worst_of_half = 0;
   for (int64_t row = 0; row < step.rows(); ++row)
     for (int64_t head = 0; head < step.shape.heads; ++head) {
-      const std::vector<double> want = step.Expected(row, head, 0.125);
+      const std::vector<double> want = step.Expected<Exact>(row, head, 0.125);
+      const std::vector<double> half = step.Expected<Half>(row, head, 0.125);
       for (int64_t d = 0; d < step.shape.head_dim; ++d) {
         const double error =
             std::abs(got[row * step.shape.columns() + head * step.shape.head_dim + d] - want[d]);
         // A NaN must not pass for a small error.
         worst =
             std::isnan(error) ? std::numeric_limits<double>::infinity() : std::max(worst, error);
+        worst_of_half = std::max(worst_of_half, std::abs(half[d] - want[d]));
       }
     }
-  EXPECT_LT(worst, 3e-6);
+  EXPECT_LT(worst, (in_half ? 2 * worst_of_half : 0) + 3e-6);
 }
 
 class AttentionKernel : public testing::TestWithParam<Machine> {
  protected:
-  static KvPage PageOf(const Shape& shape, bool f32 = false) {
-    return {shape.head_dim, f32, IsGpu(GetParam())};
+  /// Tensor cores take f16 and read whole pages, of which the executor promises finite numbers.
+  static bool OnTensorCores(const Variant& variant) {
+    return IsGpu(GetParam()) && GetParam().role == Role::Prefill && !variant.f32_cache &&
+           variant.output == Output::kFloat && std::string_view(variant.split) == "shares";
   }
-  void CheckVariant(const Shape& shape, const Variant& variant, unsigned seed) {
+  static Layout LayoutOf(const Shape& shape, const Variant& variant) {
+    return {{shape.head_dim, variant.f32_cache, IsGpu(GetParam())},
+            findTarget(GetParam().target)->attentionTileRows,
+            static_cast<uint8_t>(OnTensorCores(variant) ? 0x7b : 0xff)};
+  }
+  void CheckVariant(const Shape& shape, const Variant& variant, unsigned seed,
+                    const std::vector<Sequence>& sequences = kMixedStep) {
     const auto kernel =
         CompiledKernel::Compile(KernelText(shape, variant), GetParam(), kMaxContext);
     ASSERT_TRUE(kernel);
-    const Step step(shape, kMixedStep, PageOf(shape, variant.f32_cache), seed);
+    const Step step(shape, sequences, LayoutOf(shape, variant), seed);
     const Buffer result(step.rows() * shape.columns() * 4);
     RunShares(*kernel, step, result);
-    ExpectCorrect(step, result.as<float>());
+    ExpectCorrect(step, result.as<float>(), OnTensorCores(variant));
     EXPECT_TRUE(result.IsIntact());
   }
 };
@@ -227,13 +261,29 @@ TEST_P(AttentionKernel, LooksBackNoFurtherThanTheWindow) {
   }
 }
 
+class PromptAttention : public AttentionKernel {};
+
+TEST_P(PromptAttention, TakesHeadsOfManySizesAndGroups) {
+  for (const Shape& shape : {Shape{1, 1, 64}, Shape{8, 1, 64}, Shape{3, 1, 80}, Shape{8, 2, 96},
+                             Shape{2, 2, 128}, Shape{3, 1, 256}}) {
+    SCOPED_TRACE(testing::Message()
+                 << shape.heads << "/" << shape.kv_heads << "x" << shape.head_dim);
+    CheckVariant(shape, {}, 6, {{1, 1}, {63, 63}, {140, 130}});
+  }
+}
+
+TEST_P(PromptAttention, ReadsALongContext) {
+  CheckVariant({3, 1, 64}, {}, 7, {{4097, 5}});
+  CheckVariant({3, 1, 64, 1000}, {}, 7, {{4097, 70}});
+}
+
 TEST_P(AttentionKernel, ARowsBitsDoNotDependOnItsCompany) {
   for (const bool online : {true, false}) {
     const Shape shape = {9, 3, 64};
     const auto kernel =
         CompiledKernel::Compile(KernelText(shape, {.online = online}), GetParam(), kMaxContext);
     ASSERT_TRUE(kernel);
-    Step step(shape, kMixedStep, PageOf(shape), 3);
+    Step step(shape, kMixedStep, LayoutOf(shape, {}), 3);
     const Buffer together(step.rows() * shape.columns() * 4), alone(together.size());
     RunShares(*kernel, step, together);
     step.tiles.clear();
@@ -248,23 +298,24 @@ TEST_P(AttentionKernel, ARowsBitsDoNotDependOnItsCompany) {
 
 TEST_P(AttentionKernel, SplitsOverRows) {
   const Shape shape = {9, 3, 64};
-  const auto kernel =
-      CompiledKernel::Compile(KernelText(shape, {.split = "rows"}), GetParam(), kMaxContext);
+  const Variant variant = {.split = "rows"};
+  const auto kernel = CompiledKernel::Compile(KernelText(shape, variant), GetParam(), kMaxContext);
   ASSERT_TRUE(kernel);
-  const Step step(shape, kMixedStep, PageOf(shape), 4);
+  const Step step(shape, kMixedStep, LayoutOf(shape, variant), 4);
   const Buffer result(step.rows() * shape.columns() * 4);
   for (int64_t row = 0; row < step.rows(); row += 20)
     kernel->Run(step.args(result), step.dims(), {row, std::min(row + 20, step.rows())});
-  ExpectCorrect(step, result.as<float>());
+  ExpectCorrect(step, result.as<float>(), OnTensorCores(variant));
 }
 
 TEST_P(AttentionKernel, QuantizesItsResult) {
+  if (OnTensorCores({})) GTEST_SKIP() << "numeric rows come from the vector kernel";
   const Shape shape = {9, 3, 64};
   const auto plain = CompiledKernel::Compile(KernelText(shape, {}), GetParam(), kMaxContext);
   const auto quantizing = CompiledKernel::Compile(KernelText(shape, {.output = Output::kQuantized}),
                                                   GetParam(), kMaxContext);
   ASSERT_TRUE(plain && quantizing);
-  const Step step(shape, kMixedStep, PageOf(shape), 5);
+  const Step step(shape, kMixedStep, LayoutOf(shape, {}), 5);
   const int64_t columns = shape.columns(), row_bytes = NumericRowBytes(columns);
   const Buffer floats(step.rows() * columns * 4), codes(HalfRowsBytes(step.rows(), columns));
   RunShares(*plain, step, floats);
@@ -297,6 +348,13 @@ TEST_P(AttentionKernel, QuantizesItsResult) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Targets, AttentionKernel, testing::ValuesIn(RunnableMachines()),
+                         [](const auto& info) { return MachineName(info.param); });
+std::vector<Machine> EmulatedPrompts() {
+  std::vector<Machine> machines = EmulatedMachines();
+  std::erase_if(machines, [](const Machine& each) { return each.role != Role::Prefill; });
+  return machines;
+}
+INSTANTIATE_TEST_SUITE_P(Ptx, PromptAttention, testing::ValuesIn(EmulatedPrompts()),
                          [](const auto& info) { return MachineName(info.param); });
 INSTANTIATE_TEST_SUITE_P(Ptx, AttentionKernel, testing::ValuesIn(EmulatedMachines()),
                          [](const auto& info) { return MachineName(info.param); });

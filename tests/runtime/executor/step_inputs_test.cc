@@ -45,6 +45,17 @@ TEST(StepInputs, CutsTilesAtSequencesAndAt16Rows) {
   for (int i = 0; i < 16; ++i) EXPECT_EQ(tiles[i], expected[i / 4][i % 4]) << i;
 }
 
+TEST(StepInputs, CutsTilesAtTheTargetsRows) {
+  TwoSequences step(37, 3);
+  StepLimits limits = kLimits;
+  limits.tile_rows = 36;
+  StepInputs inputs;
+  ASSERT_TRUE(inputs.Fill(step.input, limits).ok());
+  const auto tiles = inputs.array(schema::StepInput::AttentionTiles);
+  EXPECT_EQ(std::vector<int32_t>(tiles.begin(), tiles.end()),
+            (std::vector<int32_t>{0, 36, 0, 0, 36, 1, 0, 0, 37, 3, 1, 0}));
+}
+
 TEST(StepInputs, CutsTilesWhereSlotsAreNotConsecutive) {
   TwoSequences step(2, 0);
   step.slots[1] = 40;

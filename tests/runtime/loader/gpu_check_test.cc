@@ -45,6 +45,8 @@ const Case kCases[] = {
     {"TargetExact", "targets[3].name", [](ManifestT& m) { m.targets[3]->gpu_exact = false; }},
     {"TargetVersion", "targets[2].ptx_version",
      [](ManifestT& m) { m.targets[2]->ptx_version = 8; }},
+    {"TargetTileRows", "targets[2].attention_tile_rows",
+     [](ManifestT& m) { m.targets[2]->attention_tile_rows = 0; }},
     {"VersionIsNotTheTexts", "targets[2].ptx_version",
      [](ManifestT& m) { m.targets[2]->ptx_version = 83; }},
     {"TargetIsNotTheTexts", "targets[2].name",
