@@ -169,9 +169,8 @@ std::vector<GpuTargetRequirement> Artifact::GpuTargets() const {
   for (uint32_t i = 0; i < manifest_->targets()->size(); ++i) {
     const schema::Target& target = *manifest_->targets()->Get(i);
     if (target.kind() != schema::TargetKind::Gpu) continue;
-    targets.push_back(
-        {target.name()->str(), target.gpu_sm(), target.gpu_exact(), target.ptx_version(), i,
-         target.attention_tile_rows()});
+    targets.push_back({target.name()->str(), target.gpu_sm(), target.gpu_exact(),
+                       target.ptx_version(), i, target.attention_tile_rows()});
   }
   return targets;
 }
