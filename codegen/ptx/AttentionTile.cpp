@@ -83,11 +83,60 @@ void AttentionTile::loadQueries(Value shared) {
         for (int64_t half = 0; half < 2; ++half) {
           Value four = e.load(e.vec(4, e.f32()), e.offset(from, 16 * half), 16);
           for (int64_t j = 0; j < 4; ++j)
-            halves.push_back(e.extract(four, j));
+            halves.push_back(e.clampToHalf(e.extract(four, j)));
         }
         Value to = e.offset(shared, wide(e.mul(i, number(2 * kBlockSide))));
         e.store(e.truncate(e.pack(halves), e.f16()), to, 16);
       });
+}
+
+void AttentionTile::store(const Vector &vector, ArrayRef<Value> columns) {
+  for (auto [i, result] : llvm::enumerate(k.yielded()))
+    if (result == plan.quantized)
+      storeNumericRow(k.result(i), vector, columns);
+    else
+      storeFloats(k.result(i), vector, columns);
+}
+
+void AttentionTile::storeFloats(Value tensor, const Vector &vector,
+                                ArrayRef<Value> columns) {
+  e.ifThen(vector.inside, [&] {
+    Value first = e.mul(e.rem(e.lane(), e.index(4)), e.index(8));
+    Value line = e.offset(pointer(tensor, vector), first);
+    for (size_t i = 0; i < columns.size(); i += 2)
+      e.store(e.pack(columns.slice(i, 2)),
+              e.offset(line, 4 * kBlockSide * (i / 2)), 8);
+  });
+}
+
+void AttentionTile::storeNumericRow(Value buffer, const Vector &vector,
+                                    ArrayRef<Value> columns) {
+  // Of a group of 32 columns a lane has 8 c + 2 q and the next, c < 4, q =
+  // lane % 4. Lanes 2 s and 2 s + 1 have the 16 columns of the row in blocks
+  // 2 s (the even ones) and 2 s + 1 (the odd ones); each takes one of both.
+  Value lane = e.lane(), two = e.index(2);
+  Value odd = e.equal(e.rem(lane, two), e.index(1));
+  Value row =
+      k.activationRow(buffer, wide(vector.row), plan.heads * layout.headDim);
+  Value group = e.mul(wide(vector.head), e.index(layout.headDim / 32));
+  Value pairOfLanes = e.rem(e.div(lane, two), two);
+  Value column = e.add(e.mul(pairOfLanes, e.index(4)), e.rem(lane, two));
+  Value line = halfAt(e, row, group, column);
+  constexpr size_t kGroupColumns = 8; // of a lane
+  for (size_t i = 0; i < columns.size(); i += kGroupColumns) {
+    Emitter::Values halves;
+    for (size_t c = i; c < i + kGroupColumns; c += 2) {
+      Value keep = e.select(odd, columns[c + 1], columns[c]);
+      Value give = e.select(odd, columns[c], columns[c + 1]);
+      Value got = e.shuffleXor(give, 1);
+      halves.push_back(e.clampToHalf(e.select(odd, got, keep)));
+      halves.push_back(e.clampToHalf(e.select(odd, keep, got)));
+    }
+    e.ifThen(vector.inside, [&] {
+      Value to = e.offset(line, i / kGroupColumns * kHalfGroupBytes);
+      e.store(e.truncate(e.pack(halves), e.f16()), to, kHalfBlockRowBytes);
+    });
+  }
 }
 
 AttentionTile::Steps AttentionTile::steps() {

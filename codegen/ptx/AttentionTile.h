@@ -40,11 +40,14 @@ public:
   };
   /// The block's vector number `i`.
   Vector vector(Value i);
-  /// Where a vector begins in a tensor (rows, heads * head_dim) of f32.
-  Value pointer(Value tensor, const Vector &vector);
   /// Writes the block's queries as f16 to shared memory: blocks of 8 vectors
   /// and 8 dims as in KvPages.h, [blockVectors / 8][head_dim / 8].
+  /// Numbers are made finite.
   void loadQueries(Value shared);
+  /// Stores a lane's columns of its vector, (head_dim / 8, 2): columns
+  /// 8 i + 2 (lane % 4) and the next, in the formats of all results. All lanes
+  /// of the warp take part.
+  void store(const Vector &vector, llvm::ArrayRef<Value> columns);
 
   /// Steps [begin, end) hold every key that a vector of the block sees, and
   /// those of [fullBegin, fullEnd) only keys that all of them see. They are
@@ -65,6 +68,12 @@ public:
   const KvLayout layout;
 
 private:
+  /// Where a vector begins in a tensor (rows, heads * head_dim) of f32.
+  Value pointer(Value tensor, const Vector &vector);
+  void storeFloats(Value tensor, const Vector &vector,
+                   llvm::ArrayRef<Value> columns);
+  void storeNumericRow(Value buffer, const Vector &vector,
+                       llvm::ArrayRef<Value> columns);
   Value narrow(Value value) { return e.truncate(value, e.i32()); }
   Value wide(Value value) { return e.extendUnsigned(value, e.i64()); }
   Value number(int64_t value) { return e.constant(e.i32(), value); }

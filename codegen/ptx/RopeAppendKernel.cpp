@@ -136,8 +136,9 @@ void RopeAppendEmitter::emitAppend(lm::KvAppendOp append, unsigned segment) {
                Value to = e.offset(
                    place.page,
                    e.add(head, kvOffset(e, layout, part, place.token, i)));
-               e.store(element.isF32() ? value : e.truncate(value, element), to,
-                       layout.elementBytes);
+               if (element.isF16()) // what tensor cores read must be finite
+                 value = e.truncate(e.clampToHalf(value), element);
+               e.store(value, to, layout.elementBytes);
              });
   };
   copy(append.getK(), segment, KvPart::Keys);

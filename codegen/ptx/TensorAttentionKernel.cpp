@@ -307,23 +307,17 @@ void TensorAttentionEmitter::addValues(ArrayRef<Value> probabilities,
 }
 
 void TensorAttentionEmitter::store(const State &state) {
-  Value column = e.mul(e.rem(e.lane(), e.index(4)), e.index(8));
   int64_t columns = layout.headDim / kColumns;
   for (int64_t i = 0; i < sizes.tiles; ++i) {
     LaneRows inverse = softmax.inverseSums(state.softmax[i]);
     for (int row = 0; row < kLaneRows; ++row) {
-      AttentionTile::Vector vector = vectorOf(i, row);
-      e.ifThen(vector.inside, [&] {
-        Value line = e.offset(tile.pointer(k.result(0), vector), column);
-        for (int64_t d = 0; d < columns; ++d) {
-          Values pair;
-          for (int j = 0; j < 2; ++j)
-            pair.push_back(
-                e.mul(state.output[(i * columns + d) * kFragment + 2 * row + j],
-                      inverse[row]));
-          e.store(e.pack(pair), e.offset(line, 4 * kColumns * d), 8);
-        }
-      });
+      Values line;
+      for (int64_t d = 0; d < columns; ++d)
+        for (int j = 0; j < 2; ++j)
+          line.push_back(
+              e.mul(state.output[(i * columns + d) * kFragment + 2 * row + j],
+                    inverse[row]));
+      tile.store(vectorOf(i, row), line);
     }
   }
 }
@@ -332,7 +326,7 @@ void TensorAttentionEmitter::store(const State &state) {
 
 bool matchesTensorAttention(Kernel &k) {
   auto plan = planAttention(k.op);
-  if (!plan || k.role != Role::Prefill || !k.splitShares() || plan->quantized)
+  if (!plan || k.role != Role::Prefill || !k.splitShares())
     return false;
   auto type = cast<lm::KvCacheType>(plan->kv.getType());
   return type.getElementType().isF16() && plan->scale > 0 &&
