@@ -103,10 +103,12 @@ def NormalizePass : Quern_Pass<"lm-normalize"> {
 //===----------------------------------------------------------------------===//
 
 def QuantizeActivationsPass : Quern_Pass<"lm-quantize-activations"> {
-  let summary = "Round the inputs of quantized matmuls to int8 in groups of 32";
+  let summary = "Round the inputs of matmuls to int8 in groups of 32, or to f16";
   let description = [{
-    Only matmuls whose weights are in a block format; one quantize serves all
-    that read the same input.
+    Beside weights in a block format to int8, beside float weights to f16 (which
+    only GPUs do: hosts keep these floats as they are). One quantize serves all
+    matmuls that read the same input in one format. Inputs whose columns are no
+    whole groups of 32 stay.
 
     ```mlir
     %wd = lm.dequantize %w : tensor<96x64x!lm.block<q4_0>> -> tensor<96x64xf32>

@@ -22,9 +22,8 @@ std::optional<Projection> soleProjectionOf(Value value) {
   return projectionOf(value.getDefiningOp());
 }
 
-bool isQuantizedWeight(Value value) {
-  BlockFormat format = *lm::formatOf(value.getType());
-  return !blockFormatInfo(format).isFloat() && format != BlockFormat::A8;
+BlockFormat activationFormatFor(Value w) {
+  return lm::activationFormatFor(*lm::formatOf(w.getType()));
 }
 
 Value storedWeight(Value w) {

@@ -34,8 +34,8 @@ template <typename OpT> OpT soleDef(mlir::Value value) {
   return value.hasOneUse() ? value.getDefiningOp<OpT>() : OpT();
 }
 
-/// The value is stored in a quantized format (neither float nor activations).
-bool isQuantizedWeight(mlir::Value value);
+/// The format in which a matmul reads activations beside the stored weight `w`.
+BlockFormat activationFormatFor(mlir::Value w);
 
 /// The weight as stored behind an optional `lm.dequantize`.
 mlir::Value storedWeight(mlir::Value w);

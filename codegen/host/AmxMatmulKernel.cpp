@@ -338,7 +338,7 @@ void AmxMatmulEmitter::emitSplitK() {
 
 void AmxMatmulEmitter::emitSwiglu() {
   prepareRows(e.index(0), e.index(depth));
-  bool quantize = plan.epilogue == MatmulPlan::Epilogue::SwigluQuantize;
+  bool quantize = k.hasNumericRows(k.yielded().front());
   int64_t width = plan.projections.front().outputs();
   Value begin = k.rangeBegin(0);
   Value count = blocksOf(e.sub(k.rangeEnd(0), begin));

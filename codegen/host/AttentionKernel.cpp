@@ -419,7 +419,7 @@ void AttentionEmitter::storeResult(Value result, Value value, Value row,
   auto scaled = [&](int64_t column) {
     return e.mul(e.load(lanes(), accumulator(vector, column), 64), inverse);
   };
-  if (value == plan.quantized) {
+  if (k.hasNumericRows(value)) {
     Value target =
         e.offset(result, e.mul(row, e.index(activationRowBytes(columns))));
     Value firstGroup = e.mul(head, e.index(headDim / kPackedGroup));

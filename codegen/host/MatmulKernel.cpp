@@ -5,7 +5,7 @@
 //   integer  x is a8 in int8 numerics: u8 codes by s8 activations, an exact
 //            int32 dot per sub-group, then two fused multiply-adds in f32
 //            (the contract of section 5 of docs/architecture.md)
-//   float    x is f32: weights are decoded to f32, one fma per product
+//   float    x is f32, or f16 held as f32: weights are decoded to f32, one fma per product
 //
 // The register tile is `rows` x `blocks`. Rows left over are done one at a
 // time; since every output is computed by the same sequence of operations, the
@@ -323,7 +323,7 @@ void MatmulEmitter::projectToScratch(int matrix, Value first, Value count,
 void MatmulEmitter::joinScratch(Value begin, Value first, Value count,
                                 Value row, int64_t rows) {
   int64_t width = plan.projections.front().outputs();
-  bool quantize = plan.epilogue == MatmulPlan::Epilogue::SwigluQuantize;
+  bool quantize = k.hasNumericRows(k.yielded().front());
   int64_t rowBytes = quantize ? activationRowBytes(width) : 4 * width;
   Value out = k.result(0);
   Type lanes = e.vec(kLanes, e.f32());

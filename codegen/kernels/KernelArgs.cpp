@@ -18,11 +18,6 @@ unsigned pointerCount(rt::KernelOp op) {
   return count;
 }
 
-int64_t rowBytes(Value value) {
-  return isActivation(value) ? activationRowBytes(columnsOf(value))
-                             : 4 * columnsOf(value);
-}
-
 //===----------------------------------------------------------------------===//
 // KernelArgs
 //===----------------------------------------------------------------------===//
@@ -58,6 +53,16 @@ std::pair<Value, Value> KernelArgs::columns(unsigned i, int64_t width) {
   if (splitShares())
     return {rangeBegin(i), rangeEnd(i)};
   return {ir.index(0), ir.index(width)};
+}
+
+bool KernelArgs::hasNumericRows(Value value) const {
+  return isActivation(value) ||
+         (target.isGpu() && formatOf(value) == BlockFormat::F16);
+}
+
+int64_t KernelArgs::rowBytes(Value value) const {
+  return hasNumericRows(value) ? activationRowBytes(columnsOf(value))
+                               : 4 * columnsOf(value);
 }
 
 Value KernelArgs::activationRow(Value buffer, Value row, int64_t columns) {
@@ -102,20 +107,20 @@ RowBuffers::RowBuffers(KernelArgs &k, IrEmitter &e) : k(k), e(e) {
   for (Operation &op : k.body().without_terminator())
     for (Value value : llvm::make_filter_range(op.getResults(), isRows))
       if (!pointers.count(value))
-        pointers[value] = k.temporary(rowBytes(value));
+        pointers[value] = k.temporary(k.rowBytes(value));
 }
 
 Value RowBuffers::row(Value value, Value row) {
   if (!isa<BlockArgument>(value) && !llvm::is_contained(k.yielded(), value))
     return pointers[value];
-  if (isActivation(value))
+  if (k.hasNumericRows(value))
     return k.activationRow(pointers[value], row, columnsOf(value));
-  return e.offset(pointers[value], e.mul(row, e.index(rowBytes(value))));
+  return e.offset(pointers[value], e.mul(row, e.index(k.rowBytes(value))));
 }
 
 Value RowBuffers::shareRow(Value partials, int64_t share, Value row) {
   Value at = e.add(e.mul(k.rows(), e.index(share)), row);
-  return e.offset(pointers[partials], e.mul(at, e.index(rowBytes(partials))));
+  return e.offset(pointers[partials], e.mul(at, e.index(k.rowBytes(partials))));
 }
 
 } // namespace quern

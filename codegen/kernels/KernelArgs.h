@@ -71,6 +71,11 @@ public:
   /// kernel is split over rows.
   std::pair<Value, Value> columns(unsigned i, int64_t width);
 
+  /// The rows of `value` are numeric rows: type a8, on GPUs f16 as well. All
+  /// others are f32.
+  bool hasNumericRows(Value value) const;
+  /// Bytes between rows of `value`.
+  int64_t rowBytes(Value value) const;
   /// The address of numeric row `row` of `columns` columns in `buffer`.
   virtual Value activationRow(Value buffer, Value row, int64_t columns);
   /// The int32 at `pointer`[i], as i64.
@@ -100,9 +105,6 @@ private:
 
 /// Pointer arguments of a kernel.
 unsigned pointerCount(rt::KernelOp op);
-
-/// Bytes between rows of `value`: numeric rows, or f32.
-int64_t rowBytes(mlir::Value value);
 
 /// Where the rows of a body's values lie: those of arguments and results in
 /// their buffers, one row of anything else in temporary memory.

@@ -14,7 +14,7 @@
 
 namespace quern {
 
-/// Bytes between numeric rows of `columns` activations (type a8 in the IR).
+/// Bytes between numeric rows of `columns` activations.
 constexpr int64_t activationRowBytes(int64_t columns) {
   return (2 * columns + 63) / 64 * 64;
 }

@@ -131,7 +131,10 @@ LogicalResult RowwiseEmitter::emitOp(Operation &op) {
         Value x = quantize.getX(), result = quantize.getResult();
         Value source = buffers.row(x, row), target = buffers.row(result, row);
         forGroups(groupsOf(x), {}, [&](Value group, ValueRange) {
-          storeActivations(load(source, group), target, columnsOf(x), group);
+          if (k.hasNumericRows(result))
+            storeActivations(load(source, group), target, columnsOf(x), group);
+          else
+            store(load(source, group), target, group);
           return Values();
         });
         return success();
@@ -140,7 +143,10 @@ LogicalResult RowwiseEmitter::emitOp(Operation &op) {
         Value x = dequantize.getX(), result = dequantize.getResult();
         Value source = buffers.row(x, row), target = buffers.row(result, row);
         forGroups(groupsOf(x), {}, [&](Value group, ValueRange) {
-          store(loadActivations(source, columnsOf(x), group), target, group);
+          store(k.hasNumericRows(x)
+                    ? loadActivations(source, columnsOf(x), group)
+                    : load(source, group),
+                target, group);
           return Values();
         });
         return success();

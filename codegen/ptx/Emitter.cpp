@@ -112,11 +112,15 @@ Value Emitter::packHalves(Value low, Value high) {
   return intrinsic("llvm.nvvm.ff2f16x2.rn", half2(), {high, low});
 }
 
-Value Emitter::clampToHalf(Value x) {
-  constexpr double kLargest = 65504;
-  x = intrinsic("llvm.minnum", f32(), {x, constant(f32(), kLargest)});
-  return intrinsic("llvm.maxnum", f32(), {x, constant(f32(), -kLargest)});
+static Value clampTo(Emitter &e, Value x) {
+  constexpr double kLargestHalf = 65504;
+  Type type = x.getType();
+  x = e.intrinsic("llvm.minnum", type, {x, e.constant(type, kLargestHalf)});
+  return e.intrinsic("llvm.maxnum", type, {x, e.constant(type, -kLargestHalf)});
 }
+
+Value Emitter::clampToHalf(Value x) { return clampTo(*this, x); }
+Value Emitter::clampHalves(Value x) { return clampTo(*this, x); }
 
 Value Emitter::permute(Value x, Value y, int32_t selector) {
   return intrinsic("llvm.nvvm.prmt", i32(),

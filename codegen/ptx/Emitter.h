@@ -67,6 +67,8 @@ public:
   Value packHalves(Value low, Value high);
   /// A float that rounds to a finite f16: x, or the largest f16 of its sign.
   Value clampToHalf(Value x);
+  /// A half2 without infinities: the largest numbers in their place.
+  Value clampHalves(Value x);
   /// Bytes of the eight of (x, y) that `selector` names, nibble by nibble.
   Value permute(Value x, Value y, int32_t selector);
   /// Bits of an i32 turned right by `count` (i32, taken modulo 32).

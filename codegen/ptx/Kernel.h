@@ -55,7 +55,7 @@ private:
   mlir::Value sharedBase;
 };
 
-// Numeric rows (type a8 in the IR) are f16, in blocks of 8 rows x 8 columns,
+// Numeric rows (types a8 and f16 in the IR) are f16, in blocks of 8 rows x 8 columns,
 // the matrices that tensor cores read (section 8 of docs/architecture.md): a
 // buffer is [rows / 8][groups][4][8 rows][8 columns] f16.
 

@@ -431,7 +431,7 @@ void TensorMatmulEmitter::emitSwiglu() {
 
 bool matchesTensorMatmul(Kernel &k) {
   auto plan = planMatmul(k.op);
-  return plan && isActivation(plan->x);
+  return plan && k.hasNumericRows(plan->x);
 }
 
 LogicalResult generateTensorMatmul(Kernel &k) {

@@ -239,7 +239,7 @@ void VectorMatmulEmitter::emitSwiglu() {
 
 bool matchesVectorMatmul(Kernel &k) {
   auto plan = planMatmul(k.op);
-  return plan && !isActivation(plan->x);
+  return plan && !k.hasNumericRows(plan->x);
 }
 
 LogicalResult generateVectorMatmul(Kernel &k) {

@@ -153,12 +153,16 @@ Emitter::Values WeightDecoder::loadFloatFragment(const Group &group,
 
 WeightDecoder::Fragment
 WeightDecoder::decodeFloatFragment(ValueRange loaded) const {
+  // Numbers too large for f16 become its largest.
+  auto pack = [&](Value low, Value high) {
+    return e.bitcast(e.clampHalves(e.packHalves(low, high)), e.i32());
+  };
   Fragment result;
   for (int s = 0; s < 2; ++s)
     for (int r = 0; r < 4; ++r) {
       Value &pair = result[s][r];
       if (format.elementBytes == 4) {
-        pair = e.bitcast(e.packHalves(loaded[0], loaded[1]), e.i32());
+        pair = pack(loaded[0], loaded[1]);
         loaded = loaded.drop_front(2);
         continue;
       }
@@ -168,9 +172,7 @@ WeightDecoder::decodeFloatFragment(ValueRange loaded) const {
         continue;
       Value low = e.shl(pair, e.constant(e.i32(), 16));
       Value high = e.andI(pair, e.constant(e.i32(), int64_t{0xffff0000}));
-      pair = e.bitcast(
-          e.packHalves(e.bitcast(low, e.f32()), e.bitcast(high, e.f32())),
-          e.i32());
+      pair = pack(e.bitcast(low, e.f32()), e.bitcast(high, e.f32()));
     }
   return result;
 }

@@ -484,7 +484,7 @@ bool matchesWgmmaMatmul(Kernel &k) {
   if (k.e.target.gpu.sm != 90 || k.role != Role::Prefill)
     return false;
   std::optional<MatmulPlan> plan = planMatmul(k.op);
-  return plan && isActivation(plan->x) &&
+  return plan && k.hasNumericRows(plan->x) &&
          llvm::all_equal(llvm::map_range(
              plan->projections, [](const Projection &p) { return !p.bias; }));
 }

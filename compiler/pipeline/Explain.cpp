@@ -58,15 +58,18 @@ static void explainQuantize(func::FuncOp body, const PipelineOptions &options,
       line(where + weight.getName().str() + ": " + formatNameOf(*source) +
            " becomes " + formatNameOf(type));
     auto dequantize = op.getX().getDefiningOp<lm::DequantizeOp>();
-    if (dequantize && lm::isQuantizedActivations(dequantize.getX().getType()))
+    if (dequantize)
       line(where + weight.getName().str() + " (" + formatNameOf(type) +
-           ") reads int8 activations");
+           ") reads " +
+           (lm::isQuantizedActivations(dequantize.getX().getType()) ? "int8"
+                                                                    : "f16") +
+           " activations");
     else
       line(where + weight.getName().str() + " (" + formatNameOf(type) +
            ") reads float activations" +
            (options.precise ? ": --precise says so"
                             : because(options, "quantize-activations",
-                                      "the weight is not in a block format")));
+                                      "its columns are no whole groups of 32")));
   });
 }
 

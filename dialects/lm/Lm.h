@@ -41,6 +41,11 @@ mlir::Type elementTypeOf(mlir::MLIRContext *context, BlockFormat format);
 /// Whether `type` is a tensor of quantized activations (a8).
 bool isQuantizedActivations(mlir::Type type);
 
+/// The format in which matmuls over a weight of `format` read activations,
+/// unless they are to be precise (f32): a8 beside quantized weights, f16 beside
+/// floats.
+BlockFormat activationFormatFor(BlockFormat format);
+
 /// Checks a kernel's region against its signature: block arguments are
 /// `inputs`, only lm ops and constants inside, the terminator yields `outputs`,
 /// and products split along k find ranges. Shared by lm.kernel and rt.kernel.

@@ -89,3 +89,7 @@ Type lm::elementTypeOf(MLIRContext *context, BlockFormat format) {
 bool lm::isQuantizedActivations(Type type) {
   return formatOf(type) == BlockFormat::A8;
 }
+
+BlockFormat lm::activationFormatFor(BlockFormat format) {
+  return blockFormatInfo(format).isFloat() ? BlockFormat::F16 : BlockFormat::A8;
+}

@@ -52,7 +52,7 @@ def Lm_Deltas : TensorRankOf<[F32], [2, 3]>;                // (?, K) or (S, ?, 
 def Lm_Partials : TensorRankOf<[F32], [3]>;                 // (S, ?, N)
 def Lm_Indices : TensorRankOf<[I32], [1]>;                  // (?)
 def Lm_IndexRows : TensorRankOf<[I32], [2]>;               // (?, K)
-def Lm_Activations : TensorRankOf<[F32, Lm_Block], [2]>;    // (?, K), float or a8
+def Lm_Activations : TensorRankOf<[F32, F16, Lm_Block], [2]>;    // (?, K), float or a8
 def Lm_Matrix : TensorRankOf<[F32, F16, BF16, Lm_Block], [2]>; // (N, K)
 def Lm_AnyTensor : TensorRankOf<[F32, F16, BF16, I32, Lm_Block], [1, 2, 3]>;
 def Lm_Value : AnyTypeOf<[Lm_AnyTensor, Lm_KvCache]>;

@@ -30,7 +30,9 @@ std::optional<int64_t> rt::bytesPerRow(Type type) {
   const int64_t columns = tensor.getShape().back();
   if (lm::isQuantizedActivations(type))
     return activationRowBytes(columns);
-  if (!tensor.getElementType().isF32() ||
+  // Rows of f16 are an accelerator's; a host has f32 in their place.
+  Type element = tensor.getElementType();
+  if (!(element.isF32() || element.isF16()) ||
       !tensor.isDynamicDim(tensor.getRank() - 2))
     return std::nullopt;
   return columns * static_cast<int64_t>(sizeof(float));

@@ -1,4 +1,4 @@
-//===- QuantizeActivations.cpp - Inputs of quantized matmuls to int8 ------===//
+//===- QuantizeActivations.cpp - Inputs of matmuls to int8 or f16 ---------===//
 #include "passes/Passes.h"
 #include "passes/Projection.h"
 
@@ -9,34 +9,40 @@ namespace quern {
 #include "passes/Passes.h.inc"
 
 namespace {
+/// Columns that kernels store together.
+constexpr int64_t kGroup = 32;
+
 struct QuantizeActivationsPass
     : impl::QuantizeActivationsPassBase<QuantizeActivationsPass> {
   void runOnOperation() override {
     getOperation().walk([&](lm::MatmulOp matmul) {
-      if (!isQuantizedWeight(storedWeight(matmul.getW())) ||
-          matmul.getX().getDefiningOp<lm::DequantizeOp>())
+      Value x = matmul.getX(), w = storedWeight(matmul.getW());
+      auto type = cast<RankedTensorType>(x.getType());
+      if (!w.getDefiningOp<lm::WeightOp>() ||
+          x.getDefiningOp<lm::DequantizeOp>() ||
+          type.getDimSize(1) % kGroup != 0)
         return;
-      Value &rounded = roundedBy[matmul.getX()];
+      BlockFormat format = activationFormatFor(w);
+      Value &rounded = roundedBy[{x, static_cast<unsigned>(format)}];
       if (!rounded)
-        rounded = round(matmul.getX());
+        rounded = round(x, format);
       matmul.getXMutable().assign(rounded);
     });
     roundedBy.clear();
   }
 
-  /// `x` through int8 and back.
-  static Value round(Value x) {
+  /// `x` through `format` and back.
+  static Value round(Value x, BlockFormat format) {
     OpBuilder builder(x.getContext());
     builder.setInsertionPointAfterValue(x);
     auto type = cast<RankedTensorType>(x.getType());
-    auto integers =
-        type.clone(lm::elementTypeOf(x.getContext(), BlockFormat::A8));
-    Value quantized = lm::QuantizeOp::create(builder, x.getLoc(), integers, x);
+    auto stored = type.clone(lm::elementTypeOf(x.getContext(), format));
+    Value quantized = lm::QuantizeOp::create(builder, x.getLoc(), stored, x);
     return lm::DequantizeOp::create(builder, x.getLoc(), type, quantized);
   }
 
-  /// One rounding serves all matmuls that read the same input.
-  DenseMap<Value, Value> roundedBy;
+  /// One rounding serves all matmuls that read the same input in one format.
+  DenseMap<std::pair<Value, unsigned>, Value> roundedBy;
 };
 } // namespace
 } // namespace quern

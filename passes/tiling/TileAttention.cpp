@@ -14,8 +14,9 @@ struct TileAttentionPass : impl::TileAttentionPassBase<TileAttentionPass> {
   using TileAttentionPassBase::TileAttentionPassBase;
 
   void runOnOperation() override {
-    FailureOr<DictionaryAttr> tiles = tileTable(
-        getOperation(), llvm::to_vector(targetNames), KernelFamily::Attention);
+    FailureOr<DictionaryAttr> tiles =
+        tileTable(getOperation(), llvm::to_vector(targetNames),
+                  [](const Target &) { return KernelFamily::Attention; });
     if (failed(tiles))
       return signalPassFailure();
     // Tiles that are there already were chosen by hand or by tuning.

@@ -14,22 +14,35 @@ struct TileMatmulPass : impl::TileMatmulPassBase<TileMatmulPass> {
   using TileMatmulPassBase::TileMatmulPassBase;
 
   void runOnOperation() override {
-    auto tilesOf = [&](KernelFamily family) {
-      return tileTable(getOperation(), llvm::to_vector(targetNames), family);
+    auto tilesFor = [&](BlockFormat activations) {
+      return tileTable(getOperation(), llvm::to_vector(targetNames),
+                       [&](const Target &target) {
+                         return familyFor(activations, target);
+                       });
     };
-    FailureOr<DictionaryAttr> quantized = tilesOf(KernelFamily::Matmul);
-    FailureOr<DictionaryAttr> floats = tilesOf(KernelFamily::FloatMatmul);
-    if (failed(quantized) || failed(floats))
-      return signalPassFailure();
+    llvm::SmallDenseMap<unsigned, DictionaryAttr> tiles;
+    for (BlockFormat format :
+         {BlockFormat::F32, BlockFormat::F16, BlockFormat::A8}) {
+      FailureOr<DictionaryAttr> table = tilesFor(format);
+      if (failed(table))
+        return signalPassFailure();
+      tiles[static_cast<unsigned>(format)] = *table;
+    }
     // Tiles that are there already were chosen by hand or by tuning.
     getOperation().walk([&](Operation *op) {
       if (!isa<lm::MatmulOp, lm::QuantMatmulOp, lm::QkvProjOp>(op) ||
           op->hasAttr("tiles"))
         return;
-      bool isQuantized =
-          lm::isQuantizedActivations(op->getOperand(0).getType());
-      op->setAttr("tiles", isQuantized ? *quantized : *floats);
+      BlockFormat format = *lm::formatOf(op->getOperand(0).getType());
+      op->setAttr("tiles", tiles.lookup(static_cast<unsigned>(format)));
     });
+  }
+
+  /// GPUs read f16 activations on tensor cores, hosts as the floats they are.
+  static KernelFamily familyFor(BlockFormat activations, const Target &target) {
+    bool isNumeric = activations == BlockFormat::A8 ||
+                     (activations == BlockFormat::F16 && target.isGpu());
+    return isNumeric ? KernelFamily::Matmul : KernelFamily::FloatMatmul;
   }
 };
 } // namespace

@@ -7,9 +7,9 @@ using namespace mlir;
 
 namespace quern {
 
-FailureOr<DictionaryAttr> tileTable(Operation *op,
-                                    ArrayRef<std::string> targetNames,
-                                    KernelFamily family) {
+FailureOr<DictionaryAttr>
+tileTable(Operation *op, ArrayRef<std::string> targetNames,
+          function_ref<KernelFamily(const Target &)> familyOn) {
   SmallVector<const Target *> chosen;
   for (const std::string &name : targetNames) {
     std::string error;
@@ -25,7 +25,7 @@ FailureOr<DictionaryAttr> tileTable(Operation *op,
   NamedAttrList table;
   for (const Target *target : chosen) {
     for (Role role : {Role::Decode, Role::Prefill}) {
-      const Tile &tile = target->tileFor(role, family);
+      const Tile &tile = target->tileFor(role, familyOn(*target));
       table.set(tileKey(*target, role),
                 lm::TileAttr::get(op->getContext(), tile.rows, tile.blocks,
                                   tile.keys, tile.prefetch));

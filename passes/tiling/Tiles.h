@@ -8,12 +8,12 @@
 
 namespace quern {
 
-/// The `tiles` dictionary of a kernel family: an entry "target/role" for every
-/// named target (all targets if none is named) and role. Emits an error at
-/// `op` when a name is unknown.
+/// The `tiles` dictionary of the kernel family that each target has: an entry
+/// "target/role" for every named target (all targets if none is named) and
+/// role. Emits an error at `op` when a name is unknown.
 mlir::FailureOr<mlir::DictionaryAttr>
 tileTable(mlir::Operation *op, llvm::ArrayRef<std::string> targetNames,
-          KernelFamily family);
+          llvm::function_ref<KernelFamily(const Target &)> familyOn);
 
 } // namespace quern
 

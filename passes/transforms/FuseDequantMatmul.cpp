@@ -9,10 +9,12 @@ namespace quern {
 #include "passes/Passes.h.inc"
 
 namespace {
-/// The quantized activation behind `x`, or `x`.
-Value integersOf(Value x) {
+/// The activations behind `x` in the format that is read beside `w`, or `x`:
+/// integers times floats has no kernel.
+Value activationsOf(Value x, Value w) {
   auto dequantize = x.getDefiningOp<lm::DequantizeOp>();
-  if (dequantize && lm::isQuantizedActivations(dequantize.getX().getType()))
+  if (dequantize && lm::formatOf(dequantize.getX().getType()) ==
+                        std::optional(activationFormatFor(w)))
     return dequantize.getX();
   return x;
 }
@@ -27,9 +29,7 @@ struct FuseDequantMatmulPass
         matmul.emitRemark("not fused: the right side is not a stored weight");
         return;
       }
-      // Integers times floats has no kernel: such an input stays float.
-      Value x =
-          isQuantizedWeight(w) ? integersOf(matmul.getX()) : matmul.getX();
+      Value x = activationsOf(matmul.getX(), w);
       rewriter.setInsertionPoint(matmul);
       rewriter.replaceOpWithNewOp<lm::QuantMatmulOp>(
           matmul, matmul.getType(), x, w, matmul.getBias(), lm::MatmulSplit::N,

@@ -129,14 +129,20 @@ TEST_P(MatmulKernel, FloatActivationsWithEveryFormat) {
     const auto format = static_cast<BlockFormat>(f);
     if (format == BlockFormat::A8) continue;
     const Case c = {format, 5, 24, 768};
-    auto kernel = CompiledKernel::Compile(MatmulText(c, "f32", 1, ""), GetParam());
-    ASSERT_TRUE(kernel);
     Weight weight = RandomWeight(random, format, c.outputs, c.depth);
     Buffer x = RandomFloats(random, c.rows * c.depth);
     Buffer packed = weight.Pack(0, c.outputs, 0, c.depth);
-    Buffer y(c.rows * c.outputs * 4);
-    kernel->Run({x.data(), packed.data(), y.data()}, {c.rows}, {0, c.outputs});
-    EXPECT_TRUE(y.IsIntact());
+    Buffer y(c.rows * c.outputs * 4), of_halves(c.rows * c.outputs * 4);
+    // A host holds rows of f16 as f32; those of GPUs are tensor_matmul_kernel_test's.
+    for (const auto& [element, result] : {std::pair{"f16", &of_halves}, {"f32", &y}}) {
+      if (result == &of_halves && IsGpu(GetParam())) continue;
+      auto kernel = CompiledKernel::Compile(MatmulText(c, element, 1, ""), GetParam());
+      ASSERT_TRUE(kernel);
+      kernel->Run({x.data(), packed.data(), result->data()}, {c.rows}, {0, c.outputs});
+      EXPECT_TRUE(result->IsIntact());
+    }
+    if (!IsGpu(GetParam()))
+      EXPECT_EQ(0, std::memcmp(y.data(), of_halves.data(), c.rows * c.outputs * 4));
     for (int64_t m = 0; m < c.rows; ++m)
       for (int64_t n = 0; n < c.outputs; ++n)
         ExpectProduct(y.as<float>() + m * c.outputs + n, x.as<float>() + m * c.depth,

@@ -21,6 +21,11 @@ std::string FloatRows(int64_t columns, const std::string& copies = "") {
 std::string CodeRows(int64_t columns) {
   return "tensor<?x" + std::to_string(columns) + "x!lm.block<a8>>";
 }
+/// Activations as matmuls read them beside a weight of `format`.
+std::string NumericRows(BlockFormat format, int64_t columns) {
+  return blockFormatInfo(format).isFloat() ? "tensor<?x" + std::to_string(columns) + "xf16>"
+                                           : CodeRows(columns);
+}
 std::string Matrix(BlockFormat format, int64_t rows, int64_t columns) {
   const BlockFormatInfo& info = blockFormatInfo(format);
   const std::string element =
@@ -71,7 +76,7 @@ class TensorMatmulKernel : public testing::TestWithParam<Machine> {
 };
 
 std::string ProductText(BlockFormat format, int64_t outputs, int64_t depth, bool bias) {
-  const std::string x = CodeRows(depth), w = Matrix(format, outputs, depth), b = Vector(outputs),
+  const std::string x = NumericRows(format, depth), w = Matrix(format, outputs, depth), b = Vector(outputs),
                     y = FloatRows(outputs);
   return "rt.kernel @k(%x: " + x + ", %w: " + w + (bias ? ", %b: " + b : "") + ") -> (" + y +
          ") attributes {split = #lm<kernel_split shares>} {\n  %y = lm.quant_matmul %x, %w" +
@@ -130,6 +135,26 @@ TEST_P(TensorMatmulKernel, ProductsWithFloatWeights) {
         errors.Add(y.as<float>()[m * outputs + n], x.as<float>() + m * depth,
                    weight.values.data() + n * depth, 0, depth, bias.as<float>()[n]);
     errors.Check(name);
+  }
+}
+
+/// What f16 cannot hold becomes its largest number, and what is too small for it 0.
+TEST_P(TensorMatmulKernel, FloatWeightsOutOfRange) {
+  const int64_t outputs = 16, depth = 32;
+  for (BlockFormat format : {BlockFormat::BF16, BlockFormat::F32}) {
+    const auto kernel = Compile(ProductText(format, outputs, depth, false));
+    ASSERT_TRUE(kernel);
+    Weight weight = RandomWeight(random_, format, outputs, depth);
+    std::vector<float> values(outputs * depth, 0);
+    for (int64_t n = 0; n < outputs; ++n) values[n * depth + n] = n % 2 == 0 ? 1e30f : -0x1p17f;
+    values[5 * depth + 5] = 1e-30f;
+    quantizeRow(format, values.data(), weight.encoded.data(), outputs * depth);
+    const Buffer piece = weight.Pack(0, outputs, 0, depth), y(outputs * 4);
+    const std::vector<float> ones(depth, 1.0f);
+    kernel->Run({HalfRows(ones.data(), 1, depth).data(), piece.data(), y.data()}, {1},
+                {0, outputs});
+    for (int64_t n = 0; n < outputs; ++n)
+      EXPECT_EQ(y.as<float>()[n], n == 5 ? 0 : n % 2 == 0 ? 65504 : -65504) << n;
   }
 }
 

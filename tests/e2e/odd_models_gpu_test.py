@@ -12,7 +12,8 @@ import odd_models_test as odd
 import support
 
 TARGETS = ("sm_80", "sm_90a")
-FEW = ("a vocabulary of 333, not tied", "seven queries a key, biases", "four K-quants in a layer")
+FEW = ("a vocabulary of 333, not tied", "seven queries a key, biases", "four K-quants in a layer",
+       "weights in bf16")
 # Largest difference, relative to the largest logit.
 TOLERANCE = 5e-2
 

@@ -50,6 +50,19 @@ func.func @mixed(%x: tensor<?x64xf32>) -> tensor<?x48xf32> {
   return %y : tensor<?x48xf32>
 }
 
+// Rows of f16 beside float weights.
+// CHECK-LABEL: func.func @halves
+// CHECK: %[[Q:.*]] = lm.quantize
+// CHECK: lm.quant_matmul %[[Q]], {{.*}} : (tensor<?x64xf16>, tensor<48x64xbf16>)
+func.func @halves(%x: tensor<?x64xf32>) -> tensor<?x48xf32> {
+  %q = lm.quantize %x : tensor<?x64xf32> -> tensor<?x64xf16>
+  %xd = lm.dequantize %q : tensor<?x64xf16> -> tensor<?x64xf32>
+  %w = lm.weight "wb" : tensor<48x64xbf16>
+  %f = lm.dequantize %w : tensor<48x64xbf16> -> tensor<48x64xf32>
+  %y = lm.matmul %xd, %f : (tensor<?x64xf32>, tensor<48x64xf32>) -> tensor<?x48xf32>
+  return %y : tensor<?x48xf32>
+}
+
 // A right side that is no stored weight stays a matmul of floats.
 // CHECK-LABEL: func.func @computed
 // CHECK: lm.matmul %arg0, %arg1

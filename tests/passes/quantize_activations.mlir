@@ -19,15 +19,43 @@ func.func @shared(%x: tensor<?x64xf32>) -> (tensor<?x32xf32>, tensor<?x48xf32>) 
   return %y0, %y1 : tensor<?x32xf32>, tensor<?x48xf32>
 }
 
-// Float weights keep float activations.
+// Float weights of any kind read f16.
 // CHECK-LABEL: func.func @float
+// CHECK: %[[Q:.*]] = lm.quantize %arg0 : tensor<?x64xf32> -> tensor<?x64xf16>
+// CHECK: %[[X:.*]] = lm.dequantize %[[Q]]
 // CHECK-NOT: lm.quantize
-// CHECK: return
+// CHECK: lm.matmul %[[X]],
+// CHECK: lm.matmul %[[X]],
 func.func @float(%x: tensor<?x64xf32>) -> (tensor<?x32xf32>, tensor<?x32xf32>) {
   %w0 = lm.weight "w0f16" : tensor<32x64xf16>
   %f0 = lm.dequantize %w0 : tensor<32x64xf16> -> tensor<32x64xf32>
   %y0 = lm.matmul %x, %f0 : (tensor<?x64xf32>, tensor<32x64xf32>) -> tensor<?x32xf32>
   %w1 = lm.weight "w1f32" : tensor<32x64xf32>
   %y1 = lm.matmul %x, %w1 : (tensor<?x64xf32>, tensor<32x64xf32>) -> tensor<?x32xf32>
+  return %y0, %y1 : tensor<?x32xf32>, tensor<?x32xf32>
+}
+
+// A rounding for each of two formats.
+// CHECK-LABEL: func.func @both
+// CHECK-DAG: lm.quantize %arg0 : tensor<?x64xf32> -> tensor<?x64x!lm.block<a8>>
+// CHECK-DAG: lm.quantize %arg0 : tensor<?x64xf32> -> tensor<?x64xf16>
+func.func @both(%x: tensor<?x64xf32>) -> (tensor<?x32xf32>, tensor<?x32xf32>) {
+  %w0 = lm.weight "w0" : tensor<32x64x!lm.block<q4_1>>
+  %f0 = lm.dequantize %w0 : tensor<32x64x!lm.block<q4_1>> -> tensor<32x64xf32>
+  %y0 = lm.matmul %x, %f0 : (tensor<?x64xf32>, tensor<32x64xf32>) -> tensor<?x32xf32>
+  %w1 = lm.weight "w1f32" : tensor<32x64xf32>
+  %y1 = lm.matmul %x, %w1 : (tensor<?x64xf32>, tensor<32x64xf32>) -> tensor<?x32xf32>
+  return %y0, %y1 : tensor<?x32xf32>, tensor<?x32xf32>
+}
+
+// Columns that are no whole groups stay floats, and so does a product of two
+// computed values.
+// CHECK-LABEL: func.func @stays
+// CHECK-NOT: lm.quantize
+// CHECK: return
+func.func @stays(%x: tensor<?x40xf32>, %y: tensor<32x40xf32>) -> (tensor<?x32xf32>, tensor<?x32xf32>) {
+  %w = lm.weight "w40" : tensor<32x40xf32>
+  %y0 = lm.matmul %x, %w : (tensor<?x40xf32>, tensor<32x40xf32>) -> tensor<?x32xf32>
+  %y1 = lm.matmul %x, %y : (tensor<?x40xf32>, tensor<32x40xf32>) -> tensor<?x32xf32>
   return %y0, %y1 : tensor<?x32xf32>, tensor<?x32xf32>
 }

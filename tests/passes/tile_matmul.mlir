@@ -25,3 +25,15 @@ func.func @matmul(%x: tensor<?x64xf32>) -> (tensor<?x48xf32>, tensor<?x48xf32>, 
   %z = lm.quant_matmul %x, %w {tiles = {"avx2/decode" = #lm.tile<rows = 7>}} : (tensor<?x64xf32>, tensor<48x64x!lm.block<q8_0>>) -> tensor<?x48xf32>
   return %f, %y, %z : tensor<?x48xf32>, tensor<?x48xf32>, tensor<?x48xf32>
 }
+
+// Rows of f16 are floats on hosts and go to tensor cores on GPUs.
+// RUN: quern-opt --lm-tile-matmul=targets=amx,sm_80 %s | FileCheck %s --check-prefix=HALVES
+// HALVES-LABEL: func.func @halves
+// HALVES: lm.quant_matmul
+// HALVES-SAME: "amx/prefill" = #lm.tile<rows = 8, prefetch = 2048>
+// HALVES-SAME: "sm_80/prefill" = #lm.tile<rows = 64, blocks = 8>
+func.func @halves(%x: tensor<?x64xf16>) -> tensor<?x48xf32> {
+  %w = lm.weight "wf" : tensor<48x64xf16>
+  %y = lm.quant_matmul %x, %w : (tensor<?x64xf16>, tensor<48x64xf16>) -> tensor<?x48xf32>
+  return %y : tensor<?x48xf32>
+}
