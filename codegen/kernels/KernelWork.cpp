@@ -1,8 +1,6 @@
 //===- KernelWork.cpp -----------------------------------------------------===//
 #include "codegen/kernels/KernelWork.h"
 
-#include "codegen/kernels/KernelArgs.h"
-
 #include "llvm/ADT/TypeSwitch.h"
 
 using namespace mlir;
@@ -77,7 +75,7 @@ static int64_t rowTraffic(Value value) {
     return 0;
   if (type.getElementType().isInteger(32))
     return 4 * (type.getRank() == 1 ? 1 : columnsOf(value));
-  return copiesOf(value) * rowBytes(value);
+  return copiesOf(value) * *rt::bytesPerRow(value.getType());
 }
 
 KernelWork workOf(rt::KernelOp kernel) {
