@@ -19,6 +19,9 @@ struct ExecutorOptions {
   /// Of the CPU. No more than the program's shares are used.
   int threads = 1;
   bool pin_threads = false;
+  /// Of the CPU: nanoseconds that a join of a small step waits at least before it goes on without
+  /// an absent thread, and does its shares. Negative: for ever.
+  int64_t patience = 50'000;
   /// Most rows of a step: the capacity of the arena.
   int64_t max_rows = 512;
   /// Pages of keys and values.

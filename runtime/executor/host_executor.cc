@@ -1,6 +1,8 @@
 #include "runtime/executor/host_executor.h"
 
 #include <algorithm>
+#include <bitset>
+#include <cstring>
 #include <string>
 
 #include "runtime/schema/file_header.h"
@@ -19,8 +21,29 @@ int ThreadCount(const Program& program, const ExecutorOptions& options) {
   return std::clamp(options.threads, 1, static_cast<int>(program.shares));
 }
 
+/// Bytes of a small arena: row classes, then logits, each from a place in `offsets`.
+uint64_t SmallStride(const Program& program, std::array<uint64_t, 3>& offsets) {
+  uint64_t bytes = 0;
+  const uint64_t per_row[] = {program.arena_bytes_per_row[0], program.arena_bytes_per_row[1],
+                              uint64_t{program.vocab} * sizeof(float)};
+  for (size_t i = 0; i < offsets.size(); ++i) {
+    offsets[i] = bytes;
+    bytes += AlignUp(per_row[i] * kSmallStepRows, kBufferAlignment);
+  }
+  return AlignUp(bytes, kThreadAlignment);
+}
+
 uint64_t ThreadStride(const Program& program, uint64_t scratch_bytes) {
   return AlignUp(program.private_bytes_per_row * kSmallStepRows + scratch_bytes, kThreadAlignment);
+}
+
+/// Copies what an absent thread may be writing to: the pieces that it writes are computed again.
+__attribute__((no_sanitize("thread"))) void CopyBesideWriter(std::byte* to, const std::byte* from,
+                                                             uint64_t bytes) {
+  for (uint64_t at = 0; at < bytes; at += sizeof(uint64_t)) {
+    *reinterpret_cast<uint64_t*>(to + at) =
+        __atomic_load_n(reinterpret_cast<const uint64_t*>(from + at), __ATOMIC_RELAXED);
+  }
 }
 
 }  // namespace
@@ -31,7 +54,8 @@ class HostExecutor::StepThread {
   StepThread(HostExecutor& executor, const StepInput& input, int thread)
       : e_(executor),
         program_(executor.program_),
-        input_(input),
+        role_(static_cast<size_t>(input.role)),
+        logits_(reinterpret_cast<std::byte*>(input.logits)),
         thread_(thread),
         threads_(executor.threads()),
         rows_{executor.inputs_.rows(), executor.inputs_.logit_rows()},
@@ -41,65 +65,113 @@ class HostExecutor::StepThread {
     if (profile_) profile_->timeline[static_cast<size_t>(thread)].clear();
     dims_[kDimAttentionTiles] = executor.inputs_.attention_tiles();
     dims_[kDimPageTableStride] = executor.inputs_.page_table_stride();
+    LookAround();
   }
 
-  void Run() {
-    RunCall(program_.prologue);
-    for (size_t layer = 0; layer < program_.layers.size(); ++layer) {
-      layer_ = static_cast<int32_t>(layer);
-      kv_pool_ = e_.kv_.pool(layer);
-      dims_[kDimPageBytes] = e_.kv_.page_bytes(layer);
-      RunCall(program_.layers[layer]);
+  /// False: this thread was left behind.
+  bool Run() {
+    const size_t end = rows_[1] > 0 ? e_.points_.size() : e_.epilogue_;
+    for (; at_ < end; ++at_) {
+      const Point& point = e_.points_[at_];
+      if (point.instruction->op == schema::Op::Dispatch) {
+        if (!e_.team_->Enter(thread_, point.attached)) return false;
+        Timed(static_cast<int32_t>(point.instruction->kernel), [&] { Dispatch(point); });
+      } else if (point.instruction->when == schema::JoinWhen::Always || !small_) {
+        bool here = true;
+        Timed(ProfileSpan::kJoin, [&] { here = Join(); });
+        if (!here) return false;
+      }
     }
-    kv_pool_ = nullptr;
-    dims_[kDimPageBytes] = 0;
-    layer_ = static_cast<int32_t>(program_.layers.size());
-    if (rows_[1] > 0) RunCall(program_.epilogue);
+    return Join();
   }
 
  private:
-  void RunCall(const BodyCall& call) {
-    for (const Instruction& instruction : program_.bodies[call.body]) {
-      if (instruction.op == schema::Op::Dispatch) {
-        const auto kernel = static_cast<int32_t>(instruction.kernel);
-        Timed(kernel, [&] { Dispatch(instruction, call); });
-      } else if (instruction.when == schema::JoinWhen::Always || !small_) {
-        Timed(ProfileSpan::kJoin, [&] { e_.pool_->Join(); });
-      }
+  bool Join() {
+    if (!e_.team_->Join(thread_, take_over_)) return false;
+    last_join_ = at_;
+    LookAround();
+    return true;
+  }
+
+  /// Reads what the threads agreed on.
+  void LookAround() {
+    arena_ = e_.arena_.load(std::memory_order_acquire);
+    for (size_t share = 0; share < program_.shares; ++share) {
+      mine_[share] = e_.owners_[share].load(std::memory_order_acquire) == thread_;
     }
+  }
+
+  /// Does what the absent threads owe since the last join, in another arena. Their dispatches that
+  /// are split over rows are this thread's too, and done.
+  void TakeOver(std::span<const int> absent) {
+    for (int thread : absent)
+      e_.left_in_[static_cast<size_t>(thread)] = static_cast<int64_t>(arena_);
+    const size_t from = arena_;
+    arena_ = e_.FreeArena(static_cast<int64_t>(from));
+    CopyArena(from, arena_);
+    const std::bitset<kMaxShares> own = mine_;
+    for (size_t share = 0; share < program_.shares; ++share) {
+      const int owner = e_.owners_[share].load(std::memory_order_relaxed);
+      mine_[share] = std::find(absent.begin(), absent.end(), owner) != absent.end();
+    }
+    for (size_t at = last_join_; at < at_; ++at) {
+      const Point& point = e_.points_[at];
+      const bool owed = point.instruction->op == schema::Op::Dispatch &&
+                        point.instruction->split == schema::Split::Shares;
+      if (owed) Dispatch(point);
+    }
+    for (size_t share = 0; share < program_.shares; ++share) {
+      if (mine_[share]) e_.owners_[share].store(thread_, std::memory_order_release);
+    }
+    mine_ |= own;
+    e_.arena_.store(arena_, std::memory_order_release);
+  }
+
+  void CopyArena(size_t from, size_t to) const {
+    std::byte* const source = e_.SmallArena(from);
+    const uint64_t logits = e_.small_offsets_[2];
+    CopyBesideWriter(e_.SmallArena(to), source, logits);
+    if (at_ <= e_.epilogue_) return;
+    CopyBesideWriter(e_.SmallArena(to) + logits, source + logits, LogitBytes());
+  }
+
+  uint64_t LogitBytes() const {
+    return static_cast<uint64_t>(rows_[1]) * program_.vocab * sizeof(float);
   }
 
   /// Does `work`, and writes down how long it took when somebody asked.
   template <typename Work>
   void Timed(int32_t kernel, const Work& work) {
     if (!profile_) return work();
+    const int32_t layer = e_.points_[at_].layer;
     const uint64_t begin = NowNanoseconds();
     work();
     const uint64_t end = NowNanoseconds();
-    profile_->timeline[static_cast<size_t>(thread_)].push_back({kernel, layer_, begin, end});
+    profile_->timeline[static_cast<size_t>(thread_)].push_back({kernel, layer, begin, end});
     if (thread_ > 0) return;
-    Profile::Entry& entry =
-        kernel == ProfileSpan::kJoin
-            ? profile_->joins
-            : profile_->kernels[static_cast<size_t>(kernel)][static_cast<size_t>(input_.role)];
+    Profile::Entry& entry = kernel == ProfileSpan::kJoin
+                                ? profile_->joins
+                                : profile_->kernels[static_cast<size_t>(kernel)][role_];
     ++entry.calls;
     entry.nanoseconds += end - begin;
   }
 
-  void Dispatch(const Instruction& d, const BodyCall& call) {
+  void Dispatch(const Point& point) {
+    const Instruction& d = *point.instruction;
     const int64_t rows = rows_[static_cast<size_t>(d.row_class)];
     dims_[kDimRows] = rows;
+    const bool in_layer =
+        point.layer >= 0 && static_cast<size_t>(point.layer) < program_.layers.size();
+    kv_pool_ = in_layer ? e_.kv_.pool(static_cast<size_t>(point.layer)) : nullptr;
+    dims_[kDimPageBytes] = in_layer ? e_.kv_.page_bytes(static_cast<size_t>(point.layer)) : 0;
     if (d.split == schema::Split::Rows) {
       int64_t range[2] = {0, rows};
       if (!small_) CutRows(rows, range);
-      if (range[0] < range[1]) Call(d, call, 0, range);
+      if (range[0] < range[1]) Call(d, *point.call, 0, range);
       return;
     }
-    const auto shares = static_cast<int64_t>(program_.shares);
-    for (int64_t share = thread_ * shares / threads_; share < (thread_ + 1) * shares / threads_;
-         ++share) {
-      Call(d, call, static_cast<size_t>(share),
-           d.ranges.data() + static_cast<size_t>(share) * d.segments * 2);
+    for (size_t share = 0; share < program_.shares; ++share) {
+      if (mine_[share]) Call(d, *point.call, share, d.ranges.data() + share * d.segments * 2);
     }
   }
 
@@ -116,8 +188,7 @@ class HostExecutor::StepThread {
       args[i] = Address(d.args[i], call, share);
     }
     args[d.args.size()] = memory_ + e_.private_bytes_;
-    e_.kernels_.kernels[d.kernel].entries[static_cast<size_t>(input_.role)](args.data(),
-                                                                            dims_.data(), ranges);
+    e_.kernels_.kernels[d.kernel].entries[role_](args.data(), dims_.data(), ranges);
   }
 
   std::byte* Address(const schema::Arg& arg, const BodyCall& call, size_t share) const {
@@ -134,7 +205,7 @@ class HostExecutor::StepThread {
       case schema::ArgKind::Kv:
         return kv_pool_;
       case schema::ArgKind::Logits:
-        return reinterpret_cast<std::byte*>(input_.logits);
+        return small_ ? e_.SmallArena(arena_) + e_.small_offsets_[2] : logits_;
     }
     return nullptr;
   }
@@ -145,8 +216,10 @@ class HostExecutor::StepThread {
       return memory_ + buffer.private_offset * static_cast<uint64_t>(kSmallStepRows);
     }
     const auto row_class = static_cast<size_t>(buffer.row_class);
-    return e_.arenas_[row_class].data() +
-           buffer.offset * static_cast<uint64_t>(e_.options_.max_rows) +
+    std::byte* const arena = small_ ? e_.SmallArena(arena_) + e_.small_offsets_[row_class]
+                                    : e_.arenas_[row_class].data();
+    const int64_t capacity = small_ ? kSmallStepRows : e_.options_.max_rows;
+    return arena + buffer.offset * static_cast<uint64_t>(capacity) +
            copy * static_cast<uint64_t>(rows_[row_class]) * buffer.bytes_per_row;
   }
 
@@ -158,14 +231,18 @@ class HostExecutor::StepThread {
 
   HostExecutor& e_;
   const Program& program_;
-  const StepInput& input_;
+  const size_t role_;
+  std::byte* const logits_;
   const int thread_;
   const int threads_;
   const std::array<int64_t, 2> rows_;  // by schema::RowClass
   const bool small_;
   std::byte* const memory_;
   Profile* const profile_;
-  int32_t layer_ = -1;
+  const Team::TakeOver take_over_ = [this](std::span<const int> absent) { TakeOver(absent); };
+  std::bitset<kMaxShares> mine_;
+  size_t arena_ = 0;
+  size_t at_ = 0, last_join_ = 0;  // in points_
   std::byte* kv_pool_ = nullptr;
   std::array<int64_t, kDimCount> dims_{};
 };
@@ -181,8 +258,9 @@ uint64_t HostExecutor::BytesNeeded(const Program& program, uint64_t scratch_byte
       return UINT64_MAX;
     }
   }
-  uint64_t threads =
-      ThreadStride(program, scratch_bytes) * static_cast<uint64_t>(ThreadCount(program, options));
+  std::array<uint64_t, 3> offsets;
+  uint64_t threads = (ThreadStride(program, scratch_bytes) + SmallStride(program, offsets)) *
+                     static_cast<uint64_t>(ThreadCount(program, options));
   return __builtin_add_overflow(bytes, threads, &bytes) ? UINT64_MAX : bytes;
 }
 
@@ -232,13 +310,89 @@ Status HostExecutor::Allocate() {
       thread_memory_,
       HostMemory::Allocate(thread_stride_ * static_cast<uint64_t>(threads), "threads"));
   QUERN_ASSIGN_OR_RETURN(kv_, KvCache::Create(program_.kv, options_.kv_pages));
-  QUERN_ASSIGN_OR_RETURN(pool_,
-                         ThreadPool::Create({.threads = threads, .pin = options_.pin_threads}));
+  small_stride_ = SmallStride(program_, small_offsets_);
+  QUERN_ASSIGN_OR_RETURN(
+      small_arenas_,
+      HostMemory::Allocate(small_stride_ * static_cast<uint64_t>(threads), "small steps"));
+  ListPoints();
+  owners_ = std::vector<std::atomic<int>>(program_.shares);
+  left_in_.assign(static_cast<size_t>(threads), -1);
+  QUERN_ASSIGN_OR_RETURN(
+      team_, Team::Create({.threads = threads, .pin = options_.pin_threads},
+                          [this](int t) { return StepThread(*this, *input_, t).Run(); }));
   return {};
 }
 
+void HostExecutor::ListPoints() {
+  AddPoints(program_.prologue, -1);
+  for (size_t layer = 0; layer < program_.layers.size(); ++layer) {
+    AddPoints(program_.layers[layer], static_cast<int32_t>(layer));
+  }
+  epilogue_ = points_.size();
+  AddPoints(program_.epilogue, static_cast<int32_t>(program_.layers.size()));
+  can_take_over_ = CanTakeOver();
+}
+
+void HostExecutor::AddPoints(const BodyCall& call, int32_t layer) {
+  for (const Instruction& instruction : program_.bodies[call.body]) {
+    const bool attached =
+        std::any_of(instruction.args.begin(), instruction.args.end(), [](const schema::Arg& arg) {
+          return arg.kind() == schema::ArgKind::Kv || arg.kind() == schema::ArgKind::Step;
+        });
+    points_.push_back({&instruction, &call, layer, attached});
+  }
+}
+
+/// Shares are computed again from what a thread has for itself at the end of a stretch between
+/// joins, so nothing of that may have changed behind the first of them.
+bool HostExecutor::CanTakeOver() const {
+  bool shares = false;
+  for (const Point& point : points_) {
+    const Instruction& instruction = *point.instruction;
+    if (instruction.op == schema::Op::Join) {
+      if (instruction.when == schema::JoinWhen::Always) shares = false;
+    } else if (instruction.split == schema::Split::Shares) {
+      shares = true;
+    } else if (shares) {
+      return false;
+    }
+  }
+  return true;
+}
+
+size_t HostExecutor::FreeArena(int64_t used) const {
+  for (size_t arena = 0;; ++arena) {  // there are as many as threads, and one of them runs this
+    const auto index = static_cast<int64_t>(arena);
+    if (index != used && std::find(left_in_.begin(), left_in_.end(), index) == left_in_.end()) {
+      return arena;
+    }
+  }
+}
+
+void HostExecutor::Share(std::span<const int> members) {
+  const size_t shares = program_.shares;
+  for (size_t n = 0; n < members.size(); ++n) {
+    left_in_[static_cast<size_t>(members[n])] = -1;
+    for (size_t share = n * shares / members.size(); share < (n + 1) * shares / members.size();
+         ++share) {
+      owners_[share].store(members[n], std::memory_order_relaxed);
+    }
+  }
+  arena_.store(FreeArena(-1), std::memory_order_relaxed);
+}
+
 Status HostExecutor::Run(const StepInput& input) {
-  pool_->Run([&](int thread) { StepThread(*this, input, thread).Run(); });
+  const bool small = inputs_.rows() <= kSmallStepRows;
+  // Profiles are of all threads.
+  const bool patient = !small || !can_take_over_ || profiling_;
+  input_ = &input;
+  Share(team_->Gather(patient ? -1 : options_.patience));
+  team_->Run();
+  if (small && inputs_.logit_rows() > 0) {
+    const std::byte* logits = SmallArena(arena_.load()) + small_offsets_[2];
+    std::memcpy(input.logits, logits,
+                static_cast<size_t>(inputs_.logit_rows()) * program_.vocab * sizeof(float));
+  }
   return {};
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -10,7 +11,7 @@
 #include "runtime/base/status.h"
 #include "runtime/device/host/code_image.h"
 #include "runtime/device/host/host_memory.h"
-#include "runtime/device/host/thread_pool.h"
+#include "runtime/device/host/team.h"
 #include "runtime/executor/executor.h"
 
 namespace quern {
@@ -31,7 +32,13 @@ struct KernelTable {
   static KernelTable FromImage(const schema::Manifest& manifest, size_t target, CodeImage image);
 };
 
-/// Thread t of T owns shares [t * S / T, (t + 1) * S / T); results depend on S only.
+/// The n-th of N threads of a step owns shares [n * S / N, (n + 1) * S / N); results depend on S
+/// only.
+///
+/// In a small step a thread that is absent for long is left behind (team.h). What it still writes
+/// would be read by nobody, but might fall on what others wrote: so the step moves to another small
+/// arena, where the shares of the absent are computed again, and the old one is left alone until
+/// the thread is back. There is one for every thread.
 class HostExecutor final : public Executor {
  public:
   /// `kernels` has all kernels of the program; `weights`, the weights segment, must
@@ -45,7 +52,7 @@ class HostExecutor final : public Executor {
   static uint64_t BytesNeeded(const Program& program, uint64_t scratch_bytes,
                               const ExecutorOptions& options);
 
-  int threads() const override { return pool_->size(); }
+  int threads() const override { return team_->size(); }
   uint64_t bytes() const override {
     return BytesNeeded(program_, kernels_.scratch_bytes, options_);
   }
@@ -55,16 +62,47 @@ class HostExecutor final : public Executor {
   HostExecutor(Program program, KernelTable kernels, std::span<const uint8_t> weights,
                const ExecutorOptions& options)
       : Executor(std::move(program), options), kernels_(std::move(kernels)), weights_(weights) {}
+  /// A dispatch or join of the step, in order.
+  struct Point {
+    const Instruction* instruction;
+    const BodyCall* call;
+    int32_t layer;
+    /// Touches pages or the step's inputs.
+    bool attached;
+  };
   Status Allocate();
+  void ListPoints();
+  void AddPoints(const BodyCall& call, int32_t layer);
+  bool CanTakeOver() const;
   Status Run(const StepInput& input) override;
+  void Share(std::span<const int> members);
+  /// A small arena that no thread which was left behind may write to, but for `used`.
+  size_t FreeArena(int64_t used) const;
+  std::byte* SmallArena(size_t index) const { return small_arenas_.data() + index * small_stride_; }
 
   KernelTable kernels_;
   std::span<const uint8_t> weights_;
-  std::unique_ptr<ThreadPool> pool_;
-  std::array<HostMemory, 2> arenas_;  // by schema::RowClass
-  HostMemory thread_memory_;          // per thread: private buffers, then scratch
+  std::vector<Point> points_;
+  size_t epilogue_ = 0;  // in points_
+  bool can_take_over_ = false;
+  std::array<HostMemory, 2> arenas_;  // by schema::RowClass, of large steps
+  HostMemory small_arenas_;           // per thread: both row classes, then logits
+  uint64_t small_stride_ = 0;
+  std::array<uint64_t, 3> small_offsets_{};  // by schema::RowClass, then of the logits
+  HostMemory thread_memory_;                 // per thread: private buffers, then scratch
   uint64_t thread_stride_ = 0;
   uint64_t private_bytes_ = 0;
+
+  // The step.
+  const StepInput* input_ = nullptr;
+  // What its threads agree on: changes only while all others wait in a join. Atomic, since a thread
+  // that is being left behind may still look.
+  std::vector<std::atomic<int>> owners_;  // (shares) the thread that computes each
+  std::atomic<size_t> arena_{0};          // the small arena in use
+  /// (threads) the small arena that a thread which was left behind may write to, or -1.
+  std::vector<int64_t> left_in_;
+
+  std::unique_ptr<Team> team_;  // last: its threads use all of the above
 };
 
 }  // namespace quern

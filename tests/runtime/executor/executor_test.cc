@@ -64,7 +64,7 @@ class ExecutorCalls : public ::testing::Test {
     Program program = Program::Build(*schema::GetManifest(builder.GetBufferPointer()));
     auto executor = HostExecutor::Create(
         std::move(program), RecordingTable(std::make_integer_sequence<int, testing::kKernels>()),
-        model_.weights, {.threads = threads, .max_rows = max_rows, .kv_pages = 8});
+        model_.weights, {.threads = threads, .patience = -1, .max_rows = max_rows, .kv_pages = 8});
     ASSERT_TRUE(executor.ok()) << executor.status().message();
     executor_ = std::move(executor).value();
   }

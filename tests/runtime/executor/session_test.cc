@@ -3,6 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <chrono>
+#include <thread>
+
 #include "runtime/llm/generate.h"
 #include "tests/runtime/support/loaded_model.h"
 
@@ -62,6 +66,49 @@ INSTANTIATE_TEST_SUITE_P(Shapes, AnyShape,
                                   std::to_string(info.param.threads) + "Rows" +
                                   std::to_string(info.param.max_rows);
                          });
+
+std::atomic<uint32_t> g_projections{0};
+KernelEntry g_project = nullptr;
+
+/// A projection during which the thread is away for a while now and then.
+void ProjectWithPauses(void* const* args, const int64_t* dims, const int64_t* ranges) {
+  const uint32_t turn = g_projections.fetch_add(1) * 2654435761u >> 24;
+  if (turn < 20) std::this_thread::sleep_for(std::chrono::microseconds(200));
+  g_project(args, dims, ranges);
+  if (turn > 240) std::this_thread::sleep_for(std::chrono::microseconds(500));
+}
+
+/// Executors whose joins have no patience at all.
+Result<OpenedExecutor> OpenImpatient(const Artifact& artifact, const ExecutorOptions& given) {
+  ExecutorOptions options = given;
+  options.patience = 0;
+  KernelTable table = testing::FakeKernelTable();
+  g_project = table.kernels[testing::kProject].entries[0];
+  table.kernels[testing::kProject].entries = {ProjectWithPauses, ProjectWithPauses};
+  QUERN_ASSIGN_OR_RETURN(std::unique_ptr<Executor> executor,
+                         HostExecutor::Create(Program::Build(artifact.manifest()), table,
+                                              artifact.weights(), options));
+  return OpenedExecutor{std::move(executor), "fake", "cpu"};
+}
+
+TEST(Session, ThreadsThatAreLeftBehindChangeNoBit) {
+  for (const auto [shares, threads] : {std::pair{2u, 2}, {5u, 2}, {3u, 3}, {8u, 5}}) {
+    const Fake fake(shares);
+    const auto tokens = testing::SomeTokens(200, 11);
+    const std::vector<float> expected = fake.Expected(tokens, 0);
+    auto session = Session::CreateWith(fake.model, {.threads = threads}, OpenImpatient);
+    ASSERT_TRUE(session.ok()) << session.status().message();
+    g_projections = 0;
+    const auto sequence = (*session)->NewSequence();
+    for (size_t i = 0; i < tokens.size(); ++i) {
+      Sequence* one = sequence.get();
+      ASSERT_TRUE((*session)->Decode({&one, 1}, {&tokens[i], 1}).ok());
+      ASSERT_TRUE(SameBits(sequence->logits(), std::span(expected).subspan(i * kRow, kRow))) << i;
+    }
+    // Two projections a layer; some were done by two threads.
+    EXPECT_GT(g_projections.load(), 2 * testing::kLayers * shares * tokens.size());
+  }
+}
 
 TEST(Session, ChunksOfAPromptDoNotMatter) {
   const Fake fake;

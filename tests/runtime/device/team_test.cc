@@ -1,0 +1,186 @@
+#include "runtime/device/host/team.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <chrono>
+#include <thread>
+#include <vector>
+
+namespace quern {
+namespace {
+
+constexpr int64_t kForEver = -1;
+
+std::unique_ptr<Team> Make(int threads, Team::Work work, bool pin = false) {
+  auto team = Team::Create({.threads = threads, .pin = pin}, std::move(work));
+  EXPECT_TRUE(team.ok()) << team.status().message();
+  return std::move(team).value();
+}
+
+/// More threads than this machine may have, so that waiters must give way.
+class PatientTeam : public ::testing::TestWithParam<int> {};
+
+TEST_P(PatientTeam, EveryThreadTakesPartInEveryStepOnce) {
+  std::vector<int> counts(static_cast<size_t>(GetParam()));
+  std::unique_ptr<Team> team;
+  team = Make(GetParam(), [&](int thread) {
+    ++counts[static_cast<size_t>(thread)];
+    return team->Join(thread, {});
+  });
+  for (int step = 1; step <= 200; ++step) {
+    ASSERT_EQ(team->Gather(kForEver).size(), counts.size());
+    team->Run();
+    for (int count : counts) ASSERT_EQ(count, step);
+  }
+}
+
+TEST_P(PatientTeam, JoinMakesWritesVisible) {
+  const auto n = static_cast<size_t>(GetParam());
+  std::vector<int> values(n), wrong(n);
+  std::unique_ptr<Team> team;
+  team = Make(
+      GetParam(),
+      [&](int thread) {
+        const auto t = static_cast<size_t>(thread);
+        for (int round = 1; round <= 300; ++round) {
+          values[t] = round;
+          team->Join(thread, {});
+          for (int value : values) wrong[t] += value != round;
+          team->Join(thread, {});
+        }
+        return team->Join(thread, {});
+      },
+      /*pin=*/true);
+  team->Gather(kForEver);
+  team->Run();
+  for (int count : wrong) EXPECT_EQ(count, 0);
+}
+
+TEST_P(PatientTeam, WorkersWakeFromSleep) {
+  std::atomic<int> ran{0};
+  std::unique_ptr<Team> team;
+  team = Make(GetParam(), [&](int thread) {
+    ran.fetch_add(1);
+    return team->Join(thread, {});
+  });
+  for (int step = 0; step < 3; ++step) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    team->Gather(kForEver);
+    team->Run();
+  }
+  EXPECT_EQ(ran.load(), 3 * GetParam());
+}
+
+INSTANTIATE_TEST_SUITE_P(Sizes, PatientTeam, ::testing::Values(1, 2, 3, 5));
+
+/// Steps of a few joins. One thread may get stuck before one of them, until it is released.
+class ImpatientTeam : public ::testing::Test {
+ protected:
+  static constexpr int kJoins = 4;
+
+  void Start(int threads) {
+    const auto n = static_cast<size_t>(threads);
+    own_ = std::vector<std::atomic<int>>(n);
+    taken_over_.assign(n, 0);
+    team_ = Make(threads, [this](int thread) { return Walk(thread); });
+  }
+
+  bool Walk(int thread) {
+    const Team::TakeOver take_over = [&, thread](std::span<const int> absent) {
+      taken_over_[static_cast<size_t>(thread)] += static_cast<int>(absent.size());
+    };
+    for (int join = 0; join < kJoins; ++join) {
+      if (!team_->Enter(thread, attached_)) return false;
+      if (join == stuck_join_ && thread == stuck_) {
+        waiting_.store(true);
+        while (!release_.load()) std::this_thread::yield();
+      }
+      own_[static_cast<size_t>(thread)] += 1;
+      if (!team_->Join(thread, take_over)) return false;
+    }
+    return true;
+  }
+
+  void Step(int64_t patience) {
+    members_ = team_->Gather(patience).size();
+    for (std::atomic<int>& own : own_) own.store(0);
+    team_->Run();
+  }
+
+  void ExpectThatAllTakePart() {
+    Step(kForEver);
+    EXPECT_EQ(members_, own_.size());
+    for (std::atomic<int>& own : own_) EXPECT_EQ(own.load(), kJoins);
+  }
+
+  std::vector<std::atomic<int>> own_;
+  std::vector<int> taken_over_;
+  std::atomic<bool> waiting_{false}, release_{false};
+  int stuck_ = -1, stuck_join_ = 1;
+  bool attached_ = false;
+  size_t members_ = 0;
+  std::unique_ptr<Team> team_;
+};
+
+TEST_F(ImpatientTeam, GoesOnWithoutAWorkerAndTakesItBack) {
+  Start(2);
+  stuck_ = 1;
+  Step(0);
+  EXPECT_EQ(members_, 2u);
+  EXPECT_EQ(taken_over_, (std::vector<int>{1, 0}));
+  EXPECT_EQ(own_[0].load(), kJoins);
+  stuck_ = -1;
+  if (waiting_.load()) {  // it is still there, so the next step is done alone
+    members_ = team_->Gather(0).size();
+    EXPECT_EQ(members_, 1u);
+    team_->Run();
+    release_.store(true);
+  }
+  ExpectThatAllTakePart();
+}
+
+TEST_F(ImpatientTeam, GoesOnWithoutTheCaller) {
+  Start(2);
+  stuck_ = 0;
+  // The caller is let go once the worker has taken over, or it would wait for itself.
+  std::thread other([&] {
+    while (!waiting_.load()) std::this_thread::yield();
+    std::this_thread::sleep_for(std::chrono::milliseconds(30));
+    release_.store(true);
+  });
+  Step(0);
+  other.join();
+  // Either the worker finished the step, or the caller had left it behind before it got stuck.
+  EXPECT_EQ(taken_over_[0] + taken_over_[1], 1);
+  stuck_ = -1;
+  ExpectThatAllTakePart();
+}
+
+TEST_F(ImpatientTeam, WaitsForWhoIsAttached) {
+  Start(2);
+  stuck_ = 1;
+  attached_ = true;
+  std::thread other([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(30));
+    release_.store(true);
+  });
+  Step(0);
+  // It got stuck while attached, or was left behind before it was.
+  EXPECT_TRUE(release_.load() || !waiting_.load());
+  other.join();
+}
+
+TEST_F(ImpatientTeam, ManyStepsWithoutPatienceLoseNobody) {
+  for (int threads : {2, 3, 5}) {
+    Start(threads);
+    for (int step = 0; step < 300; ++step) {
+      Step(0);
+      ASSERT_GE(members_, 1u);
+    }
+    ExpectThatAllTakePart();
+  }
+}
+
+}  // namespace
+}  // namespace quern
