@@ -12,8 +12,8 @@ Status Executor::CheckOptions(const ExecutorOptions& options) {
 }
 
 Status Executor::Step(const StepInput& input) {
-  const StepLimits limits{options_.max_rows, program_.vocab, kv_.page_tokens(), kv_.pages(),
-                          kept_rows(), attention_tile_rows_};
+  const StepLimits limits{options_.max_rows, program_.vocab, kv_.page_tokens(),
+                          kv_.pages(),       kept_rows(),    attention_tile_rows_};
   QUERN_RETURN_IF_ERROR(inputs_.Fill(input, limits));
   if (!profiling_) return Run(input);
   profile_.last_role = input.role;
