@@ -150,6 +150,26 @@ def QuantizeWeightsPass : Quern_Pass<"lm-quantize-weights"> {
 // tiling/: how the work is cut
 //===----------------------------------------------------------------------===//
 
+def ApplyTuningPass : Quern_Pass<"rt-apply-tuning"> {
+  let summary = "Give kernels the tiles that tuning found";
+  let description = [{
+    A tile takes the place of the present one of its target and role in every
+    kernel with its signature (dialects/rt/KernelSignature.h). Kernels without
+    tiles, and targets that a kernel has no tile for, stay as they are.
+
+    ```mlir
+    rt.kernel @k(...) attributes {tiles = {"avx2/decode" = #lm.tile<rows = 2>}} { ... }
+    // becomes, with tiles=0123456789abcdef:avx2/decode=4/2/32/1024
+    rt.kernel @k(...)
+        attributes {tiles = {"avx2/decode" = #lm.tile<rows = 4, blocks = 2, prefetch = 1024>}} { ... }
+    ```
+  }];
+  let options = [
+    ListOption<"tiles", "tiles", "std::string",
+               "SIGNATURE:TARGET/ROLE=ROWS/BLOCKS/KEYS/PREFETCH of each">,
+  ];
+}
+
 def ConvertAttentionToOnlineAttentionPass
     : Quern_Pass<"lm-convert-attention-to-online-attention"> {
   let summary = "Compute attention in one pass over tiles of keys";

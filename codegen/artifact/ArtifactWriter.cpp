@@ -138,7 +138,8 @@ quern::writeArtifact(const std::string &path, const ArtifactInputs &inputs,
     return std::move(error);
   llvm::Expected<std::vector<uint8_t>> manifest = buildManifest(
       {inputs.module, *program, *bodies, *weights, inputs.images,
-       inputs.ptxImages, segments.records, inputs.producer, sourceHash.get()});
+       inputs.ptxImages, segments.records, inputs.producer, inputs.tuning,
+       sourceHash.get()});
   if (!manifest)
     return manifest.takeError();
   llvm::Expected<FileHeader> written = writeManifest(*file, *manifest);

@@ -37,6 +37,8 @@ struct ArtifactInputs {
   WeightLookup findWeight;
   /// Name and version of the compiler.
   std::string producer;
+  /// Records of the tuning database that the kernels follow.
+  std::vector<std::string> tuning;
   /// Who signs; null: nobody.
   const SigningKey *signingKey = nullptr;
 };

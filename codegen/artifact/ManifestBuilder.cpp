@@ -3,6 +3,7 @@
 
 #include "codegen/kernels/KernelWork.h"
 #include "codegen/target/Target.h"
+#include "dialects/rt/KernelSignature.h"
 #include "runtime/schema/file_header.h"
 #include "runtime/schema/plain_text.h"
 
@@ -277,9 +278,10 @@ ManifestTranslator::kernel(const ProgramTranslator::KernelRef &kernel) {
   auto nameText = fbb.CreateString(name);
   auto gpuCodeList = fbb.CreateVector(*gpuCodes);
   auto formList = fbb.CreateVector(forms(name));
+  auto signature = fbb.CreateString(rt::kernelSignature(op));
   return schema::CreateKernel(fbb, nameText, codeList, kernel.arguments,
                               kernel.ranges.value_or(0), gpuCodeList, formList,
-                              work(op));
+                              work(op), signature);
 }
 
 //===----------------------------------------------------------------------===//
@@ -337,7 +339,8 @@ llvm::Expected<std::vector<uint8_t>> ManifestTranslator::run() {
       call(in.bodies.bodies.size() - 1, in.weights.epilogue),
       fbb.CreateVectorOfStructs(kv), plan.getArenaBytesPerRow().value_or(0),
       plan.getLogitBytesPerRow().value_or(0),
-      plan.getPrivateBytesPerRow().value_or(0), samplers());
+      plan.getPrivateBytesPerRow().value_or(0), samplers(),
+      fbb.CreateVectorOfStrings(in.tuning));
   schema::FinishManifestBuffer(fbb, manifest);
   return std::vector<uint8_t>(fbb.GetBufferPointer(),
                               fbb.GetBufferPointer() + fbb.GetSize());

@@ -40,6 +40,8 @@ struct ManifestInputs {
   llvm::ArrayRef<SegmentRecord> segments;
   /// Name and version of the compiler.
   std::string producer;
+  /// Records of the tuning database that the kernels follow.
+  std::vector<std::string> tuning;
   /// Digest of the model file.
   std::optional<Digest> sourceHash;
 };

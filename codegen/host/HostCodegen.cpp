@@ -73,11 +73,12 @@ FailureOr<ImageBuilder::Generated> ImageBuilder::generate(rt::KernelOp op,
   }
   if (options.explain)
     options.explain(llvm::formatv(
-        "{0} {1}/{2}: {3}, rows {4}, blocks {5}, keys {6}, prefetch {7}, {8} "
-        "bytes of code",
+        "{0} {1}/{2}: {3} ({9}), rows {4}, blocks {5}, keys {6}, prefetch {7}, "
+        "{8} bytes of code",
         op.getSymName(), std::string(target.name), std::string(roleName(role)),
         generator->name, kernel.tile.rows, kernel.tile.blocks, kernel.tile.keys,
-        kernel.tile.prefetch, image.bytes.size() - before));
+        kernel.tile.prefetch, image.bytes.size() - before,
+        generator->reason));
   return Generated{*offset, static_cast<uint64_t>(kernel.scratchBytes()),
                    formOf(*generator, kernel), generator->family};
 }

@@ -94,16 +94,23 @@ void storeColumns(Kernel &k, Value pointer, Value row, Value column,
 
 ArrayRef<KernelGenerator<Kernel>> kernelGenerators() {
   static const KernelGenerator<Kernel> generators[] = {
-      {"amx-matmul", KernelFamily::Matmul, matchesAmxMatmul, generateAmxMatmul},
-      {"matmul", KernelFamily::Matmul, matchesMatmul, generateMatmul},
-      {"float-matmul", KernelFamily::FloatMatmul, matchesFloatMatmul,
+      {"amx-matmul", KernelFamily::Matmul,
+       "products of numeric rows, which the tile registers take",
+       matchesAmxMatmul, generateAmxMatmul},
+      {"matmul", KernelFamily::Matmul, "products of numeric rows, in vectors",
+       matchesMatmul, generateMatmul},
+      {"float-matmul", KernelFamily::FloatMatmul,
+       "products of float rows, in vectors", matchesFloatMatmul,
        generateMatmul},
-      {"attention", KernelFamily::Attention, matchesAttention,
-       generateAttention},
-      {"rope-append", KernelFamily::Rows, matchesRopeAppend,
+      {"attention", KernelFamily::Attention, "attention over pages",
+       matchesAttention, generateAttention},
+      {"rope-append", KernelFamily::Rows,
+       "rotary embedding, and the cache that it goes to", matchesRopeAppend,
        generateRopeAppend},
-      {"lookup", KernelFamily::Rows, matchesLookup, generateLookup},
-      {"rowwise", KernelFamily::Rows, matchesRowwise, generateRowwise},
+      {"lookup", KernelFamily::Rows, "rows picked by index", matchesLookup,
+       generateLookup},
+      {"rowwise", KernelFamily::Rows, "ops that work row by row",
+       matchesRowwise, generateRowwise},
   };
   return generators;
 }

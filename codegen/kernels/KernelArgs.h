@@ -130,6 +130,7 @@ private:
 template <typename Kernel> struct KernelGenerator {
   llvm::StringRef name;
   KernelFamily family; ///< whose tile applies
+  llvm::StringRef reason; ///< why it takes the kernels it takes
   bool (*matches)(Kernel &);
   mlir::LogicalResult (*generate)(Kernel &);
 };

@@ -40,9 +40,4 @@ bool touchesActivations(rt::KernelOp op) {
   return found;
 }
 
-bool operator==(const Tile &a, const Tile &b) {
-  return a.rows == b.rows && a.blocks == b.blocks && a.keys == b.keys &&
-         a.prefetch == b.prefetch;
-}
-
 } // namespace quern

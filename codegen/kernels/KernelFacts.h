@@ -46,7 +46,6 @@ bool isActivation(mlir::Value value);
 /// target's default.
 Tile tileOf(rt::KernelOp op, const Target &target, Role role,
             KernelFamily family);
-bool operator==(const Tile &a, const Tile &b);
 
 /// The kernel reads or writes numeric rows, so that its code depends on the
 /// numerics of the role.

@@ -69,6 +69,8 @@ struct Tile {
   int64_t keys = 32;
   /// Bytes that software prefetch runs ahead of a weight stream.
   int64_t prefetch = 0;
+
+  bool operator==(const Tile &) const = default;
 };
 
 /// How a kernel's code was made for one target and role.

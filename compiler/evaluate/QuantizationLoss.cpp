@@ -1,15 +1,12 @@
 #include "compiler/evaluate/QuantizationLoss.h"
 
 #include "compiler/evaluate/Distribution.h"
-#include "quern.h"
+#include "compiler/evaluate/RuntimeHandles.h"
 #include "llvm/Support/FileSystem.h"
-#include "llvm/Support/FileUtilities.h"
 #include "llvm/Support/JSON.h"
-#include "llvm/Support/Signals.h"
 
 #include <algorithm>
 #include <cmath>
-#include <memory>
 
 using namespace quern;
 
@@ -32,20 +29,10 @@ static constexpr llvm::StringLiteral kText =
     "def share(sack):\n    return sack / 16\n\nprint(share(64))\n";
 
 //===----------------------------------------------------------------------===//
-// The runtime's handles and errors
+// Artifacts that take tokens
 //===----------------------------------------------------------------------===//
 
 namespace {
-struct FreeHandle {
-  void operator()(quern_model *model) const { quern_model_free(model); }
-  void operator()(quern_session *session) const { quern_session_free(session); }
-  void operator()(quern_sequence *sequence) const {
-    quern_sequence_free(sequence);
-  }
-  void operator()(int32_t *tokens) const { quern_free(tokens); }
-};
-template <typename T> using Handle = std::unique_ptr<T, FreeHandle>;
-
 /// An artifact with one sequence, ready to take tokens.
 struct Runner {
   Handle<quern_model> model;
@@ -54,19 +41,12 @@ struct Runner {
 };
 } // namespace
 
-/// The runtime's codes are the compiler's exit codes.
-static llvm::Error check(quern_status_code code, const quern_error &error) {
-  if (code == QUERN_OK)
-    return llvm::Error::success();
-  return compileError(static_cast<ExitCode>(code), error.message);
-}
-
 static llvm::Expected<Runner> openRunner(const std::string &path) {
   Runner runner;
   quern_error error = {};
   quern_model *model = nullptr;
   if (llvm::Error failed =
-          check(quern_model_load(path.c_str(), nullptr, &model, &error), error))
+          checkRuntime(quern_model_load(path.c_str(), nullptr, &model, &error), error))
     return std::move(failed);
   runner.model.reset(model);
   quern_session_options options = QUERN_SESSION_OPTIONS_INIT;
@@ -74,12 +54,12 @@ static llvm::Expected<Runner> openRunner(const std::string &path) {
   options.max_rows = kChunk;
   quern_session *session = nullptr;
   if (llvm::Error failed =
-          check(quern_session_create(model, &options, &session, &error), error))
+          checkRuntime(quern_session_create(model, &options, &session, &error), error))
     return std::move(failed);
   runner.session.reset(session);
   quern_sequence *sequence = nullptr;
   if (llvm::Error failed =
-          check(quern_sequence_create(session, &sequence, &error), error))
+          checkRuntime(quern_sequence_create(session, &sequence, &error), error))
     return std::move(failed);
   runner.sequence.reset(sequence);
   return std::move(runner);
@@ -103,7 +83,7 @@ static llvm::Expected<std::vector<int32_t>> textTokens(quern_model *model) {
   size_t count = 0;
   quern_error error = {};
   if (llvm::Error failed =
-          check(quern_tokenize(model, kText.data(), kText.size(), 0, &tokens,
+          checkRuntime(quern_tokenize(model, kText.data(), kText.size(), 0, &tokens,
                                &count, &error),
                 error))
     return std::move(failed);
@@ -111,19 +91,6 @@ static llvm::Expected<std::vector<int32_t>> textTokens(quern_model *model) {
   count = std::min({count, kPositions, quern_model_context(model)});
   return std::vector<int32_t>(tokens, tokens + count);
 }
-
-namespace {
-/// Removes a file when it goes, and when a signal ends the process.
-struct TemporaryFile {
-  explicit TemporaryFile(llvm::StringRef path) : path(path), remover(path) {
-    llvm::sys::RemoveFileOnSignal(path);
-  }
-  ~TemporaryFile() { llvm::sys::DontRemoveFileOnSignal(path); }
-
-  llvm::StringRef path;
-  llvm::FileRemover remover;
-};
-} // namespace
 
 //===----------------------------------------------------------------------===//
 // The comparison
@@ -134,7 +101,7 @@ static llvm::Error feed(const Runner &runner, llvm::ArrayRef<int32_t> tokens,
                         std::vector<float> &logits) {
   logits.resize(tokens.size() * quern_model_vocab(runner.model.get()));
   quern_error error = {};
-  return check(quern_sequence_feed(runner.sequence.get(), tokens.data(),
+  return checkRuntime(quern_sequence_feed(runner.sequence.get(), tokens.data(),
                                    tokens.size(), QUERN_ROLE_PREFILL,
                                    logits.data(), &error),
                error);

@@ -8,6 +8,8 @@
 #include "compiler/pipeline/Diagnostics.h"
 #include "compiler/pipeline/Explain.h"
 #include "compiler/pipeline/ModelInput.h"
+#include "compiler/tuning/TuningDatabase.h"
+#include "dialects/rt/KernelSignature.h"
 #include "dialects/rt/Rt.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/IR/AttrTypeSubElements.h"
@@ -15,8 +17,10 @@
 #include "mlir/Parser/Parser.h"
 #include "runtime/schema/file_header.h"
 #include "llvm/Support/FileSystem.h"
+#include "llvm/Support/FormatVariadic.h"
 
 #include <chrono>
+#include <cmath>
 
 using namespace mlir;
 using namespace quern;
@@ -41,6 +45,10 @@ static llvm::Error checkPhases(const CompileOptions &options) {
     return usage("--compile-from=" + name + " wants a dumped module, but " +
                  options.input +
                  " is no .mlir file; make one with --dump-ir-to=DIR");
+  if (!options.tuning.empty() && *options.compileFrom >= Phase::Lower)
+    return usage("--tuning gives tiles in the lower phase, which is done in a "
+                 "dump of " +
+                 name + "; go on from an earlier one");
   if (options.compileTo <= *options.compileFrom)
     return usage("--compile-to=" + phaseInfo(options.compileTo).name +
                  " ends before the phase after --compile-from=" + name +
@@ -112,6 +120,8 @@ private:
   llvm::Error writeArtifactFile();
   llvm::Error printModule();
   void inferTargets();
+  llvm::Error readTuning();
+  void noteTuning();
   void makePrecise();
 
   void explain(const std::string &line) {
@@ -130,6 +140,10 @@ private:
   OwningOpRef<ModuleOp> module;
   std::vector<host::CodeImage> images;
   std::vector<nvptx::PtxImage> ptxImages;
+  /// What the tuning database adopts, of any model.
+  std::vector<TunedKernel> tuned;
+  /// Records of the tiles that kernels of this model were given.
+  std::vector<std::string> tuningRecords;
   CompileSummary summary;
 };
 } // namespace
@@ -208,6 +222,44 @@ void Compilation::inferTargets() {
   if (used.targets.empty())
     if (const Target *host = hostTarget())
       used.targets.emplace_back(host->name);
+}
+
+//===----------------------------------------------------------------------===//
+// Tuning
+//===----------------------------------------------------------------------===//
+
+llvm::Error Compilation::readTuning() {
+  if (options.tuning.empty())
+    return llvm::Error::success();
+  llvm::Expected<TuningDatabase> database =
+      TuningDatabase::read(options.tuning);
+  if (!database)
+    return database.takeError();
+  tuned = database->adopt();
+  for (const TunedKernel &kernel : tuned)
+    used.tunedTiles.push_back(kernel.str());
+  return llvm::Error::success();
+}
+
+/// Keeps the records that the kernels of this module follow, and explains them.
+void Compilation::noteTuning() {
+  for (auto kernel : module->getOps<rt::KernelOp>()) {
+    const std::string signature = rt::kernelSignature(kernel);
+    for (const TunedKernel &found : tuned) {
+      const llvm::StringRef target = llvm::StringRef(found.target).split('/').first;
+      if (found.kernel != signature ||
+          !llvm::is_contained(used.targets, target.str()))
+        continue;
+      explain(llvm::formatv("{0} {1}: tile {2} is {3:F1} % faster than the "
+                            "default in {4} records of the tuning database",
+                            kernel.getSymName(), found.target,
+                            llvm::StringRef(found.str()).split('=').second,
+                            100 * (std::exp(found.gain) - 1),
+                            found.records.size()));
+      for (const TuningRecord &record : found.records)
+        tuningRecords.push_back(record.str());
+    }
+  }
 }
 
 //===----------------------------------------------------------------------===//
@@ -320,6 +372,7 @@ llvm::Error Compilation::writeArtifactFile() {
   inputs.ptxImages = ptxImages;
   inputs.source = model->bytes();
   inputs.producer = "quern " QUERN_VERSION;
+  inputs.tuning = tuningRecords;
   llvm::Expected<std::optional<std::vector<uint8_t>>> tokenizer =
       model->tokenizerSegment();
   if (!tokenizer)
@@ -388,6 +441,8 @@ llvm::Expected<CompileSummary> Compilation::run() {
       return key.takeError();
     signingKey.emplace(std::move(*key));
   }
+  if (llvm::Error error = readTuning())
+    return std::move(error);
   Phase first = Phase::Import;
   if (options.compileFrom) {
     // The dump is what that phase left: check it as such, then go on.
@@ -411,6 +466,8 @@ llvm::Expected<CompileSummary> Compilation::run() {
         std::chrono::steady_clock::now() - start;
     summary.phases.emplace_back(phase, seconds.count());
     observer.phaseDone(phase, seconds.count());
+    if (phase == Phase::Lower)
+      noteTuning();
     if (!isIrPhase(phase))
       continue;
     if (options.explain)

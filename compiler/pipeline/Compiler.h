@@ -29,6 +29,8 @@ struct CompileOptions : PipelineOptions {
   Phase compileTo = Phase::Artifact;
   /// The input is the module after this phase: go on with the next.
   std::optional<Phase> compileFrom;
+  /// The tuning database (docs/tuning.md) whose tiles are taken; empty: none.
+  std::string tuning;
   /// Folder that gets the module after every IR phase; empty: none.
   std::string dumpIrTo;
   /// Folder that gets every kernel of every target; empty: none.

@@ -76,6 +76,14 @@ static std::unique_ptr<Pass> formKernels(const PipelineOptions &,
   return createFormKernelsPass(passOptions);
 }
 
+static std::unique_ptr<Pass> applyTuning(const PipelineOptions &options, bool) {
+  ApplyTuningPassOptions passOptions;
+  passOptions.tiles.assign(options.tunedTiles.begin(),
+                           options.tunedTiles.end());
+  return options.tunedTiles.empty() ? nullptr
+                                    : createApplyTuningPass(passOptions);
+}
+
 static constexpr PipelinePass kPasses[] = {
     {Phase::Normalize, "normalize", true, plain<createNormalizePass>},
     {Phase::Quantize, "quantize-weights", true, quantizeWeights},
@@ -92,6 +100,7 @@ static constexpr PipelinePass kPasses[] = {
     {Phase::Tile, "split-shares", true, splitShares},
     {Phase::Kernels, "form-kernels", true, formKernels},
     {Phase::Lower, "convert-lm-to-rt", false, plain<createConvertLmToRtPass>},
+    {Phase::Lower, "apply-tuning", false, applyTuning},
     {Phase::Memory, "plan-memory", false, plain<createPlanMemoryPass>},
 };
 

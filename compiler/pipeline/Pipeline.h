@@ -27,6 +27,8 @@ struct PipelineOptions {
   std::optional<std::string> quantizeFormat;
   /// Float activations and float32 KV.
   bool precise = false;
+  /// Tiles that tuning found, as rt-apply-tuning takes them.
+  std::vector<std::string> tunedTiles;
   /// Names of optional passes that do not run.
   std::vector<std::string> disabledPasses;
 };

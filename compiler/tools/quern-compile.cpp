@@ -8,6 +8,7 @@
 #include "compiler/tools/Emergency.h"
 #include "compiler/tools/Progress.h"
 #include "compiler/tools/Report.h"
+#include "compiler/tools/TuneVerb.h"
 
 #include <CLI/CLI.hpp>
 
@@ -81,6 +82,8 @@ static void addCompile(CLI::App &app, CommandLine &line) {
                    "Parts the work is cut in (default: 2)");
   verb->add_option("--sign-key", options.signKey,
                    "Sign the artifact with the secret key in this file");
+  verb->add_option("--tuning", options.tuning,
+                   "Take the tiles of this database, which quern tune made");
   verb->add_option("--compile-to", line.compileTo,
                    "The last phase (default: artifact)");
   verb->add_option("--compile-from", line.compileFrom,
@@ -229,7 +232,7 @@ static llvm::Error run(CommandLine &line) {
 
 int main(int argc, char **argv) {
   const char *verb = argc > 1 ? argv[1] : "";
-  if (!llvm::is_contained({"compile", "import", "keygen"},
+  if (!llvm::is_contained({"compile", "import", "tune", "keygen"},
                           llvm::StringRef(verb)))
     verb = "";
   // Asked of the arguments: an error may come before they are parsed.
@@ -237,11 +240,13 @@ int main(int argc, char **argv) {
       std::find(argv, argv + argc, llvm::StringRef("--json")) != argv + argc;
   installEmergencyExits(verb, json);
   CommandLine line;
+  TuneCommandLine tune;
   CLI::App app("Compile language models into artifacts of the Quern runtime",
                "quern");
   app.require_subcommand(1);
   addCompile(app, line);
   addImport(app, line);
+  addTune(app, tune);
   addKeygen(app, line);
   auto fail = [&](ExitCode code, const std::string &message) {
     printError(verb, code, message, json);
@@ -251,7 +256,7 @@ int main(int argc, char **argv) {
     app.parse(argc, argv);
     int code = 0;
     llvm::handleAllErrors(
-        run(line),
+        app.got_subcommand("tune") ? runTune(tune) : run(line),
         [&](const CompileError &failed) {
           code = fail(failed.code(), failed.message());
         },

@@ -125,7 +125,16 @@ Json Kernels(const schema::Manifest& manifest) {
               {"ranges", kernel->range_count()},
               {"codes", codes},
               {"forms", Forms(manifest, *kernel)},
-              {"work", Work(*kernel)}});
+              {"work", Work(*kernel)},
+              {"signature", kernel->signature() ? Json(Text(kernel->signature())) : Json(nullptr)}});
+  }
+  return list;
+}
+
+Json Tuning(const schema::Manifest& manifest) {
+  Json list = Json::Array();
+  for (uint32_t i = 0; manifest.tuning() && i < manifest.tuning()->size(); ++i) {
+    list.Add(Text(manifest.tuning()->Get(i)));
   }
   return list;
 }
@@ -337,6 +346,7 @@ std::string DescribeModel(const Model& model) {
   json.Set("kernels", Kernels(manifest));
   json.Set("buffers", Buffers(manifest));
   json.Set("kv", Kv(manifest));
+  json.Set("tuning", Tuning(manifest));
   return json.text();
 }
 

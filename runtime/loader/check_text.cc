@@ -47,6 +47,7 @@ Status CheckTexts(const ManifestCheck& check) {
   for (uint32_t i = 0; i < m.kernels()->size(); ++i) {
     const schema::Kernel& kernel = *m.kernels()->Get(i);
     texts.Add(Item("kernels", i) + ".name", kernel.name());
+    texts.Add(Item("kernels", i) + ".signature", kernel.signature());
     for (uint32_t j = 0; kernel.gpu_codes() && j < kernel.gpu_codes()->size(); ++j) {
       texts.Add(Item("kernels", i) + "." + Item("gpu_codes", j) + ".entry",
                 kernel.gpu_codes()->Get(j)->entry());
@@ -66,6 +67,9 @@ Status CheckTexts(const ManifestCheck& check) {
       texts.Add(Item("bodies", i) + ".weights.name", slot->name());
       texts.Add(Item("bodies", i) + ".weights.format", slot->format());
     }
+  }
+  for (uint32_t i = 0; m.tuning() && i < m.tuning()->size(); ++i) {
+    texts.Add(Item("tuning", i), m.tuning()->Get(i));
   }
   return texts.verdict();
 }

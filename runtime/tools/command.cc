@@ -10,6 +10,7 @@ namespace {
 constexpr Command kCommands[] = {
     {"compile", "compile a model to one artifact (needs quern-compile)", "", nullptr},
     {"import", "print a model as IR (needs quern-compile)", "", nullptr},
+    {"tune", "search the tiles of a model's kernels (needs quern-compile)", "", nullptr},
     {"keygen", "make a key to sign artifacts with (needs quern-compile)", "", nullptr},
     {"run", "complete raw text",
      "  quern run model.quern -p \"A quern is\" -n 32\n"

@@ -1,0 +1,97 @@
+//===- TuningDatabase.h - What was measured of tiles ------------*- C++ -*-===//
+//
+// A text file, one record a line, sorted: `sort -u` of two files merges them,
+// and so does merge(). docs/tuning.md describes the format. Which tiles a
+// compilation takes follows from the records alone, never from the machine that
+// compiles, so that the same file gives the same bytes everywhere.
+//
+//===----------------------------------------------------------------------===//
+#ifndef QUERN_COMPILER_TUNING_TUNINGDATABASE_H
+#define QUERN_COMPILER_TUNING_TUNINGDATABASE_H
+
+#include "codegen/target/Target.h"
+#include "llvm/Support/Error.h"
+
+#include <map>
+#include <string>
+#include <vector>
+
+namespace quern {
+
+/// One tile of one kernel at one number of rows on one machine, beside the
+/// default tile measured in turn with it.
+struct TuningRecord {
+  /// Signature of the kernel (dialects/rt/KernelSignature.h).
+  std::string kernel;
+  /// "avx512-vnni/prefill".
+  std::string target;
+  /// LLVM's name of the CPU, and the threads that worked: "znver4", 2.
+  std::string cpu;
+  int64_t threads = 1;
+  /// The tile, and the default that it was compared with.
+  Tile tile, over;
+  /// Rows of a step.
+  int64_t rows = 1;
+  /// Nanoseconds of a dispatch with the tile and with the default.
+  int64_t nanoseconds = 0, overNanoseconds = 0;
+  /// How much repetitions of the default differed, in thousandths.
+  int64_t noise = 0;
+  /// The weights that the kernel reads, for people: "q4_1[1536x576]".
+  std::string types;
+
+  /// The line, without its end.
+  std::string str() const;
+};
+
+/// A tile that was adopted, and the records that say why.
+struct TunedKernel {
+  std::string kernel, target;
+  Tile tile;
+  std::vector<TuningRecord> records;
+  /// Mean of the logarithms of default over tile; positive is faster.
+  double gain = 0;
+
+  /// As rt-apply-tuning takes it.
+  std::string str() const;
+};
+
+class TuningDatabase {
+public:
+  /// Reads the text of a database. Errors: Malformed, with the line, what was
+  /// seen and what was wanted; Incompatible for a version that is newer.
+  static llvm::Expected<TuningDatabase> parse(llvm::StringRef text,
+                                              llvm::StringRef path);
+  /// Reads a file. Errors: Failure; those of parse().
+  static llvm::Expected<TuningDatabase> read(const std::string &path);
+
+  /// Adds a record. Of two of the same tile, rows and machine the one with less
+  /// noise stays, of these the faster one: merging knows no order.
+  void add(const TuningRecord &record);
+  /// Takes what was measured now in place of what was known.
+  void replace(const TuningRecord &record);
+  /// Forgets the tile of `like` on its machine, at all rows.
+  void remove(const TuningRecord &like);
+  void merge(const TuningDatabase &other);
+
+  std::string str() const;
+  size_t size() const { return records.size(); }
+
+  /// The tiles to adopt, for every kernel and target that has one: on every
+  /// machine and at every number of rows that the kernel and target were
+  /// measured at, the tile is no slower than the default beyond the noise (2 %
+  /// at most), and over all of them it is faster by more than the noise. Records
+  /// over a tile that is no default any more are history.
+  std::vector<TunedKernel> adopt() const;
+
+private:
+  /// Kernel, target, cpu, threads, tile, rows.
+  using Key = std::tuple<std::string, std::string, std::string, int64_t,
+                         std::array<int64_t, 4>, int64_t>;
+  static Key keyOf(const TuningRecord &record);
+
+  std::map<Key, TuningRecord> records;
+};
+
+} // namespace quern
+
+#endif // QUERN_COMPILER_TUNING_TUNINGDATABASE_H
