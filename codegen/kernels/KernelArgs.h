@@ -130,9 +130,9 @@ private:
 template <typename Kernel> struct KernelGenerator {
   llvm::StringRef name;
   KernelFamily family; ///< whose tile applies
-  llvm::StringRef reason; ///< why it takes the kernels it takes
   bool (*matches)(Kernel &);
   mlir::LogicalResult (*generate)(Kernel &);
+  llvm::StringRef reason; ///< which kernels it takes, for --explain
 };
 
 /// The first of `generators` that takes `kernel`, whose tile is then set; null

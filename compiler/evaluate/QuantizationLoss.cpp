@@ -45,21 +45,21 @@ static llvm::Expected<Runner> openRunner(const std::string &path) {
   Runner runner;
   quern_error error = {};
   quern_model *model = nullptr;
-  if (llvm::Error failed =
-          checkRuntime(quern_model_load(path.c_str(), nullptr, &model, &error), error))
+  if (llvm::Error failed = checkRuntime(
+          quern_model_load(path.c_str(), nullptr, &model, &error), error))
     return std::move(failed);
   runner.model.reset(model);
   quern_session_options options = QUERN_SESSION_OPTIONS_INIT;
   options.context = std::min(kPositions, quern_model_context(model));
   options.max_rows = kChunk;
   quern_session *session = nullptr;
-  if (llvm::Error failed =
-          checkRuntime(quern_session_create(model, &options, &session, &error), error))
+  if (llvm::Error failed = checkRuntime(
+          quern_session_create(model, &options, &session, &error), error))
     return std::move(failed);
   runner.session.reset(session);
   quern_sequence *sequence = nullptr;
-  if (llvm::Error failed =
-          checkRuntime(quern_sequence_create(session, &sequence, &error), error))
+  if (llvm::Error failed = checkRuntime(
+          quern_sequence_create(session, &sequence, &error), error))
     return std::move(failed);
   runner.sequence.reset(sequence);
   return std::move(runner);
@@ -83,9 +83,9 @@ static llvm::Expected<std::vector<int32_t>> textTokens(quern_model *model) {
   size_t count = 0;
   quern_error error = {};
   if (llvm::Error failed =
-          checkRuntime(quern_tokenize(model, kText.data(), kText.size(), 0, &tokens,
-                               &count, &error),
-                error))
+          checkRuntime(quern_tokenize(model, kText.data(), kText.size(), 0,
+                                      &tokens, &count, &error),
+                       error))
     return std::move(failed);
   Handle<int32_t> owner(tokens);
   count = std::min({count, kPositions, quern_model_context(model)});
@@ -102,9 +102,9 @@ static llvm::Error feed(const Runner &runner, llvm::ArrayRef<int32_t> tokens,
   logits.resize(tokens.size() * quern_model_vocab(runner.model.get()));
   quern_error error = {};
   return checkRuntime(quern_sequence_feed(runner.sequence.get(), tokens.data(),
-                                   tokens.size(), QUERN_ROLE_PREFILL,
-                                   logits.data(), &error),
-               error);
+                                          tokens.size(), QUERN_ROLE_PREFILL,
+                                          logits.data(), &error),
+                      error);
 }
 
 static llvm::Expected<QuantizationLoss>

@@ -26,8 +26,8 @@ struct FreeHandle {
 };
 template <typename T> using Handle = std::unique_ptr<T, FreeHandle>;
 
-/// What a function of the runtime returned, as an error. The runtime's codes are
-/// the compiler's exit codes.
+/// What a function of the runtime returned, as an error. The runtime's codes
+/// are the compiler's exit codes.
 inline llvm::Error checkRuntime(quern_status_code code,
                                 const quern_error &error) {
   if (code == QUERN_OK)

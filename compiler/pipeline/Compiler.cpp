@@ -246,7 +246,8 @@ void Compilation::noteTuning() {
   for (auto kernel : module->getOps<rt::KernelOp>()) {
     const std::string signature = rt::kernelSignature(kernel);
     for (const TunedKernel &found : tuned) {
-      const llvm::StringRef target = llvm::StringRef(found.target).split('/').first;
+      const llvm::StringRef target =
+          llvm::StringRef(found.target).split('/').first;
       if (found.kernel != signature ||
           !llvm::is_contained(used.targets, target.str()))
         continue;

@@ -1,5 +1,7 @@
 #include "compiler/pipeline/Explain.h"
 
+#include "codegen/kernels/KernelArgs.h"
+#include "dialects/rt/KernelSignature.h"
 #include "dialects/rt/Rt.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "llvm/ADT/MapVector.h"
@@ -73,6 +75,34 @@ static void explainQuantize(func::FuncOp body, const PipelineOptions &options,
   });
 }
 
+static int64_t floatRow(Value value) { return 4 * columnsOf(value); }
+
+/// What a fused op saves over the ops that it is made of: bytes that are not
+/// moved and dispatches. Empty for other ops.
+static std::string fusionSaving(Operation *op) {
+  auto saves = [](const char *how, int64_t bytes, const char *what) {
+    return std::string(" ") + how + ": saves " + std::to_string(bytes) +
+           " bytes " + what;
+  };
+  if (auto product = dyn_cast<lm::QuantMatmulOp>(op)) {
+    auto type = cast<RankedTensorType>(product.getW().getType());
+    const std::string how = "reads " + formatNameOf(type) + " as it is stored";
+    return saves(how.c_str(), 4 * type.getNumElements(),
+                 "of floats, written and read, and 1 dispatch");
+  }
+  if (auto qkv = dyn_cast<lm::QkvProjOp>(op))
+    return saves("reads its rows once instead of three times",
+                 2 * rowBytes(qkv.getX()), "a row, read, and 2 dispatches");
+  if (auto swiglu = dyn_cast<lm::SwigluOp>(op))
+    return saves("keeps silu of the gate in registers",
+                 floatRow(swiglu.getLhs()),
+                 "a row, written and read, and 1 dispatch");
+  if (auto norm = dyn_cast<lm::AddRmsNormOp>(op))
+    return saves("has the sum at hand for the norm", floatRow(norm.getX()),
+                 "a row, read, and 1 dispatch");
+  return "";
+}
+
 static void explainFuse(func::FuncOp body, const PipelineOptions &options,
                         const Line &line) {
   const std::string where = body.getSymName().str() + ": ";
@@ -81,6 +111,10 @@ static void explainFuse(func::FuncOp body, const PipelineOptions &options,
                lm::QuantMatmulOp>(op);
   });
   line(where + (fused.empty() ? "nothing fused" : "fused into " + fused));
+  body.walk([&](Operation *op) {
+    if (const std::string saving = fusionSaving(op); !saving.empty())
+      line(where + op->getName().getStringRef().str() + saving);
+  });
   body.walk([&](Operation *op) {
     std::string reason;
     if (isa<lm::MatmulOp>(op))
@@ -118,6 +152,33 @@ static std::string describeRanges(lm::RangesAttr ranges) {
   return text;
 }
 
+/// What being one kernel saves over a kernel an op: "; 3 dispatches less, and
+/// 12288 bytes a row that are not written and read again".
+static std::string describeSaving(lm::KernelOp kernel) {
+  unsigned ops = 0;
+  int64_t bytes = 0;
+  Block &block = kernel.getBody().front();
+  Operation *yield = block.getTerminator();
+  for (Operation &op : block.without_terminator()) {
+    ++ops;
+    for (Value result : op.getResults()) {
+      auto type = dyn_cast<RankedTensorType>(result.getType());
+      if (type && !type.hasStaticShape() &&
+          !llvm::is_contained(yield->getOperands(), result))
+        bytes +=
+            (type.getRank() == 3 ? type.getDimSize(0) : 1) * rowBytes(result);
+    }
+  }
+  if (ops < 2)
+    return "";
+  std::string text = "; saves " + std::to_string(ops - 1) +
+                     (ops == 2 ? " dispatch" : " dispatches");
+  if (bytes)
+    text += " and " + std::to_string(bytes) +
+            " bytes a row of intermediates, written and read";
+  return text;
+}
+
 static void explainKernels(func::FuncOp body, const Line &line) {
   body.walk([&](lm::KernelOp kernel) {
     std::string text =
@@ -136,11 +197,14 @@ static void explainKernels(func::FuncOp body, const Line &line) {
                   " blocks=" + std::to_string(tile.getBlocks()) +
                   " keys=" + std::to_string(tile.getKeys()) +
                   " prefetch=" + std::to_string(tile.getPrefetch());
-    line(text);
+    line(text + describeSaving(kernel));
   });
 }
 
 static void explainProgram(ModuleOp module, const Line &line) {
+  for (auto kernel : module.getOps<rt::KernelOp>())
+    line("kernel " + kernel.getSymName().str() + ": signature " +
+         rt::kernelSignature(kernel));
   for (auto program : module.getOps<rt::ProgramOp>())
     for (Operation &list : program.getBody().getOps()) {
       if (list.getNumRegions() == 0)

@@ -113,9 +113,9 @@ static void printReport(const TuneSummary &summary) {
   for (const auto &[name, tuned] : summary.adopted) {
     std::string points;
     for (const TuningRecord &record : tuned.records)
-      points += llvm::formatv(
-          ", {0} rows {1:F1} us, default {2:F1} us", record.rows,
-          1e-3 * record.nanoseconds, 1e-3 * record.overNanoseconds);
+      points += llvm::formatv(", {0} rows {1:F1} us, default {2:F1} us",
+                              record.rows, 1e-3 * record.nanoseconds,
+                              1e-3 * record.overNanoseconds);
     std::fprintf(stderr, "%s %s: tile %s, %.1f %% faster%s\n", name.c_str(),
                  tuned.target.c_str(), tileOf(tuned).c_str(),
                  fasterBy(tuned.gain), points.c_str());

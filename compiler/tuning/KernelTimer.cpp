@@ -168,10 +168,9 @@ llvm::Error KernelTimer::step(Role role, size_t rows) {
   std::vector<quern_sequence *> each;
   for (size_t i = 0; i < rows; ++i) {
     each.push_back(generated[i].get());
-    if (llvm::Error failed =
-            checkRuntime(quern_sequence_truncate(each.back(), this->rows / 2,
-                                                 &error),
-                         error))
+    if (llvm::Error failed = checkRuntime(
+            quern_sequence_truncate(each.back(), this->rows / 2, &error),
+            error))
       return failed;
   }
   return checkRuntime(

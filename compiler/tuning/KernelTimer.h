@@ -42,9 +42,9 @@ public:
   /// what it should have.
   llvm::Expected<std::vector<TunableKernel>> kernels() const;
 
-  /// Runs `steps` steps of `rows` rows, after one to warm up. Prefill: rows of one
-  /// sequence from its beginning. Decode: a row each of so many sequences, 4 at
-  /// most, behind half of the context. Errors: the runtime's.
+  /// Runs `steps` steps of `rows` rows, after one to warm up. Prefill: rows of
+  /// one sequence from its beginning. Decode: a row each of so many sequences,
+  /// 4 at most, behind half of the context. Errors: the runtime's.
   llvm::Expected<KernelTimes> measure(Role role, size_t rows, size_t steps);
 
   size_t mostRows() const { return rows; }

@@ -20,8 +20,8 @@ struct TileSpace {
 };
 } // namespace
 
-// Products in vectors: rows * blocks <= 8. The likely ones first, since a search
-// may end early.
+// Products in vectors: rows * blocks <= 8. The likely ones first, since a
+// search may end early.
 static constexpr Shape kVectorShapes[] = {{8, 1}, {4, 2}, {4, 1}, {2, 4},
                                           {2, 2}, {6, 1}, {2, 1}, {1, 4},
                                           {1, 2}, {1, 8}, {3, 1}, {1, 1}};

@@ -10,7 +10,6 @@
 #include <chrono>
 #include <cmath>
 #include <deque>
-#include <set>
 
 using namespace quern;
 
@@ -44,8 +43,8 @@ static constexpr Point kPoints[] = {{Role::Decode, 1, 8},
                                     {Role::Prefill, 64, 2},
                                     {Role::Prefill, 512, 1}};
 static constexpr size_t kMostRows = 512;
-/// Turns of default and tile in a round, and where it counts.
-static constexpr size_t kTurns = 3, kConfirmTurns = 5;
+/// Turns of default and tile in a round of the search.
+static constexpr size_t kTurns = 3;
 
 static std::string targetOf(const TunableKernel &kernel,
                             const std::string &target) {
@@ -85,7 +84,7 @@ private:
     return kernel.signature == tuned.kernel &&
            targetOf(kernel, target) == tuned.target;
   }
-  std::vector<TunedKernel> unconfirmed();
+  std::vector<Trial> unconfirmed();
 
   double seconds() const {
     return std::chrono::duration<double>(Clock::now() - start).count();
@@ -105,7 +104,6 @@ private:
   std::vector<Candidates> candidates;
   /// Of this search.
   std::vector<TuningRecord> measured;
-  std::set<std::string> confirmed; ///< TunedKernel::str()
   Clock::time_point start;
   double longestRound = 0;
   TuneSummary summary;
@@ -120,12 +118,12 @@ llvm::Expected<KernelTimer> Tuner::compileFor(llvm::ArrayRef<Trial> trials,
   compile.tuning.clear();
   compile.tunedTiles.clear();
   for (const Trial &trial : trials)
-    compile.tunedTiles.push_back(
-        TunedKernel{trial.kernel->signature, targetOf(*trial.kernel, target),
-                    trial.tile,
-                    {},
-                    0}
-            .str());
+    compile.tunedTiles.push_back(TunedKernel{trial.kernel->signature,
+                                             targetOf(*trial.kernel, target),
+                                             trial.tile,
+                                             {},
+                                             0}
+                                     .str());
   CompileObserver silent;
   llvm::Expected<CompileSummary> compiled = compileModel(compile, silent);
   if (!compiled)
@@ -176,6 +174,7 @@ void Tuner::keep(const Point &point, const Trial &trial,
   record.nanoseconds = nanoseconds(*std::min_element(with.begin(), with.end()));
   record.overNanoseconds = nanoseconds(best);
   record.noise = std::llround(1000 * (worst / best - 1));
+  record.turns = static_cast<int64_t>(defaultTurns.size());
   record.types = trial.kernel->types;
   database.replace(record);
   measured.push_back(record);
@@ -267,47 +266,31 @@ std::vector<Trial> Tuner::nextTrials() {
   return trials;
 }
 
-/// Whether the record is of `tuned`'s tile.
-static bool isOf(const TuningRecord &record, const TunedKernel &tuned) {
-  return record.kernel == tuned.kernel && record.target == tuned.target &&
-         record.tile == tuned.tile;
-}
-
-/// Adopted tiles that this search measured, but not a second time.
-std::vector<TunedKernel> Tuner::unconfirmed() {
-  std::vector<TunedKernel> kernels;
-  for (const TunedKernel &tuned : database.adopt()) {
-    const bool here = llvm::any_of(measured, [&](const TuningRecord &record) {
-      return isOf(record, tuned);
-    });
-    if (here && !confirmed.contains(tuned.str()))
-      kernels.push_back(tuned);
-  }
-  return kernels;
-}
-
-/// Measures what would be adopted once more, with more turns: the best of many
-/// may have been lucky. What there is no time for is not kept.
-llvm::Error Tuner::confirm() {
-  for (std::vector<TunedKernel> kernels = unconfirmed(); !kernels.empty();
-       kernels = unconfirmed()) {
-    if (!hasTime()) {
-      for (const TunedKernel &tuned : kernels)
-        for (const TuningRecord &record : measured)
-          if (isOf(record, tuned))
-            database.remove(record);
+/// Tiles that would be adopted if they had been measured for longer here.
+std::vector<Trial> Tuner::unconfirmed() {
+  std::vector<Trial> trials;
+  for (const TunedKernel &tuned : database.adopt(/*turns=*/0)) {
+    const bool brief =
+        llvm::any_of(tuned.records, [&](const TuningRecord &record) {
+          return record.cpu == cpu && record.threads == defaults->threads() &&
+                 record.turns < TuningDatabase::kTurns;
+        });
+    if (!brief)
       continue;
-    }
-    std::vector<Trial> trials;
-    for (const TunedKernel &tuned : kernels) {
-      confirmed.insert(tuned.str());
-      for (const Candidates &each : candidates)
-        if (isKernel(each.kernel, tuned))
-          trials.push_back({&each.kernel, tuned.tile});
-    }
-    if (llvm::Error error = round(trials, kConfirmTurns))
-      return error;
+    for (const Candidates &each : candidates)
+      if (isKernel(each.kernel, tuned))
+        trials.push_back({&each.kernel, tuned.tile});
   }
+  return trials;
+}
+
+/// Measures what would be adopted for longer; when that shows that a tile is no
+/// better, the next one, as long as there is time.
+llvm::Error Tuner::confirm() {
+  for (std::vector<Trial> trials = unconfirmed(); !trials.empty() && hasTime();
+       trials = unconfirmed())
+    if (llvm::Error error = round(trials, TuningDatabase::kTurns))
+      return error;
   return llvm::Error::success();
 }
 

@@ -14,8 +14,8 @@
 namespace quern {
 
 struct TuneOptions {
-  /// How the model is compiled; `targets` holds the one host target to tune for.
-  /// Its output is not used.
+  /// How the model is compiled; `targets` holds the one host target to tune
+  /// for. Its output is not used.
   CompileOptions compile;
   /// Seconds that the search may take behind the first compilation.
   double budget = 60;
@@ -45,8 +45,8 @@ struct TuneSummary {
 };
 
 /// Searches, and adds every timing to `database`. At least one round is run,
-/// whatever the budget. Errors: those of compileModel() and of the runtime, such
-/// as Incompatible for a target that this machine cannot run.
+/// whatever the budget. Errors: those of compileModel() and of the runtime,
+/// such as Incompatible for a target that this machine cannot run.
 llvm::Expected<TuneSummary> tuneModel(const TuneOptions &options,
                                       TuningDatabase &database,
                                       TuneObserver &observer);

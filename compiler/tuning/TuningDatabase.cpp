@@ -48,8 +48,9 @@ static bool parseNumber(StringRef text, int64_t least, int64_t &number) {
 }
 
 static bool isWord(StringRef text) {
-  return !text.empty() && text.size() <= 4096 &&
-         llvm::all_of(text, [](char c) { return llvm::isPrint(c) && c != ' '; });
+  return !text.empty() && text.size() <= 4096 && llvm::all_of(text, [](char c) {
+    return llvm::isPrint(c) && c != ' ';
+  });
 }
 
 static bool isSignature(StringRef text) {
@@ -122,6 +123,11 @@ static constexpr Field kFields[] = {
      [](StringRef text, TuningRecord &r) {
        return parseNumber(text, 0, r.noise);
      }},
+    {"turns", "a number from 1",
+     [](const TuningRecord &r) { return std::to_string(r.turns); },
+     [](StringRef text, TuningRecord &r) {
+       return parseNumber(text, 1, r.turns);
+     }},
     {"types", "a word", [](const TuningRecord &r) { return r.types; },
      [](StringRef text, TuningRecord &r) {
        r.types = text.str();
@@ -132,8 +138,8 @@ static constexpr Field kFields[] = {
 std::string TuningRecord::str() const {
   std::string line;
   for (const Field &field : kFields)
-    line += (line.empty() ? "" : " ") + field.name.str() + "=" +
-            field.write(*this);
+    line +=
+        (line.empty() ? "" : " ") + field.name.str() + "=" + field.write(*this);
   return line;
 }
 
@@ -180,8 +186,7 @@ llvm::Expected<TuningDatabase> TuningDatabase::parse(StringRef text,
     return compileError(
         lines.front().starts_with(kHeaderStart) ? ExitCode::Incompatible
                                                 : ExitCode::Malformed,
-        path + ":1: seen '" +
-            lines.front().take_front(80) + "', wanted '" +
+        path + ":1: seen '" + lines.front().take_front(80) + "', wanted '" +
             kHeader + "'; give a file that this version of quern tune made");
   for (auto [i, line] : llvm::enumerate(lines)) {
     if (line.empty() || line.starts_with("#"))
@@ -221,31 +226,23 @@ static std::array<int64_t, 4> numbersOf(const Tile &tile) {
 }
 
 TuningDatabase::Key TuningDatabase::keyOf(const TuningRecord &record) {
-  return {record.kernel,  record.target,        record.cpu,
+  return {record.kernel,  record.target,          record.cpu,
           record.threads, numbersOf(record.tile), record.rows};
 }
 
 void TuningDatabase::replace(const TuningRecord &record) {
-  records[keyOf(record)] = record;
+  auto [known, isNew] = records.try_emplace(keyOf(record), record);
+  if (!isNew && record.turns >= known->second.turns)
+    known->second = record;
 }
 
 void TuningDatabase::add(const TuningRecord &record) {
   auto [known, isNew] = records.try_emplace(keyOf(record), record);
   auto rank = [](const TuningRecord &r) {
-    return std::tuple(r.noise, r.nanoseconds, r.str());
+    return std::tuple(-r.turns, r.noise, r.nanoseconds, r.str());
   };
   if (!isNew && rank(record) < rank(known->second))
     known->second = record;
-}
-
-void TuningDatabase::remove(const TuningRecord &like) {
-  auto tileOf = [](TuningRecord record) {
-    record.rows = 0;
-    return keyOf(record);
-  };
-  std::erase_if(records, [&](const auto &entry) {
-    return tileOf(entry.second) == tileOf(like);
-  });
 }
 
 void TuningDatabase::merge(const TuningDatabase &other) {
@@ -280,7 +277,7 @@ static bool isCurrent(const TuningRecord &record) {
   });
 }
 
-std::vector<TunedKernel> TuningDatabase::adopt() const {
+std::vector<TunedKernel> TuningDatabase::adopt(int64_t turns) const {
   // Where each kernel was measured at all, and each of its tiles.
   using Place = std::tuple<std::string, int64_t, int64_t>;
   using Subject = std::pair<std::string, std::string>;
@@ -302,12 +299,14 @@ std::vector<TunedKernel> TuningDatabase::adopt() const {
     TunedKernel *best = nullptr;
     for (auto &[tile, candidate] : candidates) {
       double noise = 0;
+      bool isSure = true;
       for (const TuningRecord &record : candidate.records) {
-        candidate.gain += gainOf(record) /
-                          static_cast<double>(candidate.records.size());
+        candidate.gain +=
+            gainOf(record) / static_cast<double>(candidate.records.size());
         noise = std::max(noise, 1e-3 * static_cast<double>(record.noise));
+        isSure &= record.turns >= turns;
       }
-      if (candidate.records.size() == places[subject].size() &&
+      if (isSure && candidate.records.size() == places[subject].size() &&
           llvm::none_of(candidate.records, isSlower) &&
           candidate.gain > std::max(noise, 1e-3) &&
           (!best || candidate.gain > best->gain))

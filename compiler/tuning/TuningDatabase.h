@@ -34,8 +34,10 @@ struct TuningRecord {
   int64_t rows = 1;
   /// Nanoseconds of a dispatch with the tile and with the default.
   int64_t nanoseconds = 0, overNanoseconds = 0;
-  /// How much repetitions of the default differed, in thousandths.
+  /// How much the turns of the default differed, in thousandths.
   int64_t noise = 0;
+  /// How often both were measured.
+  int64_t turns = 1;
   /// The weights that the kernel reads, for people: "q4_1[1536x576]".
   std::string types;
 
@@ -64,24 +66,29 @@ public:
   /// Reads a file. Errors: Failure; those of parse().
   static llvm::Expected<TuningDatabase> read(const std::string &path);
 
-  /// Adds a record. Of two of the same tile, rows and machine the one with less
-  /// noise stays, of these the faster one: merging knows no order.
+  /// Turns that a tile must have been measured for before it is adopted: the
+  /// best of many that were measured briefly may have been lucky.
+  static constexpr int64_t kTurns = 5;
+
+  /// Adds a record. Of two of the same tile, rows and machine the one of more
+  /// turns stays, of these the one with less noise, then the faster one:
+  /// merging knows no order.
   void add(const TuningRecord &record);
-  /// Takes what was measured now in place of what was known.
+  /// Takes what was measured now in place of what was known, unless that was
+  /// measured for longer.
   void replace(const TuningRecord &record);
-  /// Forgets the tile of `like` on its machine, at all rows.
-  void remove(const TuningRecord &like);
   void merge(const TuningDatabase &other);
 
   std::string str() const;
   size_t size() const { return records.size(); }
 
-  /// The tiles to adopt, for every kernel and target that has one: on every
+  /// The tiles to adopt, for every kernel and target that has one: all its
+  /// records have `turns` turns or more, on every
   /// machine and at every number of rows that the kernel and target were
   /// measured at, the tile is no slower than the default beyond the noise (2 %
-  /// at most), and over all of them it is faster by more than the noise. Records
-  /// over a tile that is no default any more are history.
-  std::vector<TunedKernel> adopt() const;
+  /// at most), and over all of them it is faster by more than the noise.
+  /// Records over a tile that is no default any more are history.
+  std::vector<TunedKernel> adopt(int64_t turns = kTurns) const;
 
 private:
   /// Kernel, target, cpu, threads, tile, rows.

@@ -120,6 +120,14 @@ std::string ProgramLines(const Json& json) {
   return text;
 }
 
+/// The records that its tiles come from; nothing where the tiles are the defaults.
+std::string TuningLines(const Json& json) {
+  if (json.at("tuning").empty()) return {};
+  std::string text = "tuning\n";
+  for (const Json& record : json.at("tuning")) text += "  " + record.get<std::string>() + "\n";
+  return text;
+}
+
 std::string MemoryLines(const Json& json) {
   const Json& memory = json.at("memory");
   const uint64_t context = Count(json.at("model"), "context");
@@ -157,7 +165,8 @@ Action SetUpInspect(CLI::App& app) {
       WriteJson(json);
     } else {
       WriteOutput(ModelLines(json) + FileLines(json) + TokenizerLines(json) + MemoryLines(json) +
-                  TargetLines(json) + SegmentLines(json) + ProgramLines(json));
+                  TargetLines(json) + SegmentLines(json) + ProgramLines(json) +
+                  TuningLines(json));
     }
     return QUERN_OK;
   };

@@ -10,7 +10,7 @@ namespace {
 constexpr char kHeader[] = "# quern tuning 1\n";
 constexpr char kLine[] =
     "kernel=0123456789abcdef target=avx2/decode cpu=znver4 threads=2 tile=4/2/32/1024 rows=1 ns=90 "
-    "over=2/1/32/4096 over_ns=100 noise=5 types=q4_1[576x576]";
+    "over=2/1/32/4096 over_ns=100 noise=5 turns=5 types=q4_1[576x576]";
 
 /// A record of the default tile of avx2 against `tile`.
 TuningRecord Record(int64_t rows, int64_t ns, int64_t over_ns, Tile tile = {4, 2, 32, 1024}) {
@@ -24,6 +24,7 @@ TuningRecord Record(int64_t rows, int64_t ns, int64_t over_ns, Tile tile = {4, 2
   record.rows = rows;
   record.nanoseconds = ns;
   record.overNanoseconds = over_ns;
+  record.turns = 5;
   record.types = "q4_1[576x576]";
   return record;
 }
@@ -144,6 +145,15 @@ TEST(TuningDatabase, AdoptsTheFastestThatCoversEveryMachineAndRows) {
   const auto alone = Database({Record(1, 90, 100), Record(1, 50, 100, fast)}).adopt();
   ASSERT_EQ(alone.size(), 1u);
   EXPECT_EQ(alone[0].tile.rows, 1);
+}
+
+TEST(TuningDatabase, AdoptsNothingThatWasMeasuredBriefly) {
+  TuningRecord brief = Record(1, 50, 100);
+  brief.turns = 3;
+  EXPECT_TRUE(Database({brief}).adopt().empty());
+  EXPECT_EQ(Database({brief}).adopt(/*turns=*/0).size(), 1u);
+  // Longer counts for more than faster.
+  EXPECT_TRUE(Database({brief, Record(1, 100, 100)}).adopt(0).empty());
 }
 
 TEST(TuningDatabase, RecordsOverAnOlderDefaultAreHistory) {

@@ -17,7 +17,7 @@ class Help(E2eTest):
     def test_general_help_lists_commands_and_exit_codes(self):
         for spelling in ("--help", "-h", "help"):
             text = self.assertWorks(quern(spelling))
-            for command in [*COMMANDS, "compile", "import", "keygen"]:
+            for command in [*COMMANDS, "compile", "import", "tune", "keygen"]:
                 self.assertRegex(text, rf"(?m)^  {command} +\w")
             for code in (0, 1, 2, 3, 4, 5, 6, 7, 130, 143):
                 self.assertRegex(text, rf"(?m)^  {code} +\w")
@@ -32,7 +32,7 @@ class Help(E2eTest):
         docs = (pathlib.Path(__file__).parents[2] / "docs" / "commands.md").read_text()
         for code in (0, 1, 2, 3, 4, 5, 6, 7, 130, 143):
             self.assertRegex(docs, rf"(?m)^\| {code} \|")
-        for command in [*COMMANDS, "compile", "import", "keygen"]:
+        for command in [*COMMANDS, "compile", "import", "tune", "keygen"]:
             self.assertIn(f"quern {command}", docs)
 
     def test_version(self):
@@ -97,7 +97,7 @@ class UsageErrors(E2eTest):
 class Compiler(E2eTest):
     def test_without_the_second_binary(self):
         alone = shutil.copy(QUERN, self.folder / "quern")
-        for command in ("compile", "import", "keygen"):
+        for command in ("compile", "import", "tune", "keygen"):
             result = subprocess.run([alone, command, "m.gguf"], capture_output=True, timeout=60)
             self.assertFails(result, UNSUPPORTED, "quern-compile", "libexec/quern")
         self.assertEqual(
