@@ -1,6 +1,6 @@
 #include "compiler/pipeline/Explain.h"
 
-#include "codegen/kernels/KernelArgs.h"
+#include "codegen/kernels/KernelFacts.h"
 #include "dialects/rt/KernelSignature.h"
 #include "dialects/rt/Rt.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
@@ -69,13 +69,20 @@ static void explainQuantize(func::FuncOp body, const PipelineOptions &options,
     else
       line(where + weight.getName().str() + " (" + formatNameOf(type) +
            ") reads float activations" +
-           (options.precise ? ": --precise says so"
-                            : because(options, "quantize-activations",
-                                      "its columns are no whole groups of 32")));
+           (options.precise
+                ? ": --precise says so"
+                : because(options, "quantize-activations",
+                          "its columns are no whole groups of 32")));
   });
 }
 
 static int64_t floatRow(Value value) { return 4 * columnsOf(value); }
+
+/// Bytes of a row of floats or numbers, as the host keeps it.
+static int64_t hostRow(Value value) {
+  return isActivation(value) ? activationRowBytes(columnsOf(value))
+                             : floatRow(value);
+}
 
 /// What a fused op saves over the ops that it is made of: bytes that are not
 /// moved and dispatches. Empty for other ops.
@@ -92,7 +99,7 @@ static std::string fusionSaving(Operation *op) {
   }
   if (auto qkv = dyn_cast<lm::QkvProjOp>(op))
     return saves("reads its rows once instead of three times",
-                 2 * rowBytes(qkv.getX()), "a row, read, and 2 dispatches");
+                 2 * hostRow(qkv.getX()), "a row, read, and 2 dispatches");
   if (auto swiglu = dyn_cast<lm::SwigluOp>(op))
     return saves("keeps silu of the gate in registers",
                  floatRow(swiglu.getLhs()),
@@ -166,7 +173,7 @@ static std::string describeSaving(lm::KernelOp kernel) {
       if (type && !type.hasStaticShape() &&
           !llvm::is_contained(yield->getOperands(), result))
         bytes +=
-            (type.getRank() == 3 ? type.getDimSize(0) : 1) * rowBytes(result);
+            (type.getRank() == 3 ? type.getDimSize(0) : 1) * hostRow(result);
     }
   }
   if (ops < 2)
