@@ -78,12 +78,6 @@ static void explainQuantize(func::FuncOp body, const PipelineOptions &options,
 
 static int64_t floatRow(Value value) { return 4 * columnsOf(value); }
 
-/// Bytes of a row of floats or numbers, as the host keeps it.
-static int64_t hostRow(Value value) {
-  return isActivation(value) ? activationRowBytes(columnsOf(value))
-                             : floatRow(value);
-}
-
 /// What a fused op saves over the ops that it is made of: bytes that are not
 /// moved and dispatches. Empty for other ops.
 static std::string fusionSaving(Operation *op) {
@@ -99,7 +93,8 @@ static std::string fusionSaving(Operation *op) {
   }
   if (auto qkv = dyn_cast<lm::QkvProjOp>(op))
     return saves("reads its rows once instead of three times",
-                 2 * hostRow(qkv.getX()), "a row, read, and 2 dispatches");
+                 2 * *rt::bytesPerRow(qkv.getX().getType()),
+                 "a row, read, and 2 dispatches");
   if (auto swiglu = dyn_cast<lm::SwigluOp>(op))
     return saves("keeps silu of the gate in registers",
                  floatRow(swiglu.getLhs()),
@@ -172,8 +167,8 @@ static std::string describeSaving(lm::KernelOp kernel) {
       auto type = dyn_cast<RankedTensorType>(result.getType());
       if (type && !type.hasStaticShape() &&
           !llvm::is_contained(yield->getOperands(), result))
-        bytes +=
-            (type.getRank() == 3 ? type.getDimSize(0) : 1) * hostRow(result);
+        bytes += (type.getRank() == 3 ? type.getDimSize(0) : 1) *
+                 rt::bytesPerRow(result.getType()).value_or(0);
     }
   }
   if (ops < 2)
