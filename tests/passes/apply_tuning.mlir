@@ -1,5 +1,5 @@
 // RUN: quern-opt %s | FileCheck %s --check-prefix=BEFORE
-// RUN: quern-opt --rt-apply-tuning=tiles=SIGNATURE:avx2/decode=4/2/32/1024,SIGNATURE:amx/prefill=16/1/32/0 %s | FileCheck %s
+// RUN: quern-opt --rt-apply-tuning=tiles=703d93dd8dc19026:avx2/decode=4/2/32/1024,703d93dd8dc19026:amx/prefill=16/1/32/0 %s | FileCheck %s
 // RUN: not quern-opt --rt-apply-tuning=tiles=SIGNATURE:avx2/decode=4/2/32 %s 2>&1 | FileCheck %s --check-prefix=ERROR
 
 // ERROR: error: expected a tuned tile as SIGNATURE:TARGET/ROLE=ROWS/BLOCKS/KEYS/PREFETCH, got 'SIGNATURE:avx2/decode=4/2/32'
