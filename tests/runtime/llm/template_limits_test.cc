@@ -1,7 +1,7 @@
 // Templates as hostile input: bounded work, typed errors, and what Python has no say in.
 #include <gtest/gtest.h>
 
-#include <chrono>
+#include <ctime>
 #include <cmath>
 
 #include "runtime/llm/template/template.h"
@@ -65,10 +65,10 @@ TEST(TemplateLimits, EndlessWorkEndsSoon) {
       "endfor %}",
   };
   for (const std::string_view bomb : bombs) {
-    const auto start = std::chrono::steady_clock::now();
+    const std::clock_t start = std::clock();  // processor time: the machine may be busy
     const Status status = Outcome(bomb);
     EXPECT_EQ(status.code(), StatusCode::kMalformed) << bomb << ": " << status.message();
-    EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(15)) << bomb;
+    EXPECT_LT(std::clock() - start, 15 * CLOCKS_PER_SEC) << bomb;
   }
 }
 
@@ -130,6 +130,7 @@ TEST(TemplateErrors, SayWhereAndWhat) {
       {"{{ 'a' | shout }}", "chat template, line 1: the filter 'shout' is not supported"},
       {"\n{% include 'a' %}", "chat template, line 2: the statement 'include' is not supported"},
       {"{{ raise_exception('No system role') }}", "the chat template refuses: No system role"},
+      {"{{ raise_exception('two\\nlines') }}", "the chat template refuses: two lines"},
       {"{{ 9223372036854775807 + 1 }}", "chat template, line 1: an integer grows beyond 64 bits"},
   };
   for (const auto& [source, message] : cases) EXPECT_EQ(Outcome(source).message(), message);

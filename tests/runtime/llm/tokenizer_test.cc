@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-#include <chrono>
+#include <ctime>
 
 #include "codegen/artifact/TokenizerWriter.h"
 #include "runtime/schema/pretokenizers.h"
@@ -138,10 +138,10 @@ TEST_F(TokenizerTest, KnowsItsRoles) {
 
 TEST_F(TokenizerTest, LongPiecesTakeNoQuadraticTime) {
   // One piece of a megabyte: a quadratic merge would take minutes.
-  const auto start = std::chrono::steady_clock::now();
+  const std::clock_t start = std::clock();  // processor time: the machine may be busy
   EXPECT_EQ(Encode(std::string(1 << 20, 'l')).size(), size_t{1} << 19);
   EXPECT_EQ(Encode(std::string(1 << 20, ' ')).size(), size_t{1} << 20);
-  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(20));
+  EXPECT_LT(std::clock() - start, 20 * CLOCKS_PER_SEC);
 }
 
 TEST(TokenizerSegment, AddsBosAndEos) {
