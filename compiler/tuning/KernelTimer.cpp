@@ -180,8 +180,9 @@ llvm::Error KernelTimer::step(Role role, size_t rows) {
 
 llvm::Expected<KernelTimes> KernelTimer::measure(Role role, size_t rows,
                                                  size_t steps) {
-  if (llvm::Error error = step(role, rows))
-    return std::move(error);
+  if (warm.insert({role, rows}).second)
+    if (llvm::Error error = step(role, rows))
+      return std::move(error);
   quern_session_set_profiling(session.get(), 1);
   for (size_t i = 0; i < steps; ++i)
     if (llvm::Error error = step(role, rows))

@@ -11,7 +11,7 @@
 #include "compiler/evaluate/RuntimeHandles.h"
 #include "llvm/ADT/StringMap.h"
 
-#include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -42,7 +42,8 @@ public:
   /// what it should have.
   llvm::Expected<std::vector<TunableKernel>> kernels() const;
 
-  /// Runs `steps` steps of `rows` rows, after one to warm up. Prefill: rows of
+  /// Runs `steps` steps of `rows` rows, the first time after one to warm up.
+  /// Prefill: rows of
   /// one sequence from its beginning. Decode: a row each of so many sequences,
   /// 4 at most, behind half of the context. Errors: the runtime's.
   llvm::Expected<KernelTimes> measure(Role role, size_t rows, size_t steps);
@@ -60,6 +61,7 @@ private:
   Handle<quern_session> session;
   Handle<quern_sequence> prompt;
   std::vector<Handle<quern_sequence>> generated;
+  std::set<std::pair<Role, size_t>> warm; ///< what ran before
   std::string target;
   size_t rows = 0;
   int64_t threadCount = 1;

@@ -3,8 +3,6 @@
 #include "llvm/ADT/ArrayRef.h"
 #include "llvm/ADT/STLExtras.h"
 
-#include <cstdlib>
-
 using namespace quern;
 
 namespace {
@@ -22,9 +20,9 @@ struct TileSpace {
 
 // Products in vectors: rows * blocks <= 8. The likely ones first, since a
 // search may end early.
-static constexpr Shape kVectorShapes[] = {{8, 1}, {4, 2}, {4, 1}, {2, 4},
-                                          {2, 2}, {6, 1}, {2, 1}, {1, 4},
-                                          {1, 2}, {1, 8}, {3, 1}, {1, 1}};
+static constexpr Shape kVectorShapes[] = {
+    {8, 1}, {4, 1}, {6, 1}, {2, 1}, {1, 1}, {3, 1}, {5, 1},
+    {2, 2}, {1, 2}, {4, 2}, {3, 2}, {1, 4}, {2, 4}, {1, 8}};
 // Products in tile registers: (rows / 16 + 1) * blocks + 1 <= 8.
 static constexpr Shape kAmxShapes[] = {{32, 2}, {48, 1}, {32, 1}, {16, 3},
                                        {64, 1}, {16, 2}, {80, 1}, {16, 1}};
@@ -44,16 +42,29 @@ static const TileSpace *findSpace(llvm::StringRef generator) {
   });
 }
 
-std::vector<Tile> quern::shapesToTry(llvm::StringRef generator,
-                                     const Tile &base) {
+/// Shapes whose blocks are those of `base`, or are not.
+static std::vector<Tile> shapesToTry(llvm::StringRef generator,
+                                     const Tile &base, bool sameBlocks) {
   std::vector<Tile> tiles;
   const TileSpace *space = findSpace(generator);
   if (space == std::end(kSpaces))
     return tiles;
-  for (const Shape &shape : space->shapes)
-    if (shape.rows != base.rows || shape.blocks != base.blocks)
-      tiles.push_back({shape.rows, shape.blocks, base.keys, base.prefetch});
+  for (const Shape &shape : space->shapes) {
+    const Tile tile = {shape.rows, shape.blocks, base.keys, base.prefetch};
+    if ((shape.blocks == base.blocks) == sameBlocks && tile != base)
+      tiles.push_back(tile);
+  }
   return tiles;
+}
+
+std::vector<Tile> quern::rowsToTry(llvm::StringRef generator,
+                                   const Tile &base) {
+  return shapesToTry(generator, base, /*sameBlocks=*/true);
+}
+
+std::vector<Tile> quern::blocksToTry(llvm::StringRef generator,
+                                     const Tile &base) {
+  return shapesToTry(generator, base, /*sameBlocks=*/false);
 }
 
 std::vector<Tile> quern::prefetchesToTry(llvm::StringRef generator,

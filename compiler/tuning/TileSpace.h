@@ -9,14 +9,17 @@
 
 namespace quern {
 
-/// Tiles for kernels of `generator` that differ from `base` in rows and blocks,
+/// Tiles for kernels of `generator` that differ from `base` in rows alone,
 /// within what the generator takes (codegen/target/Target.h). Keys stay: they
 /// would change the sums of attention. Empty for generators without a choice.
-std::vector<Tile> shapesToTry(llvm::StringRef generator, const Tile &base);
+std::vector<Tile> rowsToTry(llvm::StringRef generator, const Tile &base);
 
 /// Tiles that differ from `base` in the distance of prefetches; empty for
 /// generators that stream no weights.
 std::vector<Tile> prefetchesToTry(llvm::StringRef generator, const Tile &base);
+
+/// Tiles that differ from `base` in blocks, and perhaps in rows.
+std::vector<Tile> blocksToTry(llvm::StringRef generator, const Tile &base);
 
 } // namespace quern
 

@@ -30,11 +30,18 @@ struct Trial {
   Tile tile;
 };
 
-/// What remains to be tried of one kernel.
+/// What remains to be tried of one kernel: tiles, and then stages.
 struct Candidates {
   TunableKernel kernel;
   std::deque<Tile> next;
-  bool triedPrefetches = false;
+  size_t stage = 0;
+};
+
+/// Makes the tiles of a stage from the kernel's default or from the best tile
+/// so far.
+struct Stage {
+  std::vector<Tile> (*tiles)(llvm::StringRef generator, const Tile &base);
+  bool fromBest;
 };
 } // namespace
 
@@ -43,8 +50,10 @@ static constexpr Point kPoints[] = {{Role::Decode, 1, 8},
                                     {Role::Prefill, 64, 2},
                                     {Role::Prefill, 512, 1}};
 static constexpr size_t kMostRows = 512;
+static constexpr Stage kStages[] = {
+    {rowsToTry, false}, {prefetchesToTry, true}, {blocksToTry, false}};
 /// Turns of default and tile in a round of the search.
-static constexpr size_t kTurns = 3;
+static constexpr size_t kTurns = 2;
 
 static std::string targetOf(const TunableKernel &kernel,
                             const std::string &target) {
@@ -78,7 +87,7 @@ private:
             llvm::ArrayRef<KernelTimes> defaults,
             llvm::ArrayRef<KernelTimes> tiled);
   std::vector<Trial> nextTrials();
-  const TuningRecord *bestShape(const TunableKernel &kernel);
+  const TuningRecord *bestTile(const TunableKernel &kernel);
   llvm::Error confirm();
   bool isKernel(const TunableKernel &kernel, const TunedKernel &tuned) const {
     return kernel.signature == tuned.kernel &&
@@ -220,25 +229,25 @@ llvm::Error Tuner::round(llvm::ArrayRef<Trial> trials, size_t turns) {
   return llvm::Error::success();
 }
 
-/// The record of the shape with the greatest gain at its worst point; null when
+/// A record of the tile with the greatest gain at its worst point; null when
 /// none is faster than the default everywhere.
-const TuningRecord *Tuner::bestShape(const TunableKernel &kernel) {
+const TuningRecord *Tuner::bestTile(const TunableKernel &kernel) {
   const std::string subject = targetOf(kernel, target);
-  std::map<std::pair<int64_t, int64_t>, std::pair<double, const TuningRecord *>>
-      shapes;
+  std::map<std::string, std::pair<double, const TuningRecord *>> tiles;
   for (const TuningRecord &record : measured) {
     if (record.kernel != kernel.signature || record.target != subject)
       continue;
     const double ratio = static_cast<double>(record.overNanoseconds) /
                          static_cast<double>(record.nanoseconds);
-    auto [entry, isNew] = shapes.try_emplace(
-        {record.tile.rows, record.tile.blocks}, ratio, &record);
+    TunedKernel tuned;
+    tuned.tile = record.tile;
+    auto [entry, isNew] = tiles.try_emplace(tuned.str(), ratio, &record);
     if (!isNew && ratio < entry->second.first)
       entry->second.first = ratio;
   }
   const TuningRecord *best = nullptr;
   double ratio = 1;
-  for (const auto &[shape, found] : shapes)
+  for (const auto &[tile, found] : tiles)
     if (found.first > ratio) {
       ratio = found.first;
       best = found.second;
@@ -250,13 +259,13 @@ const TuningRecord *Tuner::bestShape(const TunableKernel &kernel) {
 std::vector<Trial> Tuner::nextTrials() {
   std::vector<Trial> trials;
   for (Candidates &each : candidates) {
-    if (each.next.empty() && !each.triedPrefetches) {
-      const TuningRecord *best = bestShape(each.kernel);
-      const Tile &base = best ? best->tile : each.kernel.tile;
-      const std::vector<Tile> more =
-          prefetchesToTry(each.kernel.generator, base);
+    while (each.next.empty() && each.stage < std::size(kStages)) {
+      const Stage &stage = kStages[each.stage++];
+      const TuningRecord *best =
+          stage.fromBest ? bestTile(each.kernel) : nullptr;
+      const std::vector<Tile> more = stage.tiles(
+          each.kernel.generator, best ? best->tile : each.kernel.tile);
       each.next.assign(more.begin(), more.end());
-      each.triedPrefetches = true;
     }
     if (each.next.empty())
       continue;
@@ -304,9 +313,8 @@ llvm::Expected<TuneSummary> Tuner::run() {
   if (!kernels)
     return kernels.takeError();
   for (TunableKernel &kernel : *kernels) {
-    const std::vector<Tile> shapes = shapesToTry(kernel.generator, kernel.tile);
-    if (!shapes.empty())
-      candidates.push_back({std::move(kernel), {shapes.begin(), shapes.end()}});
+    if (!rowsToTry(kernel.generator, kernel.tile).empty())
+      candidates.push_back({std::move(kernel), {}});
   }
   start = Clock::now();
   // A round is left for measuring once more what would be adopted.

@@ -1,8 +1,8 @@
 //===- Tuner.h - The search for tiles ---------------------------*- C++ -*-===//
 //
 // Compiles the model with other tiles, all kernels at a time, and measures each
-// beside the default in turn: first shapes, then prefetch distances of the best
-// shape, then once more what would be adopted.
+// beside the default in turn: first rows, then prefetch distances of the best
+// tile, then row blocks, then once more what would be adopted.
 //
 //===----------------------------------------------------------------------===//
 #ifndef QUERN_COMPILER_TUNING_TUNER_H
