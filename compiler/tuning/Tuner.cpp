@@ -45,8 +45,8 @@ struct Stage {
 };
 } // namespace
 
-static constexpr Point kPoints[] = {{Role::Decode, 1, 8},
-                                    {Role::Decode, 4, 4},
+static constexpr Point kPoints[] = {{Role::Decode, 1, 24},
+                                    {Role::Decode, 4, 12},
                                     {Role::Prefill, 64, 2},
                                     {Role::Prefill, 512, 1}};
 static constexpr size_t kMostRows = 512;
@@ -163,12 +163,12 @@ static std::vector<double> timesOf(const Trial &trial,
 void Tuner::keep(const Point &point, const Trial &trial,
                  llvm::ArrayRef<KernelTimes> defaultTurns,
                  llvm::ArrayRef<KernelTimes> tiledTurns) {
-  const std::vector<double> over = timesOf(trial, defaultTurns);
+  std::vector<double> over = timesOf(trial, defaultTurns);
   const std::vector<double> with = timesOf(trial, tiledTurns);
   if (over.empty() || with.empty())
     return;
-  const double best = *std::min_element(over.begin(), over.end());
-  const double worst = *std::max_element(over.begin(), over.end());
+  llvm::sort(over);
+  const double best = over.front(), middle = over[over.size() / 2];
   auto nanoseconds = [](double time) {
     return std::max<int64_t>(1, std::llround(time));
   };
@@ -182,7 +182,7 @@ void Tuner::keep(const Point &point, const Trial &trial,
   record.rows = static_cast<int64_t>(point.rows);
   record.nanoseconds = nanoseconds(*std::min_element(with.begin(), with.end()));
   record.overNanoseconds = nanoseconds(best);
-  record.noise = std::llround(1000 * (worst / best - 1));
+  record.noise = std::llround(1000 * (middle / best - 1));
   record.turns = static_cast<int64_t>(defaultTurns.size());
   record.types = trial.kernel->types;
   database.replace(record);

@@ -19,6 +19,8 @@ static constexpr llvm::StringLiteral kHeaderStart = "# quern tuning ";
 static constexpr size_t kMostBytes = size_t{64} << 20;
 /// Slower than the default by more than this is slower, however noisy.
 static constexpr double kMostNoise = 0.02;
+/// Less is no gain, however quiet the machine.
+static constexpr double kLeastGain = 1e-3;
 
 //===----------------------------------------------------------------------===//
 // Text
@@ -308,7 +310,8 @@ std::vector<TunedKernel> TuningDatabase::adopt(int64_t turns) const {
       }
       if (isSure && candidate.records.size() == places[subject].size() &&
           llvm::none_of(candidate.records, isSlower) &&
-          candidate.gain > std::max(noise, 1e-3) &&
+          candidate.gain >
+              (turns > 0 ? std::max(noise, kLeastGain) : kLeastGain) &&
           (!best || candidate.gain > best->gain))
         best = &candidate;
     }

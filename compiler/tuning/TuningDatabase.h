@@ -34,7 +34,8 @@ struct TuningRecord {
   int64_t rows = 1;
   /// Nanoseconds of a dispatch with the tile and with the default.
   int64_t nanoseconds = 0, overNanoseconds = 0;
-  /// How much the turns of the default differed, in thousandths.
+  /// How much slower the default's middle turn was than its best, in
+  /// thousandths.
   int64_t noise = 0;
   /// How often both were measured.
   int64_t turns = 1;
@@ -88,6 +89,8 @@ public:
   /// measured at, the tile is no slower than the default beyond the noise (2 %
   /// at most), and over all of them it is faster by more than the noise.
   /// Records over a tile that is no default any more are history.
+  /// With 0 turns: those that are worth being measured for longer, where gains
+  /// may be noise.
   std::vector<TunedKernel> adopt(int64_t turns = kTurns) const;
 
 private:
