@@ -49,8 +49,6 @@ static int64_t flopsPerRow(Operation *op) {
       .Case([&](lm::SwigluOp) { return each(5); })
       // Largest, scale, round.
       .Case([&](lm::QuantizeOp) { return each(3); })
-      // Largest, subtract, exponential, sum, divide.
-      .Case([&](lm::SoftmaxOp) { return each(5); })
       // A pair takes four products and two sums.
       .Case([](lm::RopeOp rope) {
         return static_cast<int64_t>(3 * rope.getHeads() * rope.getRotaryDim());
