@@ -8,6 +8,7 @@
 #define QUERN_CODEGEN_PTX_KERNEL_H
 
 #include "codegen/kernels/KernelArgs.h"
+#include "codegen/kernels/MatmulPlan.h"
 #include "codegen/ptx/Emitter.h"
 #include "codegen/ptx/PtxCodegen.h"
 
@@ -55,9 +56,10 @@ private:
   mlir::Value sharedBase;
 };
 
-// Numeric rows (types a8 and f16 in the IR) are f16, in blocks of 8 rows x 8 columns,
-// the matrices that tensor cores read (section 8 of docs/architecture.md): a
-// buffer is [rows / 8][groups][4][8 rows][8 columns] f16.
+// Numeric rows (types a8 and f16 in the IR) are f16, in blocks of 8 rows x 8
+// columns, the matrices that tensor cores read (section 8 of
+// docs/architecture.md): a buffer is [rows / 8][groups][4][8 rows][8 columns]
+// f16.
 
 /// Rows of a block.
 inline constexpr int64_t kHalfRows = 8;
@@ -85,6 +87,8 @@ bool matchesWgmmaMatmul(Kernel &);
 mlir::LogicalResult generateWgmmaMatmul(Kernel &);
 bool matchesTensorMatmul(Kernel &);
 mlir::LogicalResult generateTensorMatmul(Kernel &);
+/// The part of tensor-matmul that serves tiles of 8 tokens.
+mlir::LogicalResult generateSplitMatmul(Kernel &, const MatmulPlan &);
 bool matchesVectorMatmul(Kernel &);
 mlir::LogicalResult generateVectorMatmul(Kernel &);
 bool matchesTensorAttention(Kernel &);

@@ -7,6 +7,16 @@ using namespace mlir;
 
 namespace quern::nvptx {
 
+Emitter::Values
+byFormat(Emitter &e, ArrayRef<FormatChoice> formats,
+         function_ref<Emitter::Values(const WeightDecoder &)> make) {
+  auto first = [&] { return make(WeightDecoder(e, formats.front().format)); };
+  if (formats.size() == 1)
+    return first();
+  return e.choose(formats.front().here, first,
+                  [&] { return byFormat(e, formats.drop_front(), make); });
+}
+
 GridFactor OutputTiles::gridFactor() {
   int64_t columns = blocks * kPackedRows;
   if (!plan.splitK)
@@ -19,7 +29,6 @@ GridFactor OutputTiles::gridFactor() {
 OutputTile OutputTiles::segmentTile(unsigned segment) {
   const Projection &projection = plan.projections[segment];
   OutputTile tile;
-  tile.format = formatOf(projection.weight);
   tile.weight = k.argument(projection.weight);
   tile.out = k.result(segment);
   tile.outputs = e.index(projection.outputs());
@@ -56,7 +65,7 @@ SmallVector<OutputTiles::Candidate> OutputTiles::candidates() {
     Value count =
         e.div(e.add(tile.blockCount, e.index(blocks - 1)), e.index(blocks));
     rest = e.sub(rest, count);
-    result.push_back({tile, inside});
+    result.push_back({tile, formatOf(plan.projections[i].weight), inside});
   }
   return result;
 }
@@ -72,23 +81,6 @@ void OutputTiles::merge(Candidate &merged, const Candidate &other) {
   merged.inside = e.orI(merged.inside, other.inside);
 }
 
-void OutputTiles::select(function_ref<void(const OutputTile &)> body) {
-  SmallVector<Candidate> left = candidates();
-  while (!left.empty()) {
-    Candidate merged = left.front();
-    SmallVector<Candidate> others;
-    for (const Candidate &candidate : ArrayRef(left).drop_front()) {
-      if (candidate.tile.format == merged.tile.format &&
-          !candidate.tile.bias == !merged.tile.bias)
-        merge(merged, candidate);
-      else
-        others.push_back(candidate);
-    }
-    e.ifThen(merged.inside, [&] { body(merged.tile); });
-    left = std::move(others);
-  }
-}
-
 void OutputTiles::locate(
     function_ref<void(const OutputTile &, ArrayRef<FormatChoice>)> body) {
   SmallVector<Candidate> all = candidates();
@@ -98,10 +90,10 @@ void OutputTiles::locate(
     if (&candidate != &all.front())
       merge(merged, candidate);
     auto *known = llvm::find_if(formats, [&](const FormatChoice &choice) {
-      return choice.format == candidate.tile.format;
+      return choice.format == candidate.format;
     });
     if (known == formats.end())
-      formats.push_back({candidate.tile.format, candidate.inside});
+      formats.push_back({candidate.format, candidate.inside});
     else
       known->here = e.orI(known->here, candidate.inside);
   }

@@ -11,12 +11,12 @@
 
 #include "codegen/kernels/MatmulPlan.h"
 #include "codegen/ptx/Kernel.h"
+#include "codegen/ptx/WeightDecoder.h"
 
 namespace quern::nvptx {
 
 /// A place in one projection. All Values but pointers are i64.
 struct OutputTile {
-  BlockFormat format;
   mlir::Value weight;      ///< the share's piece
   mlir::Value out;         ///< f32 rows
   mlir::Value outputs;     ///< columns of a row of `out`
@@ -36,6 +36,12 @@ struct FormatChoice {
   mlir::Value here; ///< i1: it has
 };
 
+/// What `make` gives for the format that holds here; the values have the same
+/// types for all.
+Emitter::Values
+byFormat(Emitter &e, llvm::ArrayRef<FormatChoice> formats,
+         llvm::function_ref<Emitter::Values(const WeightDecoder &)> make);
+
 class OutputTiles {
 public:
   /// A block of the grid takes up to `blocks` row blocks of one segment.
@@ -43,12 +49,9 @@ public:
       : k(k), e(k.e), plan(plan), blocks(blocks) {}
 
   GridFactor gridFactor();
-  /// Calls `body` once per distinct format, under the condition that this
-  /// block's segment has it. The tile's `block` is the first row block.
-  void select(llvm::function_ref<void(const OutputTile &)> body);
   /// Calls `body` once, under the condition that this block has a segment, with
-  /// the formats that it may have; the tile's own format means nothing where
-  /// there are several. Either all projections have a bias or none has.
+  /// the formats that it may have. The tile's `block` is the first row block.
+  /// Either all projections have a bias or none has.
   void locate(
       llvm::function_ref<void(const OutputTile &, llvm::ArrayRef<FormatChoice>)>
           body);
@@ -60,6 +63,7 @@ private:
   /// A segment, and whether this block lies in it.
   struct Candidate {
     OutputTile tile;
+    BlockFormat format;
     mlir::Value inside;
   };
   OutputTile segmentTile(unsigned segment);

@@ -40,9 +40,9 @@ private:
 
   /// Sums of this thread's groups of the row block at `base`, one a row from
   /// `row` on; K is `columns` wide and begins at column `first` of x.
-  Values partialSums(BlockFormat format, Value base, Value row, int64_t rows,
-                     Value first, Value columns);
-  void floatGroup(WeightDecoder &w, const WeightDecoder::Group &group,
+  Values partialSums(const WeightDecoder &w, Value base, Value row,
+                     int64_t rows, Value first, Value columns);
+  void floatGroup(const WeightDecoder &w, const WeightDecoder::Group &group,
                   ArrayRef<Value> xRows, Value index,
                   MutableArrayRef<Value> acc);
   /// Adds both halves of a warp and leaves the sums of stream `stream` in
@@ -67,7 +67,7 @@ private:
   Value sums;        ///< shared f32 [stream][warp][tileRows][16]
 };
 
-void VectorMatmulEmitter::floatGroup(WeightDecoder &w,
+void VectorMatmulEmitter::floatGroup(const WeightDecoder &w,
                                      const WeightDecoder::Group &group,
                                      ArrayRef<Value> xRows, Value index,
                                      MutableArrayRef<Value> acc) {
@@ -93,10 +93,10 @@ void VectorMatmulEmitter::floatGroup(WeightDecoder &w,
   }
 }
 
-Emitter::Values VectorMatmulEmitter::partialSums(BlockFormat format, Value base,
-                                                 Value row, int64_t rows,
-                                                 Value first, Value columns) {
-  WeightDecoder w(e, format);
+Emitter::Values VectorMatmulEmitter::partialSums(const WeightDecoder &w,
+                                                 Value base, Value row,
+                                                 int64_t rows, Value first,
+                                                 Value columns) {
   SmallVector<Value> xRows;
   for (int64_t i = 0; i < rows; ++i)
     xRows.push_back(xRow(row, i));
@@ -162,15 +162,19 @@ void VectorMatmulEmitter::emitStore() {
   k.launch.grid = {tiles.gridFactor(),
                    {GridCount::Rows, static_cast<uint32_t>(tileRows)}};
   Value stream = e.div(e.warp(), e.index(warps));
-  tiles.select([&](const OutputTile &tile) {
+  tiles.locate([&](const OutputTile &tile, ArrayRef<FormatChoice> formats) {
     // Row blocks past the last one are summed as the last and not stored.
     Value mine =
         e.minI(e.add(tile.block, stream), e.sub(tile.blockCount, e.index(1)));
-    Value blockBytes = WeightDecoder(e, tile.format).rowBlockBytes(tile.depth);
+    Value blockBytes = byFormat(e, formats, [&](const WeightDecoder &decoder) {
+                         return Values{decoder.rowBlockBytes(tile.depth)};
+                       }).front();
     Value base = e.offset(tile.weight, e.mul(mine, blockBytes));
     forRowTiles([&](Value row, int64_t rows) {
-      leaveSums(stream, partialSums(tile.format, base, row, rows,
-                                    tile.firstDepth, tile.depth));
+      leaveSums(stream, byFormat(e, formats, [&](const WeightDecoder &decoder) {
+                  return partialSums(decoder, base, row, rows, tile.firstDepth,
+                                     tile.depth);
+                }));
       e.barrier();
       e.forLoop(
           e.thread(), e.index(rows * blocks * kPackedRows),
@@ -211,7 +215,8 @@ void VectorMatmulEmitter::emitSwiglu() {
   Value isGate = e.less(stream, e.index(2));
   forRowTiles([&](Value row, int64_t rows) {
     auto sum = [&](BlockFormat format, Value base) {
-      leaveSums(stream, partialSums(format, base, row, rows, zero, columns));
+      leaveSums(stream, partialSums(WeightDecoder(e, format), base, row, rows,
+                                    zero, columns));
     };
     if (oneFormat)
       sum(formatOf(gate.weight), e.select(isGate, baseOf(gate), baseOf(up)));

@@ -58,7 +58,9 @@ inline constexpr int kKernelFamilyCount = 4;
 /// The parameters of a kernel generator; `#lm.tile` in the IR. A generator
 /// refuses a tile that its registers do not hold: vector products take
 /// rows * blocks <= 8, AMX products rows of a multiple of 16 with
-/// (rows / 16 + 1) * blocks + 1 <= 8.
+/// (rows / 16 + 1) * blocks + 1 <= 8, tensor cores 8 rows and 1 block, or rows
+/// of a multiple of 16 and 4 or 8 blocks with rows * blocks <= 512, `wgmma`
+/// rows of a multiple of 32 and 8 or 16 blocks with rows * blocks <= 2048.
 struct Tile {
   /// Rows (tokens; query vectors in attention) that one step works on.
   int64_t rows = 1;
@@ -109,6 +111,8 @@ struct GpuFacts {
   int ptxVersion = 0;
   /// Shared memory that a block can have, bytes.
   int64_t sharedBytes = 0;
+  /// Bulk copies that signal mbarriers, and `wgmma`.
+  bool hasWgmma = false;
 };
 
 /// A machine that code is generated for.

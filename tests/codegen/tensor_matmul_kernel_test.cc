@@ -112,16 +112,12 @@ TEST_P(TensorMatmulKernel, ProductsOfEveryFormat) {
   }
 }
 
-/// The largest tile, of which the last stage is half full.
+/// Stages of two groups, the last of them half full.
 TEST_P(TensorMatmulKernel, ProductsWithFloatWeights) {
   const int64_t outputs = 136, depth = 608, rows = 65;
   for (BlockFormat format : {BlockFormat::F16, BlockFormat::BF16, BlockFormat::F32}) {
     const std::string name(blockFormatInfo(format).name);
-    std::string text = ProductText(format, outputs, depth, true);
-    const std::string split = "split = #lm<kernel_split shares>";
-    text.insert(text.find(split) + split.size(), ", tiles = {\"" + std::string(GetParam().target) +
-                                                     "/prefill\" = #lm.tile<rows = 256>}");
-    const auto kernel = Compile(text);
+    const auto kernel = Compile(ProductText(format, outputs, depth, true));
     ASSERT_TRUE(kernel) << name;
     const Weight weight = RandomWeight(random_, format, outputs, depth);
     const Buffer piece = weight.Pack(0, outputs, 0, depth);

@@ -15,6 +15,11 @@
 // RUN: FileCheck %s --check-prefix=AMX-EDITED < %t/after/attn_output.amx.prefill.mlir
 // RUN: sed 's/"amx.prefill" = #lm.tile<rows = 32, blocks = 2/"amx\/prefill" = #lm.tile<rows = 32, blocks = 3/' %t/amx.mlir > %t/amx_large.mlir
 // RUN: not quern-compile compile %t/amx_large.mlir --compile-from=tile --compile-to=codegen -q 2>&1 | FileCheck %s --check-prefix=LARGE
+// RUN: quern-compile compile %S/phases.mlir --target=sm_80,sm_90a --compile-to=tile -o %t/gpu.mlir -q
+// RUN: sed 's/"sm_80.prefill" = #lm.tile<rows = 64/"sm_80\/prefill" = #lm.tile<rows = 128/' %t/gpu.mlir > %t/sm_80_large.mlir
+// RUN: not quern-compile compile %t/sm_80_large.mlir --compile-from=tile --compile-to=codegen -q 2>&1 | FileCheck %s --check-prefix=LARGE-SM_80
+// RUN: sed 's/"sm_90a.prefill" = #lm.tile<rows = 256/"sm_90a\/prefill" = #lm.tile<rows = 250/' %t/gpu.mlir > %t/sm_90a_ragged.mlir
+// RUN: not quern-compile compile %t/sm_90a_ragged.mlir --compile-from=tile --compile-to=codegen -q 2>&1 | FileCheck %s --check-prefix=RAGGED-SM_90A
 // RUN: sed 's/"avx2.decode" = #lm.tile<rows = 2/"avx2\/decode" = #lm.tile<rows = 9/' %t/05-tile.mlir > %t/avx2_large.mlir
 // RUN: not quern-compile compile %t/avx2_large.mlir --compile-from=tile --compile-to=codegen -q 2>&1 | FileCheck %s --check-prefix=LARGE-AVX2
 
@@ -36,4 +41,6 @@
 
 // Tiles that the registers do not hold are refused, not bent.
 // LARGE: error: {{.*}} for amx/prefill: expected a tile with rows a multiple of 16 and (rows / 16 + 1) * blocks + 1 of at most 8 tile registers, got rows = 32, blocks = 3
+// LARGE-SM_80: error: {{.*}} for sm_80/prefill: expected a tile with blocks of 4 or 8 and rows of a multiple of 16, rows * blocks of at most 512, got rows = 128, blocks = 8
+// RAGGED-SM_90A: error: {{.*}} for sm_90a/prefill: expected a tile with blocks of 8 or 16 and rows of a multiple of 32, rows * blocks of at most 2048, got rows = 250, blocks = 8
 // LARGE-AVX2: error: {{.*}} for avx2/decode: expected a tile with rows * blocks of at most 8, got rows = 9, blocks = 1

@@ -1,0 +1,201 @@
+//===- TensorProducts.cpp -------------------------------------------------===//
+#include "codegen/ptx/TensorProducts.h"
+
+using namespace mlir;
+
+namespace quern::nvptx {
+
+//===----------------------------------------------------------------------===//
+// Kernels
+//===----------------------------------------------------------------------===//
+
+LogicalResult TensorProducts::emit() {
+  const int64_t rows = k.tile.rows, blocks = k.tile.blocks;
+  const bool isSwiglu = plan.epilogue != MatmulPlan::Epilogue::Store;
+  streamCount = blocks / limits.warps;
+  if (blocks != limits.warps * streamCount || streamCount < 1 ||
+      streamCount > 2 || rows % limits.rowUnit != 0 ||
+      rows * streamCount > limits.sums)
+    return k.emitError() << "expected a tile with blocks of " << limits.warps
+                         << " or " << 2 * limits.warps
+                         << " and rows of a multiple of " << limits.rowUnit
+                         << ", rows * blocks of at most "
+                         << limits.sums * limits.warps
+                         << ", got rows = " << rows << ", blocks = " << blocks;
+  tokens = rows;
+  if (isSwiglu) {
+    // A warp has a row block of gate and the same of up, so that both numbers
+    // of an element are in one lane, and as many sums as without.
+    tokens = std::max(limits.rowUnit, rows * streamCount / 2);
+    streamCount = 2;
+    emitSwiglu();
+  } else {
+    emitStore();
+  }
+  return success();
+}
+
+void TensorProducts::emitStore() {
+  OutputTiles tiles(k, plan, limits.warps * streamCount);
+  launch(tiles.gridFactor());
+  firstRow = e.mul(e.block(1), e.index(tokens));
+  tiles.locate([&](const OutputTile &tile, ArrayRef<FormatChoice> formats) {
+    Value blockBytes = byFormat(e, formats, [&](const WeightDecoder &decoder) {
+                         return Values{decoder.rowBlockBytes(tile.depth)};
+                       }).front();
+    auto blockOf = [&](Value warp, int64_t stream) {
+      return e.add(tile.block,
+                   e.add(e.mul(warp, e.index(streamCount)), e.index(stream)));
+    };
+    // Row blocks past the last are computed as the last and not stored.
+    SmallVector<Stream> streams;
+    for (int64_t i = 0; i < streamCount; ++i)
+      streams.push_back(
+          {SmallVector<FormatChoice, 2>(formats), [&, i](Value warp) -> Value {
+             Value block =
+                 e.minI(blockOf(warp, i), e.sub(tile.blockCount, e.index(1)));
+             return e.offset(tile.weight, e.mul(block, blockBytes));
+           }});
+    auto visit = [&](Value output, Value row, ArrayRef<Value> values) {
+      for (auto [i, value] : llvm::enumerate(values)) {
+        Value block = blockOf(place(), static_cast<int64_t>(i));
+        Value column = e.add(e.mul(block, e.index(kPackedRows)), output);
+        tiles.store(tile, row, e.add(tile.firstColumn, column), value);
+      }
+    };
+    Value groups = e.div(tile.depth, e.index(kPackedGroup));
+    auto multiply = [&] {
+      compute(streams, e.div(tile.firstDepth, e.index(kPackedGroup)), groups,
+              visit);
+    };
+    if (!plan.splitK)
+      return multiply();
+    // A share without columns of K still owes its partial result.
+    e.ifElse(e.less(e.index(0), groups), multiply,
+             [&] { visitZeros(streams, visit); });
+  });
+}
+
+void TensorProducts::emitSwiglu() {
+  launch(
+      {GridCount::Columns, static_cast<uint32_t>(limits.warps * kPackedRows)});
+  firstRow = e.mul(e.block(1), e.index(tokens));
+  Value begin = k.rangeBegin(0);
+  Value count = e.div(e.sub(k.rangeEnd(0), begin), e.index(kPackedRows));
+  auto blockOf = [&](Value warp) {
+    return e.add(e.mul(e.block(0), e.index(limits.warps)), warp);
+  };
+  SmallVector<Stream> streams;
+  for (const Projection &projection : plan.projections) {
+    BlockFormat format = formatOf(projection.weight);
+    Value bytes = WeightDecoder(e, format).rowBlockBytes(e.index(plan.depth()));
+    Value weight = k.argument(projection.weight);
+    streams.push_back(
+        {{{format, Value()}}, [&, bytes, weight](Value warp) -> Value {
+           Value block = e.minI(blockOf(warp), e.sub(count, e.index(1)));
+           return e.offset(weight, e.mul(block, bytes));
+         }});
+  }
+  auto visit = [&](Value output, Value row, ArrayRef<Value> values) {
+    Value block = blockOf(place());
+    Value column =
+        e.add(e.add(begin, e.mul(block, e.index(kPackedRows))), output);
+    Value y = e.mul(e.silu(values[0]), values[1]);
+    e.ifThen(e.less(block, count),
+             [&] { storeSwiglu(k, plan, row, column, y); });
+  };
+  compute(streams, e.index(0), e.index(plan.depth() / kPackedGroup), visit);
+}
+
+Emitter::Values
+TensorProducts::byFormats(ArrayRef<Stream> streams,
+                          function_ref<Values(ArrayRef<WeightDecoder>)> make) {
+  if (streams.front().formats.size() > 1)
+    return byFormat(e, streams.front().formats,
+                    [&](const WeightDecoder &decoder) {
+                      return make(std::vector(streams.size(), decoder));
+                    });
+  std::vector<WeightDecoder> decoders;
+  for (const Stream &stream : streams)
+    decoders.emplace_back(e, stream.formats.front().format);
+  return make(decoders);
+}
+
+void TensorProducts::accumulate(const WeightDecoder::Fragment &a, ValueRange b,
+                                MutableArrayRef<Value> sums) {
+  for (int step = 0; step < 2; ++step)
+    llvm::copy(e.mma(a[step], b.slice(2 * step, 2), ValueRange(sums)),
+               sums.begin());
+}
+
+void TensorProducts::visitTile(ArrayRef<Stream> streams, int64_t count,
+                               ValueRange sums, Visit visit) {
+  Value lane = e.lane();
+  Value pair = e.mul(e.rem(lane, e.index(4)), e.index(2));
+  Values outputs =
+      byFormat(e, streams.front().formats, [&](const WeightDecoder &decoder) {
+        return Values{decoder.fragmentRow(lane, 0),
+                      decoder.fragmentRow(lane, 1)};
+      });
+  for (int64_t block = 0; block < count / kMmaTokens; ++block)
+    for (int64_t j = 0; j < 2; ++j) {
+      Value row = e.add(firstRow, e.add(pair, e.index(block * kMmaTokens + j)));
+      e.ifThen(e.less(row, k.rows()), [&] {
+        for (int half = 0; half < 2; ++half) {
+          SmallVector<Value> values;
+          for (size_t i = 0; i < streams.size(); ++i)
+            values.push_back(sums[i * count / 2 + block * 4 + 2 * half + j]);
+          visit(outputs[half], row, values);
+        }
+      });
+    }
+}
+
+//===----------------------------------------------------------------------===//
+// Stages
+//===----------------------------------------------------------------------===//
+
+WeightStages::WeightStages(Kernel &k, const MatmulPlan &plan, int64_t tokens,
+                           int64_t warps, int64_t streams, int64_t bytes)
+    : count(4), e(k.e), tokenBytes(tokens / kMmaTokens * kTokenBytes),
+      slotBytes(0), streams(streams) {
+  for (const Projection &projection : plan.projections) {
+    const PackedFormat &format = packedFormat(formatOf(projection.weight));
+    slotBytes =
+        std::max(slotBytes, kGroups * format.groupBytes() + superBytes(format));
+  }
+  stageBytes = tokenBytes + warps * streams * slotBytes;
+  if (count * stageBytes > bytes)
+    count = 2;
+  base = k.shared(count * stageBytes);
+}
+
+Value WeightStages::stagesOf(Value groups) {
+  return e.div(e.add(groups, e.index(kGroups - 1)), e.index(kGroups));
+}
+
+Value WeightStages::at(Value t) {
+  return e.offset(base, e.mul(e.rem(t, e.index(count)), e.index(stageBytes)));
+}
+
+Value WeightStages::slot(Value stage, Value warp, size_t stream) {
+  Value place = e.add(e.mul(warp, e.index(streams)),
+                      e.index(static_cast<int64_t>(stream)));
+  return e.offset(e.offset(stage, tokenBytes),
+                  e.mul(place, e.index(slotBytes)));
+}
+
+WeightDecoder::Fragment WeightStages::fragment(const WeightDecoder &decoder,
+                                               Value slot, int64_t group) {
+  const PackedFormat &format = decoder.format;
+  Value lane = e.lane();
+  WeightDecoder::Group place{e.offset(slot, group * format.groupBytes()),
+                             {},
+                             decoder.fragmentRow(lane, 0)};
+  if (format.hasSuperblock())
+    place.super = e.offset(slot, kGroups * format.groupBytes() -
+                                     format.superScaleOffset());
+  return decoder.decodeFragment(decoder.loadFragment(place, lane), lane);
+}
+
+} // namespace quern::nvptx

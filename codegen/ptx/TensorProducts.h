@@ -1,0 +1,130 @@
+//===- TensorProducts.h - What matmuls on tensor cores share ----*- C++ -*-===//
+//
+// Which row blocks a warp multiplies, and what becomes of its sums; and, for
+// steps of many tokens, the stages in which tokens and packed weights come
+// through shared memory.
+//
+// A token is a column of its own and K is summed in an order that depends on
+// nothing but K: a row's result depends neither on the rows beside it nor on
+// the grid.
+//
+//===----------------------------------------------------------------------===//
+#ifndef QUERN_CODEGEN_PTX_TENSORPRODUCTS_H
+#define QUERN_CODEGEN_PTX_TENSORPRODUCTS_H
+
+#include "codegen/ptx/OutputTiles.h"
+#include "codegen/ptx/WeightDecoder.h"
+
+namespace quern::nvptx {
+
+/// Tokens of an mma, and of a block of numeric rows.
+inline constexpr int64_t kMmaTokens = kHalfRows;
+
+/// The tiles that a generator has registers for.
+struct TileLimits {
+  int64_t rowUnit; ///< tokens are a multiple of it
+  int64_t warps;   ///< with row blocks of their own: one or two each
+  int64_t sums;    ///< tokens times row blocks of a warp at most
+};
+
+class TensorProducts {
+public:
+  virtual ~TensorProducts() = default;
+
+  /// Emits the kernel; refuses a tile beyond the limits.
+  mlir::LogicalResult emit();
+
+protected:
+  using Value = mlir::Value;
+  using Values = Emitter::Values;
+
+  /// One of the row blocks that every warp with row blocks of its own
+  /// multiplies.
+  struct Stream {
+    /// It has one of these formats. Where there are several, all streams have
+    /// the same ones.
+    llvm::SmallVector<FormatChoice, 2> formats;
+    /// First byte of that of warp `warp`.
+    std::function<Value(Value warp)> base;
+  };
+  /// Output (i64, 0..15) of a row block, row of x, what each stream has there.
+  using Visit = llvm::function_ref<void(Value output, Value row,
+                                        llvm::ArrayRef<Value> values)>;
+
+  TensorProducts(Kernel &k, const MatmulPlan &plan, const TileLimits &limits)
+      : k(k), e(k.e), plan(plan), limits(limits) {}
+
+  /// Sets threads and grid, allocates shared memory.
+  virtual void launch(GridFactor columns) = 0;
+  /// Multiplies the streams with this block's tokens over `groups` groups,
+  /// group 0 being `firstGroup` of x, and visits the sums.
+  virtual void compute(llvm::ArrayRef<Stream> streams, Value firstGroup,
+                       Value groups, Visit visit) = 0;
+  virtual void visitZeros(llvm::ArrayRef<Stream> streams, Visit visit) = 0;
+  /// Number of this warp among those with row blocks of their own (i64).
+  virtual Value place() = 0;
+
+  /// Visits the sums of a tile of `count` tokens, [stream][block of 8 tokens]
+  /// [4], as mma.m16n8k16 leaves them.
+  void visitTile(llvm::ArrayRef<Stream> streams, int64_t count,
+                 mlir::ValueRange sums, Visit visit);
+  /// What `make` gives for the formats that the streams have.
+  Values
+  byFormats(llvm::ArrayRef<Stream> streams,
+            llvm::function_ref<Values(llvm::ArrayRef<WeightDecoder>)> make);
+  /// sums (4) += A * B of a group: `b` is what ldmatrix gives of its tokens.
+  void accumulate(const WeightDecoder::Fragment &a, mlir::ValueRange b,
+                  llvm::MutableArrayRef<Value> sums);
+
+  Kernel &k;
+  Emitter &e;
+  const MatmulPlan &plan;
+  TileLimits limits;
+  int64_t streamCount = 0; ///< row blocks of a warp
+  int64_t tokens = 0;      ///< of a block of the grid
+  Value firstRow;          ///< of the block's tokens
+
+private:
+  void emitStore();
+  void emitSwiglu();
+};
+
+/// Stages in shared memory, each of two groups of K (64 columns):
+/// [stage]{[block of 8 tokens][group] | [warp][stream] slot}. A slot has the
+/// groups of a row block, packed, and behind them a superblock's parameters.
+class WeightStages {
+public:
+  static constexpr int64_t kGroups = 2;
+  /// Of a block of 8 tokens.
+  static constexpr int64_t kTokenBytes = kGroups * kHalfGroupBytes;
+
+  /// As many stages as `bytes` have the place for, a power of two of 2 to 4.
+  WeightStages(Kernel &k, const MatmulPlan &plan, int64_t tokens, int64_t warps,
+               int64_t streams, int64_t bytes);
+
+  /// Stages that `groups` (i64) take.
+  mlir::Value stagesOf(mlir::Value groups);
+  /// Where step `t` (i64) of K is.
+  mlir::Value at(mlir::Value t);
+  /// The slot of stream `stream` of warp `warp` in the stage at `stage`.
+  mlir::Value slot(mlir::Value stage, mlir::Value warp, size_t stream);
+  /// The A fragment of group `group` of the slot at `slot`.
+  WeightDecoder::Fragment fragment(const WeightDecoder &decoder,
+                                   mlir::Value slot, int64_t group);
+
+  /// Bytes of the parameters behind a superblock's groups, if there are any.
+  static int64_t superBytes(const PackedFormat &format) {
+    return format.superblockBytes() - format.superScaleOffset();
+  }
+
+  int64_t count, stageBytes;
+  mlir::Value base;
+
+private:
+  Emitter &e;
+  int64_t tokenBytes, slotBytes, streams;
+};
+
+} // namespace quern::nvptx
+
+#endif // QUERN_CODEGEN_PTX_TENSORPRODUCTS_H
