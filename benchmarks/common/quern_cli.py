@@ -31,11 +31,11 @@ def find(explicit: str | None = None) -> pathlib.Path:
     return pathlib.Path(installed)
 
 
-def run(quern: pathlib.Path, *arguments) -> str:
+def run(quern: pathlib.Path, *arguments, environment=None) -> str:
     """Runs `quern ARGUMENTS`, returns its stdout."""
     command = [str(quern), *map(str, arguments)]
     result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                            errors="replace")
+                            errors="replace", env=environment)
     if result.returncode != 0:
         last = " | ".join(result.stderr.strip().splitlines()[-3:])
         raise QuernError(f"{' '.join(command)[:400]}: exit {result.returncode}: {last}")
@@ -71,16 +71,16 @@ def compile_model(quern: pathlib.Path, model: pathlib.Path, target: str = "host"
     return artifact
 
 
-def logits(quern: pathlib.Path, artifact: pathlib.Path, tokens, teacher_forced: bool = False,
-           threads: int | None = None):
-    """Logits of every input position: float32 array (positions, vocabulary)."""
+def logits(quern: pathlib.Path, artifact: pathlib.Path, tokens, options=(), environment=None):
+    """Logits of every input position: float32 array (positions, vocabulary).
+
+    `options`: further ones of quern run. `environment`: of the command, when it is not ours.
+    """
     import numpy
     with tempfile.TemporaryDirectory(dir=workplace.cache_dir()) as folder:
         out = pathlib.Path(folder) / "logits.npy"
-        options = ["-t", threads] if threads else []
-        options += ["--teacher-forced"] if teacher_forced else []
         run(quern, "run", artifact, "--tokens", ",".join(map(str, tokens)), "-n", 0,
-            "--logits", out, *options)
+            "--logits", out, *options, environment=environment)
         result = numpy.load(out)
     if result.shape[0] != len(tokens) or result.dtype != numpy.float32:
         raise QuernError(f"--logits wrote {result.dtype} {result.shape} for {len(tokens)} tokens, "
