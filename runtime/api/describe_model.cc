@@ -4,6 +4,7 @@
 #include "runtime/api/describe.h"
 #include "runtime/api/json_text.h"
 #include "runtime/device/host/cpu_features.h"
+#include "runtime/executor/host_executor.h"
 #include "runtime/loader/hash.h"
 
 namespace quern::api {
@@ -270,6 +271,28 @@ Json Kv(const schema::Manifest& manifest) {
   return list;
 }
 
+/// Bytes that a thread needs, by the name of the host target.
+Json ThreadBytes(const schema::Manifest& manifest) {
+  std::map<std::string, uint64_t> scratch;  // a target's greatest
+  for (uint32_t i = 0; i < manifest.targets()->size(); ++i) {
+    const schema::Target& target = *manifest.targets()->Get(i);
+    if (target.kind() == schema::TargetKind::Host) scratch[Text(target.name())] = 0;
+  }
+  for (const schema::Kernel* kernel : *manifest.kernels()) {
+    for (const schema::KernelCode* code : *kernel->codes()) {
+      uint64_t& most = scratch[Text(manifest.targets()->Get(code->target())->name())];
+      most = std::max<uint64_t>(most, code->scratch_bytes());
+    }
+  }
+  Program sizes;
+  sizes.vocab = manifest.model()->vocab();
+  sizes.private_bytes_per_row = manifest.private_bytes_per_row();
+  sizes.arena_bytes_per_row = {manifest.token_bytes_per_row(), manifest.logit_bytes_per_row()};
+  std::map<std::string, uint64_t> bytes;
+  for (const auto& [target, most] : scratch) bytes[target] = HostExecutor::ThreadBytes(sizes, most);
+  return bytes;
+}
+
 Json Memory(const schema::Manifest& manifest) {
   uint64_t page_bytes = 0;
   for (const schema::KvLayer* layer : *manifest.kv()) page_bytes += layer->page_bytes();
@@ -277,6 +300,7 @@ Json Memory(const schema::Manifest& manifest) {
   return {{"token_bytes_per_row", manifest.token_bytes_per_row()},
           {"logit_bytes_per_row", manifest.logit_bytes_per_row()},
           {"private_bytes_per_row", manifest.private_bytes_per_row()},
+          {"thread_bytes", ThreadBytes(manifest)},
           {"kv_page_tokens", page_tokens},
           {"kv_bytes_per_page", page_bytes},
           {"kv_bytes_per_token", page_bytes / page_tokens}};

@@ -247,6 +247,11 @@ class HostExecutor::StepThread {
   std::array<int64_t, kDimCount> dims_{};
 };
 
+uint64_t HostExecutor::ThreadBytes(const Program& program, uint64_t scratch_bytes) {
+  std::array<uint64_t, 3> offsets;
+  return ThreadStride(program, scratch_bytes) + SmallStride(program, offsets);
+}
+
 uint64_t HostExecutor::BytesNeeded(const Program& program, uint64_t scratch_bytes,
                                    const ExecutorOptions& options) {
   const auto rows = static_cast<uint64_t>(options.max_rows);
@@ -258,9 +263,8 @@ uint64_t HostExecutor::BytesNeeded(const Program& program, uint64_t scratch_byte
       return UINT64_MAX;
     }
   }
-  std::array<uint64_t, 3> offsets;
-  uint64_t threads = (ThreadStride(program, scratch_bytes) + SmallStride(program, offsets)) *
-                     static_cast<uint64_t>(ThreadCount(program, options));
+  uint64_t threads =
+      ThreadBytes(program, scratch_bytes) * static_cast<uint64_t>(ThreadCount(program, options));
   return __builtin_add_overflow(bytes, threads, &bytes) ? UINT64_MAX : bytes;
 }
 

@@ -48,6 +48,10 @@ class HostExecutor final : public Executor {
                                                       std::span<const uint8_t> weights,
                                                       const ExecutorOptions& options);
 
+  /// Bytes of one thread: private buffers, the scratch of a target's kernels, and its arena of
+  /// small steps. Of `program` only the sizes are read.
+  static uint64_t ThreadBytes(const Program& program, uint64_t scratch_bytes);
+
   /// Bytes that Create asks for; saturates.
   static uint64_t BytesNeeded(const Program& program, uint64_t scratch_bytes,
                               const ExecutorOptions& options);

@@ -64,7 +64,7 @@ Result<bool> ReadRecord(std::span<const uint8_t> file, uint64_t& offset, Records
 class LockedFile {
  public:
   explicit LockedFile(const std::string& path)
-      : fd_(open(path.c_str(), O_RDWR | O_CLOEXEC)), path_(path) {}
+      : path_(path), fd_(open(path.c_str(), O_RDWR | O_CLOEXEC)) {}
   LockedFile(const LockedFile&) = delete;
   LockedFile& operator=(const LockedFile&) = delete;
   ~LockedFile() {
@@ -96,8 +96,8 @@ class LockedFile {
                    "; make the file writable and the disk roomy");
   }
 
-  int fd_;
   const std::string path_;
+  const int fd_;  // last, so that nothing fails once it is open
 };
 
 Status Write(LockedFile& file, RecordKind kind, std::span<const uint8_t> bytes, uint64_t offset) {

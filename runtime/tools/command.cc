@@ -23,15 +23,22 @@ constexpr Command kCommands[] = {
      "  quern chat model.quern -p \"What is a quern?\" --system \"Answer in one sentence.\"\n"
      "  quern chat model.quern --messages conversation.json --json",
      SetUpChat},
-    {"inspect", "show what an artifact holds",
+    {"inspect", "show what an artifact holds and needs",
      "  quern inspect model.quern\n"
      "  quern inspect model.quern --json | python3 -m json.tool",
      SetUpInspect},
     {"verify", "check an artifact",
      "  quern verify model.quern\n"
      "  quern verify model.quern --full\n"
+     "  quern verify model.quern --accuracy --force-isa avx2\n"
      "  quern verify model.quern --trust mill.pub",
      SetUpVerify},
+    {"eval", "measure accuracy against a precise artifact, and record it",
+     "  quern compile model.gguf -o precise.quern --precise\n"
+     "  quern eval model.quern --text essay.txt --reference precise.quern --record\n"
+     "  quern eval model.quern --force-isa avx2 --record\n"
+     "  quern verify model.quern --accuracy",
+     SetUpEval},
     {"tokenize", "turn text into tokens, or tokens into text",
      "  quern tokenize model.quern -p \"Hello world\"\n"
      "  quern tokenize model.quern --decode 19556,905",

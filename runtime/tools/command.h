@@ -35,6 +35,7 @@ Action SetUpRun(CLI::App& app);
 Action SetUpChat(CLI::App& app);
 Action SetUpInspect(CLI::App& app);
 Action SetUpVerify(CLI::App& app);
+Action SetUpEval(CLI::App& app);
 Action SetUpTokenize(CLI::App& app);
 Action SetUpBench(CLI::App& app);
 Action SetUpEmulate(CLI::App& app);

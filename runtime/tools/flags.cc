@@ -40,10 +40,19 @@ void AddTrustFlag(CLI::App& app, TrustFlags& flags) {
       ->type_name("FILE");
 }
 
-void AddSessionFlags(CLI::App& app, SessionFlags& flags) {
+void AddDeviceFlags(CLI::App& app, SessionFlags& flags) {
   app.add_option("-t,--threads", flags.threads,
                  "threads (default: one a CPU; never more than the artifact's shares)")
       ->type_name("N");
+  app.add_option("--device", flags.device,
+                 "cpu (default), cuda:N, or ptx-emulator[:sm_90a]: a GPU's code on the CPU")
+      ->type_name("DEVICE");
+  app.add_option("--force-isa", flags.isa, "target to run, such as avx2 (default: the best one)")
+      ->type_name("TARGET");
+}
+
+void AddSessionFlags(CLI::App& app, SessionFlags& flags) {
+  AddDeviceFlags(app, flags);
   app.add_option("--ctx-size", flags.context,
                  "most tokens of prompt and answer (default: the model's)")
       ->type_name("N");
@@ -51,11 +60,6 @@ void AddSessionFlags(CLI::App& app, SessionFlags& flags) {
                  "prompt tokens of one step (default: 512; results do not depend on it)")
       ->check(CLI::Range(uint32_t{1}, uint32_t{1} << 20).description(""))
       ->type_name("N");
-  app.add_option("--device", flags.device,
-                 "cpu (default), cuda:N, or ptx-emulator[:sm_90a]: a GPU's code on the CPU")
-      ->type_name("DEVICE");
-  app.add_option("--force-isa", flags.isa, "target to run, such as avx2 (default: the best one)")
-      ->type_name("TARGET");
   app.add_flag("--pin-threads", flags.pin_threads, "bind threads to CPUs");
   app.add_flag("--check-weights", flags.check_weights, "hash all weights before running");
   AddTrustFlag(app, flags.trust);

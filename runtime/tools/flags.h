@@ -46,6 +46,8 @@ struct SessionFlags {
   bool check_weights = false;
   TrustFlags trust;
 };
+/// Of these, --device, --force-isa and --threads: what a measurement depends on.
+void AddDeviceFlags(CLI::App& app, SessionFlags& flags);
 void AddSessionFlags(CLI::App& app, SessionFlags& flags);
 
 /// How an answer is chosen and when it ends.

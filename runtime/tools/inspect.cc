@@ -1,10 +1,12 @@
 // quern inspect: what an artifact holds.
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "runtime/tools/accuracy.h"
 #include "runtime/tools/command.h"
 #include "runtime/tools/flags.h"
 #include "runtime/tools/handles.h"
@@ -16,8 +18,18 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr size_t kLabelWidth = 12;
-/// Rows of a prefill step, for the memory figures: the default of quern_session_options.max_rows.
-constexpr uint64_t kRows = 512;
+/// Contexts and batches whose memory is shown, besides the model's whole context.
+constexpr uint64_t kUsualContext = 2048;
+constexpr uint64_t kUsualBatch = 8;
+
+struct InspectFlags {
+  std::string model;
+  bool json = false;
+  /// 0: some usual ones.
+  uint64_t context = 0, batch = 0;
+  /// Rows of a prefill step: the default of quern_session_options.max_rows.
+  uint64_t rows = 512;
+};
 
 std::string Text(const Json& object, const char* field) {
   return object.at(field).get<std::string>();
@@ -61,6 +73,21 @@ std::string ModelLines(const Json& json) {
 std::string SignerText(const Json& json) {
   const Json& signers = json.at("signers");
   return signers.empty() ? "by nobody" : "by " + Join(signers, ", ");
+}
+
+std::string AccuracyLines(const Json& json) {
+  std::string text;
+  for (const Json& each : json.at("accuracy")) {
+    const Json& measured = each.at("measured");
+    text += Line(text.empty() ? "accuracy" : "",
+                 Text(each, "target") + " on " + Text(each, "device") + ": " +
+                     DescribeAccuracy(
+                         {measured.at("positions"), measured.at("mean_kl"), measured.at("p99_kl"),
+                          measured.at("top1"), measured.at("perplexity")},
+                         each.at("reference_perplexity")) +
+                     " of " + Text(each, "text"));
+  }
+  return text.empty() ? Line("accuracy", "not measured") : text;
 }
 
 std::string FileLines(const Json& json) {
@@ -128,15 +155,53 @@ std::string TuningLines(const Json& json) {
   return text;
 }
 
+/// The most memory of a session on a CPU, with a thread for every share: what quern_session_create
+/// takes once all of it was used. Saturates.
+Json PeakMemory(const Json& json, uint64_t context, uint64_t batch, uint64_t rows) {
+  const Json& memory = json.at("memory");
+  const uint64_t page = Count(memory, "kv_page_tokens");
+  uint64_t thread = 0;
+  for (const auto& each : memory.at("thread_bytes"))
+    thread = std::max(thread, each.get<uint64_t>());
+  const uint64_t pages = context / page + (context % page != 0);
+  const uint64_t row = Count(memory, "token_bytes_per_row") + Count(memory, "logit_bytes_per_row");
+  uint64_t kv = 0, work = 0, bytes = 0;
+  if (__builtin_mul_overflow(pages, Count(memory, "kv_bytes_per_page"), &kv) ||
+      __builtin_mul_overflow(kv, batch, &kv) || __builtin_mul_overflow(row, rows, &work) ||
+      __builtin_add_overflow(kv, work, &bytes)) {
+    bytes = UINT64_MAX;
+  }
+  bytes += std::min(UINT64_MAX - bytes, thread * Count(json, "shares"));
+  return {{"context", context}, {"batch", batch}, {"rows", rows}, {"bytes", bytes}};
+}
+
+Json PeakMemories(const Json& json, const InspectFlags& flags) {
+  const uint64_t most = Count(json.at("model"), "context");
+  std::vector<uint64_t> contexts = {std::min(most, kUsualContext)}, batches = {1, kUsualBatch};
+  if (most > kUsualContext) contexts.push_back(most);
+  if (flags.context) contexts = {flags.context};
+  if (flags.batch) batches = {flags.batch};
+  Json peaks = Json::array();
+  for (const uint64_t context : contexts) {
+    for (const uint64_t batch : batches) {
+      peaks.push_back(PeakMemory(json, context, batch, flags.rows));
+    }
+  }
+  return peaks;
+}
+
 std::string MemoryLines(const Json& json) {
   const Json& memory = json.at("memory");
-  const uint64_t context = Count(json.at("model"), "context");
-  const uint64_t kv = Count(memory, "kv_bytes_per_token");
-  const uint64_t row = Count(memory, "token_bytes_per_row");
-  return Line("memory", "keys and values " + FormatBytes(kv) + " a token: " +
-                            FormatBytes(kv * context) + " for " + std::to_string(context)) +
-         Line("", "working memory " + FormatBytes(row) + " a row: " + FormatBytes(row * kRows) +
-                      " for steps of " + std::to_string(kRows));
+  std::string text = Line("memory", "mapped: the file, " + FormatBytes(Count(json, "file_bytes")) +
+                                        "; a session's own, at most:");
+  for (const Json& peak : json.at("peak_memory")) {
+    text += Line("", Pad(FormatBytes(Count(peak, "bytes")), 10) + Number(peak, "batch") + " x " +
+                         Number(peak, "context") + " tokens, steps of " + Number(peak, "rows"));
+  }
+  return text +
+         Line("", "keys and values " + FormatBytes(Count(memory, "kv_bytes_per_token")) +
+                      " a token, working memory " +
+                      FormatBytes(Count(memory, "token_bytes_per_row")) + " a row of a step");
 }
 
 std::string TokenizerLines(const Json& json) {
@@ -151,21 +216,31 @@ std::string TokenizerLines(const Json& json) {
 }  // namespace
 
 Action SetUpInspect(CLI::App& app) {
-  struct InspectFlags {
-    std::string model;
-    bool json = false;
-  };
   auto flags = std::make_shared<InspectFlags>();
   AddModelArgument(app, flags->model);
+  app.add_option("--ctx-size", flags->context, "show the memory of sequences of N tokens")
+      ->check(CLI::PositiveNumber.description(""))
+      ->type_name("N");
+  app.add_option("--batch", flags->batch, "show the memory of N sequences")
+      ->check(CLI::PositiveNumber.description(""))
+      ->type_name("N");
+  app.add_option("--chunk", flags->rows, "prompt tokens of one step (default: 512)")
+      ->check(CLI::PositiveNumber.description(""))
+      ->type_name("N");
   AddJsonFlag(app, flags->json);
   return [flags] {
     const ModelHandle model = LoadModel(flags->model, false);
-    const Json json = Json::parse(quern_model_json(model.get()));
+    Json json = Json::parse(quern_model_json(model.get()));
+    json["accuracy"] = Json::array();
+    for (const AccuracyRecord& record : ReadAccuracyRecords(model.get())) {
+      json["accuracy"].push_back(ToJson(record));
+    }
+    json["peak_memory"] = PeakMemories(json, *flags);
     if (flags->json) {
       WriteJson(json);
     } else {
-      WriteOutput(ModelLines(json) + FileLines(json) + TokenizerLines(json) + MemoryLines(json) +
-                  TargetLines(json) + SegmentLines(json) + ProgramLines(json) +
+      WriteOutput(ModelLines(json) + FileLines(json) + AccuracyLines(json) + TokenizerLines(json) +
+                  MemoryLines(json) + TargetLines(json) + SegmentLines(json) + ProgramLines(json) +
                   TuningLines(json));
     }
     return QUERN_OK;

@@ -39,15 +39,19 @@ bool UseColor() {
          (terminal == nullptr || std::strcmp(terminal, "dumb") != 0);
 }
 
+}  // namespace
+
 std::string OneLine(std::string_view text) {
-  std::string line(text);
-  std::replace_if(
-      line.begin(), line.end(),
-      [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }, ' ');
+  std::string line;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const auto byte = static_cast<unsigned char>(text[i]);
+    const auto next = static_cast<unsigned char>(i + 1 < text.size() ? text[i + 1] : 0);
+    const bool two_bytes = byte == 0xc2 && next >= 0x80 && next < 0xa0;
+    line += two_bytes || byte < 0x20 || byte == 0x7f ? ' ' : text[i];
+    if (two_bytes) ++i;
+  }
   return line;
 }
-
-}  // namespace
 
 void WriteOutput(std::string_view text) {
   if (const int error = WriteAll(STDOUT_FILENO, text)) {

@@ -9,6 +9,10 @@
 
 namespace quern::tools {
 
+/// `text` with a space for each control character, U+0080 to U+009F among them: texts from outside
+/// steer no terminal.
+std::string OneLine(std::string_view text);
+
 /// Writes all of `text` to standard output at once. Error: FAILURE when it cannot be written.
 void WriteOutput(std::string_view text);
 

@@ -1,10 +1,27 @@
 """SmolLM2-135M, where QUERN_TEST_MODELS has it: it speaks, and streams whole characters."""
 
 import json
+import pathlib
+import re
 import socket
+import subprocess
+import time
 import unittest
 
 from support import E2eTest, quern, read_npy, real_artifact, start
+
+
+def peak_anonymous_bytes(*arguments):
+    """The most memory of its own that the command had (RssAnon)."""
+    process = start(*arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    most = 0
+    while process.poll() is None:
+        status = pathlib.Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
+        if found := re.search(r"RssAnon:\s+(\d+) kB", status):  # gone once the process has ended
+            most = max(most, int(found[1]) * 1024)
+        time.sleep(0.002)
+    assert process.returncode == 0 and most > 0
+    return most
 
 
 class SmolLM2(E2eTest):
@@ -45,6 +62,18 @@ class SmolLM2(E2eTest):
             self.assertEqual(shape, (70, 49152))
             seen.add(values)
         self.assertEqual(len(seen), 1)
+
+    def test_memory_is_what_inspect_says(self):
+        context, generated = 2048, 16
+        stated = json.loads(quern("inspect", real_artifact(), "--json", "--ctx-size", context,
+                                  "--batch", 1).stdout)["peak_memory"][0]["bytes"]
+        tokens = ",".join(str(7 * i % 40000) for i in range(1, context - generated + 1))
+        # What the process has without a session is not the session's.
+        idle = peak_anonymous_bytes("tokenize", real_artifact(), "-p", "hello " * 20000)
+        busy = peak_anonymous_bytes("run", real_artifact(), "--tokens", tokens, "-n", generated,
+                                    "--ignore-end", "--ctx-size", context, "-q")
+        self.assertLessEqual(busy - idle, stated)
+        self.assertGreaterEqual(busy - idle, 0.9 * stated)
 
     def test_bench(self):
         report = json.loads(self.assertWorks(

@@ -9,7 +9,7 @@ import unittest
 
 from support import (FAILURE, OK, QUERN, UNSUPPORTED, USAGE, E2eTest, machine, quern)
 
-COMMANDS = ["run", "chat", "inspect", "verify", "tokenize", "bench", "emulate", "doctor", "completion",
+COMMANDS = ["run", "chat", "inspect", "verify", "eval", "tokenize", "bench", "emulate", "doctor", "completion",
             "version"]
 
 

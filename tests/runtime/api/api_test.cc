@@ -112,6 +112,45 @@ TEST_F(Api, ChecksWeightsOnRequest) {
   EXPECT_TRUE(Contains(report, "\"name\":\"weights\",\"ok\":false")) << report;
 }
 
+TEST_F(Api, KeepsRecords) {
+  Load();
+  const char text[] = "{}";
+  size_t bytes = 0;
+  EXPECT_EQ(quern_model_record(model_, QUERN_RECORD_ACCURACY, 0, &bytes), nullptr);
+  ASSERT_EQ(quern_record_add(path_.c_str(), QUERN_RECORD_ACCURACY, text, 2, &error_), QUERN_OK)
+      << error_.message;
+  ASSERT_EQ(quern_record_add(path_.c_str(), QUERN_RECORD_REFERENCE, "", 0, &error_), QUERN_OK);
+  EXPECT_EQ(quern_record_add(path_.c_str(), QUERN_RECORD_ACCURACY, nullptr, 1, &error_),
+            QUERN_USAGE);
+  EXPECT_EQ(quern_record_add(path_.c_str(), QUERN_RECORD_SIGNATURE, text, 2, &error_), QUERN_USAGE);
+  EXPECT_EQ(quern_model_record(model_, QUERN_RECORD_ACCURACY, 0, &bytes), nullptr)
+      << "a loaded model stays as it was";
+  quern_model_free(model_);
+  model_ = nullptr;
+  Load();
+  const void* record = quern_model_record(model_, QUERN_RECORD_ACCURACY, 0, &bytes);
+  ASSERT_NE(record, nullptr);
+  EXPECT_EQ(std::string(static_cast<const char*>(record), bytes), text);
+  EXPECT_NE(quern_model_record(model_, QUERN_RECORD_REFERENCE, 0, &bytes), nullptr);
+  EXPECT_EQ(bytes, 0u);
+  EXPECT_EQ(quern_model_record(model_, QUERN_RECORD_ACCURACY, 1, &bytes), nullptr);
+  EXPECT_EQ(quern_model_record(nullptr, QUERN_RECORD_ACCURACY, 0, &bytes), nullptr);
+  EXPECT_TRUE(Contains(quern_model_json(model_), "\"records\":[{\"kind\":\"accuracy\""));
+}
+
+TEST_F(Api, AsksForSignatures) {
+  Load();
+  quern_model_free(model_);
+  model_ = nullptr;
+  quern_model_options options = QUERN_MODEL_OPTIONS_INIT;
+  options.trusted_keys = "nonsense";
+  EXPECT_EQ(quern_model_load(path_.c_str(), &options, &model_, &error_), QUERN_USAGE);
+  const std::string key = "quern-public-key:" + std::string(64, '0');
+  options.trusted_keys = key.c_str();
+  EXPECT_EQ(quern_model_load(path_.c_str(), &options, &model_, &error_), QUERN_INCOMPATIBLE);
+  EXPECT_TRUE(Contains(error_.message, "no signature")) << error_.message;
+}
+
 TEST_F(Api, DoctorReports) {
   char* json = nullptr;
   ASSERT_EQ(quern_doctor(&json, &error_), QUERN_OK);
