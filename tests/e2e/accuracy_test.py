@@ -3,11 +3,13 @@
 import hashlib
 import json
 import math
+import pathlib
 import shutil
 import struct
+import tempfile
 import unittest
 
-from support import (MALFORMED, OK, TARGET, USAGE, E2eTest, artifact, machine,
+from support import (MALFORMED, OK, TARGET, USAGE, E2eTest, machine,
                      make_gguf, quern, read_npy)
 
 ACCURACY = 7
@@ -21,21 +23,30 @@ def log_softmax(row):
 
 
 class Accuracy(E2eTest):
+    @classmethod
+    def setUpClass(cls):
+        if machine()["compiler"] is None:
+            raise unittest.SkipTest("quern-compile is not built")
+        folder = tempfile.TemporaryDirectory(prefix="quern-e2e-")
+        cls.addClassCleanup(folder.cleanup)
+        cls.made = pathlib.Path(folder.name)
+        cls.gguf = cls.made / "m.gguf"
+        make_gguf.write_model(str(cls.gguf))
+        cls.sound = cls.compiled("model")
+        cls.precise = cls.compiled("precise", "--precise")
+
     def setUp(self):
         super().setUp()
-        if machine()["compiler"] is None:
-            self.skipTest("quern-compile is not built")
-        self.gguf = self.folder / "m.gguf"
-        make_gguf.write_model(str(self.gguf))
-        self.precise = self.compiled("precise", "--precise")
-        self.model = self.compiled("model")
+        self.model = self.folder / "model.quern"
+        shutil.copy(self.sound, self.model)
         self.text = self.folder / "essay.txt"
         self.text.write_text("A quern grinds grain between two stones. " * 20)
 
-    def compiled(self, name, *options, model=None):
-        out = self.folder / f"{name}.quern"
-        self.assertWorks(quern("compile", model or self.gguf, "-o", out, f"--target={TARGET}", "-q",
-                               *options))
+    @classmethod
+    def compiled(cls, name, *options, model=None):
+        out = cls.made / f"{name}.quern"
+        result = quern("compile", model or cls.gguf, "-o", out, f"--target={TARGET}", "-q", *options)
+        assert result.returncode == OK, result.stderr
         return out
 
     def eval(self, *options):
@@ -137,7 +148,7 @@ class Accuracy(E2eTest):
                        lambda record: record.update(measured=[1]),
                        lambda record: record.update(reference=7),
                        lambda record: record.update(reference=-1)):
-            self.setUp()
+            shutil.copy(self.sound, self.model)
             self.rewrite_record(change)
             self.assertFails(quern("verify", self.model, "--accuracy"), MALFORMED, "record")
             # What does not ask for accuracy does not mind.
