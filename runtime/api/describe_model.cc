@@ -121,13 +121,14 @@ Json Kernels(const schema::Manifest& manifest) {
                  {"block_threads", code.block_threads()},
                  {"shared_bytes", code.shared_bytes()}});
     }
-    list.Add({{"name", Text(kernel->name())},
-              {"arguments", kernel->argument_count()},
-              {"ranges", kernel->range_count()},
-              {"codes", codes},
-              {"forms", Forms(manifest, *kernel)},
-              {"work", Work(*kernel)},
-              {"signature", kernel->signature() ? Json(Text(kernel->signature())) : Json(nullptr)}});
+    list.Add(
+        {{"name", Text(kernel->name())},
+         {"arguments", kernel->argument_count()},
+         {"ranges", kernel->range_count()},
+         {"codes", codes},
+         {"forms", Forms(manifest, *kernel)},
+         {"work", Work(*kernel)},
+         {"signature", kernel->signature() ? Json(Text(kernel->signature())) : Json(nullptr)}});
   }
   return list;
 }

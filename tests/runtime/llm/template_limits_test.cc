@@ -1,8 +1,8 @@
 // Templates as hostile input: bounded work, typed errors, and what Python has no say in.
 #include <gtest/gtest.h>
 
-#include <ctime>
 #include <cmath>
+#include <ctime>
 
 #include "runtime/llm/template/template.h"
 
