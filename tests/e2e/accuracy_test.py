@@ -45,7 +45,8 @@ class Accuracy(E2eTest):
     @classmethod
     def compiled(cls, name, *options, model=None):
         out = cls.made / f"{name}.quern"
-        result = quern("compile", model or cls.gguf, "-o", out, f"--target={TARGET}", "-q", *options)
+        target = () if any(each.startswith("--target") for each in options) else (f"--target={TARGET}",)
+        result = quern("compile", model or cls.gguf, "-o", out, "-q", *target, *options)
         assert result.returncode == OK, result.stderr
         return out
 
@@ -111,6 +112,20 @@ class Accuracy(E2eTest):
             recorded["measured"])
         self.assertWorks(quern("run", self.model, "-p", "hi", "-n", 2))
         self.assertWorks(quern("verify", self.model, "--full"))
+
+    def test_every_device_has_its_own_record(self):
+        both = self.compiled("both", f"--target={TARGET},sm_80")
+        shutil.copy(both, self.model)
+        self.record()
+        code, check = self.verify("--device", "ptx-emulator")
+        self.assertEqual(code, ACCURACY)
+        self.assertIn("not measured for sm_80 on ptx-emulator", check["detail"])
+        self.assertWorks(self.eval("--device", "ptx-emulator", "--record"))
+        for options in ((), ("--device", "ptx-emulator:sm_80")):
+            self.assertEqual(self.verify(*options)[0], OK)
+        records = json.loads(quern("inspect", self.model, "--json").stdout)["accuracy"]
+        self.assertEqual([(each["device"], each["target"], each["reference"]) for each in records],
+                         [("cpu", TARGET, 0), ("ptx-emulator", "sm_80", 0)])
 
     def test_not_measured(self):
         self.assertIn("not measured", self.assertWorks(quern("inspect", self.model)))
