@@ -83,6 +83,8 @@ void storeActivation(Emitter &e, mlir::Value row, mlir::Value group,
 llvm::ArrayRef<KernelGenerator<Kernel>> kernelGenerators();
 
 // One pair a family, each in the file of its name.
+bool matchesTensorMemoryMatmul(Kernel &);
+mlir::LogicalResult generateTensorMemoryMatmul(Kernel &);
 bool matchesWgmmaMatmul(Kernel &);
 mlir::LogicalResult generateWgmmaMatmul(Kernel &);
 bool matchesTensorMatmul(Kernel &);

@@ -143,7 +143,10 @@ constexpr Target kGpuTargets[] = {
     gpuTarget("sm_80", {80, false, 80, 163 * 1024}),
     gpuTarget("sm_89", {89, false, 84, 99 * 1024}),
     gpuTarget("sm_90a", {90, true, 83, 227 * 1024, /*hasWgmma=*/true}, 256),
-    gpuTarget("sm_100a", {100, true, 88, 227 * 1024}),
+    gpuTarget("sm_100a",
+              {100, true, 88, 227 * 1024, /*hasWgmma=*/false,
+               /*hasTensorMemory=*/true},
+              128),
     gpuTarget("sm_120a", {120, true, 88, 99 * 1024}),
 };
 

@@ -113,6 +113,8 @@ struct GpuFacts {
   int64_t sharedBytes = 0;
   /// Bulk copies that signal mbarriers, and `wgmma`.
   bool hasWgmma = false;
+  /// Tensor cores keep sums in a memory of their own (tcgen05).
+  bool hasTensorMemory = false;
 };
 
 /// A machine that code is generated for.

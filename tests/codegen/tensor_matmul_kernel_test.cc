@@ -328,7 +328,14 @@ TEST_P(TensorMatmulKernel, ARowDoesNotDependOnItsNeighbours) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(, TensorMatmulKernel, testing::ValuesIn(EmulatedMachines()),
+/// sm_100a has matmuls of its own for prompts.
+std::vector<Machine> Machines() {
+  std::vector<Machine> machines = EmulatedMachines();
+  machines.push_back({"sm_100a", Role::Prefill});
+  return machines;
+}
+
+INSTANTIATE_TEST_SUITE_P(, TensorMatmulKernel, testing::ValuesIn(Machines()),
                          [](const auto& info) { return MachineName(info.param); });
 
 }  // namespace
