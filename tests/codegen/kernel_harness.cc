@@ -110,7 +110,8 @@ std::vector<Machine> RunnableMachines() {
 std::vector<Machine> EmulatedMachines() {
   std::vector<Machine> machines;
   for (std::string_view target : {"sm_80", "sm_90a"})
-    for (Role role : {Role::Decode, Role::Prefill}) machines.push_back({target, role});
+    for (Role role : {Role::Decode, Role::Prefill})
+      if (RunsHere(*findTarget(target))) machines.push_back({target, role});
   return machines;
 }
 

@@ -25,7 +25,7 @@ struct Machine {
 
 /// Every target whose code this machine can run, in both roles.
 std::vector<Machine> RunnableMachines();
-/// The GPU targets that tests emulate, in both roles.
+/// The GPU targets that tests run (ptx_harness.h), in both roles.
 std::vector<Machine> EmulatedMachines();
 /// "amx_prefill", a test's name.
 std::string MachineName(const Machine& machine);

@@ -1,5 +1,6 @@
 // GPU kernels from text to results inside one test process: an `rt.kernel` becomes PTX, and the PTX
-// emulator runs it with the launch that the manifest would hold.
+// emulator runs it with the launch that the manifest would hold; or the GPU does that
+// QUERN_TEST_GPU names ("cuda:0").
 #pragma once
 
 #include <cstdint>
@@ -11,6 +12,9 @@
 
 namespace quern::test {
 
+/// Whether this process can run kernels of a GPU target: the emulator runs all, a GPU its own.
+bool RunsHere(const Target& target);
+
 class EmulatedKernel {
  public:
   /// Generates the one rt.kernel in `text`. Returns null, with a test failure, when it cannot.
@@ -18,7 +22,7 @@ class EmulatedKernel {
                                                  Role role);
   ~EmulatedKernel();
 
-  /// Copies what `args` point at (tracked memory) to an emulated device, launches the kernel, and
+  /// Copies what `args` point at (tracked memory) to the device, launches the kernel, and
   /// copies it back. An emulator error, a race on shared memory or a missing fence is a test
   /// failure. `dims` are KernelDim's.
   void Run(const std::vector<const void*>& args, const std::vector<int64_t>& dims,

@@ -13,6 +13,7 @@ import unittest
 import support
 
 TARGETS = ("sm_80", "sm_90a")
+ALL_TARGETS = (*TARGETS, "sm_100a")
 
 
 def with_fake_cuda(**variables):
@@ -25,14 +26,14 @@ def with_fake_cuda(**variables):
 
 
 class EmulatedGpuTest(support.E2eTest):
-    def check(self, gguf, tokens, count, fake_cuda=False):
+    def check(self, gguf, tokens, count, targets, fake_cuda=False):
         with tempfile.TemporaryDirectory(prefix="quern-gpu-") as folder:
             artifact = pathlib.Path(folder) / "m.quern"
             result = support.quern("compile", gguf, "-o", artifact, "-q",
-                                   f"--target={support.TARGET},{','.join(TARGETS)}")
+                                   f"--target={support.TARGET},{','.join(targets)}")
             self.assertEqual(result.returncode, support.OK, result.stderr)
             texts = {}
-            for device in ("cpu", *(f"ptx-emulator:{target}" for target in TARGETS)):
+            for device in ("cpu", *(f"ptx-emulator:{target}" for target in targets)):
                 run = support.quern("run", artifact, "--tokens", ",".join(map(str, tokens)), "-n",
                                     count, "--ignore-end", "-q", f"--device={device}")
                 self.assertEqual(run.returncode, support.OK, run.stderr)
@@ -52,7 +53,8 @@ class EmulatedGpuTest(support.E2eTest):
             for i, options in enumerate(([], ["--family", "qwen2", "--type", "q5_0"])):
                 gguf = pathlib.Path(folder) / f"{i}.gguf"
                 support.make_gguf.write_model(str(gguf), *options)
-                self.check(gguf, [5, 6, 7, 8, 9], 6, fake_cuda="QUERN_FAKE_CUDA" in os.environ)
+                self.check(gguf, [5, 6, 7, 8, 9], 6, ALL_TARGETS,
+                           fake_cuda="QUERN_FAKE_CUDA" in os.environ)
 
     def test_doctor_lists_every_device(self):
         env = with_fake_cuda(devices=3, sm=89, memory=1 << 30, driver=12040)
@@ -70,7 +72,7 @@ class EmulatedGpuTest(support.E2eTest):
         gguf = pathlib.Path(folder or "") / "smollm2-135m.gguf"
         if not folder or not gguf.exists() or support.machine()["compiler"] is None:
             self.skipTest("QUERN_TEST_MODELS names no folder with smollm2-135m.gguf")
-        self.check(gguf, [504, 12567, 42, 330, 28, 389, 28, 340, 28, 422, 28], 8)
+        self.check(gguf, [504, 12567, 42, 330, 28, 389, 28, 340, 28, 422, 28], 8, TARGETS)
 
 
 if __name__ == "__main__":

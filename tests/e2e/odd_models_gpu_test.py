@@ -11,7 +11,7 @@ import unittest
 import odd_models_test as odd
 import support
 
-TARGETS = ("sm_80", "sm_90a")
+TARGETS = ("sm_80", "sm_90a", *(("sm_100a",) if "QUERN_FULL_MATRIX" in os.environ else ()))
 FEW = ("a vocabulary of 333, not tied", "seven queries a key, biases", "four K-quants in a layer",
        "weights in bf16")
 # Largest difference, relative to the largest logit.
