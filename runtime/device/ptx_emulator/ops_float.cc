@@ -32,21 +32,38 @@ void Add32(Rows& rows, const std::string& name, F f, bool saturating = false) {
   AddVariants(rows, name, saturating, f, &F::operator());
 }
 
+/// d, a, b [, c]: min and max of three exist from sm_100 on.
+template <float (*kPick)(float, float), bool kFlush>
+void RunPick(Warp& warp, const Inst& inst, LaneMask mask) {
+  const auto operand = [&](int i) { return warp.Lanes<float>(inst.operands[i]); };
+  const auto read = [](float x) { return kFlush ? Flush(x) : x; };
+  float* d = operand(0);
+  const float *a = operand(1), *b = operand(2);
+  const float* c = inst.operands[3].kind == Operand::Kind::kNone ? nullptr : operand(3);
+  ForLanes(mask, [&](uint32_t lane) {
+    const float two = kPick(read(a[lane]), read(b[lane]));
+    d[lane] = c ? kPick(two, read(c[lane])) : two;
+  });
+}
+
+template <float (*kPick)(float, float)>
+void AddPick(Rows& rows, const std::string& name, const std::string& nan) {
+  constexpr const char* kOperands = "=w w w w?";
+  rows.push_back({name + nan + ".f32", kOperands, RunPick<kPick, false>, nullptr});
+  rows.push_back({name + ".ftz" + nan + ".f32", kOperands, RunPick<kPick, true>, nullptr});
+}
+
 void AddMinMax(Rows& rows) {
-  Add32(rows, "min", [](float a, float b) { return Minimum(a, b); });
-  Add32(rows, "max", [](float a, float b) { return Maximum(a, b); });
-  const auto smaller = [](float a, float b) {
+  constexpr auto kSmaller = [](float a, float b) {
     return std::isnan(a) || std::isnan(b) ? kNan : Minimum(a, b);
   };
-  const auto larger = [](float a, float b) {
+  constexpr auto kLarger = [](float a, float b) {
     return std::isnan(a) || std::isnan(b) ? kNan : Maximum(a, b);
   };
-  rows.push_back(Lane("min.NaN.f32", smaller));
-  rows.push_back(Lane("max.NaN.f32", larger));
-  rows.push_back(Lane("min.ftz.NaN.f32",
-                      [](float a, float b) { return decltype(smaller){}(Flush(a), Flush(b)); }));
-  rows.push_back(Lane("max.ftz.NaN.f32",
-                      [](float a, float b) { return decltype(larger){}(Flush(a), Flush(b)); }));
+  AddPick<Minimum<float>>(rows, "min", "");
+  AddPick<Maximum<float>>(rows, "max", "");
+  AddPick<+kSmaller>(rows, "min", ".NaN");
+  AddPick<+kLarger>(rows, "max", ".NaN");
   rows.push_back(Lane("min.f64", [](double a, double b) { return Minimum(a, b); }));
   rows.push_back(Lane("max.f64", [](double a, double b) { return Maximum(a, b); }));
 }

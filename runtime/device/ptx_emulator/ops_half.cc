@@ -73,6 +73,16 @@ void AddTernary(Rows& rows, const std::string& name, const std::string& type, F)
 
 float Fma(float a, float b, float c) { return RoundToOdd(static_cast<double>(a) * b + c); }
 
+/// Sums and products of halves with f32, in f32. PTX ISA 9.7.5.
+template <class Format>
+void AddMixed(Rows& rows, const std::string& type) {
+  using One = typename Format::One;
+  rows.push_back(Lane("add[.rn].f32" + type, [](One a, float c) { return ToFloat(a) + c; }));
+  rows.push_back(Lane("sub[.rn].f32" + type, [](One a, float c) { return ToFloat(a) - c; }));
+  rows.push_back(Lane("fma.rn.f32" + type,
+                      [](One a, One b, float c) { return std::fma(ToFloat(a), ToFloat(b), c); }));
+}
+
 template <class Format>
 void AddFormat(Rows& rows, const std::string& type) {
   AddBinary<Format>(rows, "add[.rn]", type, [](float a, float b) { return a + b; });
@@ -112,6 +122,8 @@ Rows MakeRows() {
   Rows rows;
   AddFormat<HalfFormat>(rows, ".f16");
   AddFormat<Bf16Format>(rows, ".bf16");
+  AddMixed<HalfFormat>(rows, ".f16");
+  AddMixed<Bf16Format>(rows, ".bf16");
   AddUnary<HalfFormat>(rows, "ex2.approx", ".f16", [](float a) { return std::exp2(a); });
   AddUnary<Bf16Format>(rows, "ex2.approx.ftz", ".bf16", [](float a) { return std::exp2(a); });
   AddSigns(rows);

@@ -11,6 +11,22 @@ const Case kCases[] = {
     // Integers
     {"add.s32", "www", [](U a, U b, U) { return a + b; }},
     {"add.u64", "lll", [](U a, U b, U) { return a + b; }},
+    {"max.f32", "ffff",
+     [](U a, U b, U c) { return B(std::fmax(F(a), std::fmax(F(b), F(c)))); }},
+    {"min.f32", "ffff",
+     [](U a, U b, U c) { return B(std::fmin(F(a), std::fmin(F(b), F(c)))); }},
+    {"add.rn.f32.f16", "fef", [](U a, U b, U) { return B(static_cast<float>(H(a)) + F(b)); }},
+    {"sub.rn.f32.f16", "fef", [](U a, U b, U) { return B(static_cast<float>(H(a)) - F(b)); }},
+    {"fma.rn.f32.f16", "feef",
+     [](U a, U b, U c) {
+       return B(std::fma(static_cast<float>(H(a)), static_cast<float>(H(b)), F(c)));
+     }},
+    {"add.rn.f32.bf16", "fzf", [](U a, U b, U) { return B(static_cast<float>(FromBf16(a)) + F(b)); }},
+    {"sub.rn.f32.bf16", "fzf", [](U a, U b, U) { return B(static_cast<float>(FromBf16(a)) - F(b)); }},
+    {"fma.rn.f32.bf16", "fzzf",
+     [](U a, U b, U c) {
+       return B(std::fma(static_cast<float>(FromBf16(a)), static_cast<float>(FromBf16(b)), F(c)));
+     }},
     {"add.s16", "hhh", [](U a, U b, U) { return a + b; }},
     {"add.sat.s32", "www", [](U a, U b, U) { return static_cast<U>(std::clamp<int64_t>(int64_t{S(a)} + S(b), INT32_MIN, INT32_MAX)); }},
     {"sub.u32", "www", [](U a, U b, U) { return a - b; }},
