@@ -513,7 +513,7 @@ bool matchesTensorMemoryMatmul(Kernel &k) {
     return false;
   std::optional<MatmulPlan> plan = planMatmul(k.op);
   auto hasBias = [](const Projection &p) { return static_cast<bool>(p.bias); };
-  return plan && isActivation(plan->x) &&
+  return plan && k.hasNumericRows(plan->x) &&
          llvm::all_equal(llvm::map_range(plan->projections, hasBias));
 }
 
