@@ -89,7 +89,7 @@ def logits(quern: pathlib.Path, artifact: pathlib.Path, tokens, options=(), envi
 
 
 def bench(quern: pathlib.Path, artifact: pathlib.Path, prompt: int, generate: int, depth: int,
-          threads: int, repeats: int) -> dict:
+          threads: int, repeats: int, device: str = "cpu") -> dict:
     """The object `quern bench --json` prints."""
     return json.loads(run(quern, "bench", artifact, "-p", prompt, "-n", generate, "-d", depth,
-                          "-t", threads, "-r", repeats, "--json"))
+                          "-t", threads, "-r", repeats, f"--device={device}", "--json"))
