@@ -139,6 +139,25 @@ class PtxasTest(unittest.TestCase):
         self.assertEqual(kernel.registers, 64)
         self.assertEqual(kernel.barriers, 1)
 
+    def test_waiting_wgmma_is_seen(self):
+        """A sum that is used while its product is under way makes ptxas wait for it (C7517)."""
+        product = ("wgmma.mma_async.sync.aligned.m64n8k16.f32.f16.f16 {%f0,%f1,%f2,%f3}, %rd2, %rd2, "
+                   "1, 1, 1, 0, 0;\n")
+        zeros = "".join(f"mov.f32 %f{i}, 0f00000000;\n" for i in range(4))
+        stores = "".join(f"st.global.f32 [%rd1+{4 * i}], %f{i};\n" for i in range(4))
+
+        def complaints(between):
+            text = (".version 8.3\n.target sm_90a\n.address_size 64\n.visible .entry k(.param .u64 p, "
+                    ".param .u64 q) .maxntid 128, 1, 1 {\n.reg .f32 %f<4>; .reg .b64 %rd<3>;\n"
+                    f"ld.param.u64 %rd1, [p];\nld.param.u64 %rd2, [q];\n{zeros}"
+                    f"wgmma.fence.sync.aligned;\n{product}{between}{product}"
+                    "wgmma.commit_group.sync.aligned;\nwgmma.wait_group.sync.aligned 0;\n"
+                    f"{stores}ret;\n}}\n")
+            return cuda_tools.assemble(text.encode(), "sm_90a").complaints
+
+        self.assertEqual(complaints(""), [])
+        self.assertRegex(" ".join(complaints("add.f32 %f0, %f0, %f0;\n")), r"\(C75\d\d\)")
+
 
 if __name__ == "__main__":
     if cuda_tools.find("ptxas") is None:
