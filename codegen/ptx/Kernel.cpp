@@ -85,7 +85,8 @@ void storeActivation(Emitter &e, Value row, Value group, Value column,
 ArrayRef<KernelGenerator<Kernel>> kernelGenerators() {
   static const KernelGenerator<Kernel> generators[] = {
       {"tensor-memory-matmul", KernelFamily::Matmul, matchesTensorMemoryMatmul,
-       generateTensorMemoryMatmul},
+       generateTensorMemoryMatmul,
+       "products of f16 rows of prompts by tcgen05"},
       {"wgmma-matmul", KernelFamily::Matmul, matchesWgmmaMatmul,
        generateWgmmaMatmul, "products of f16 rows of prompts by warpgroups"},
       {"tensor-matmul", KernelFamily::Matmul, matchesTensorMatmul,
