@@ -22,7 +22,7 @@
 #include "codegen/ptx/Blackwell.h"
 #include "codegen/ptx/Kernel.h"
 #include "codegen/ptx/OutputTiles.h"
-#include "codegen/ptx/WeightDecoder.h"
+#include "codegen/ptx/TensorProducts.h"
 
 #include <optional>
 
@@ -69,9 +69,6 @@ private:
     /// First byte of that row block which decoder `warp` has.
     std::function<Value(Value warp)> base;
   };
-  /// What `make` gives for the format that the stream has.
-  Values byFormat(ArrayRef<FormatChoice> formats,
-                  function_ref<Values(const WeightDecoder &)> make);
   /// Output (i64, of 128), row of x, what each stream has there.
   using Visit =
       function_ref<void(Value output, Value row, ArrayRef<Value> values)>;
@@ -151,21 +148,6 @@ private:
   Value warp;     ///< of this thread, known to be the same in all lanes
 };
 
-/// Bytes of the parameters behind a superblock's groups, if there are any.
-int64_t superBytes(const PackedFormat &format) {
-  return format.superblockBytes() - format.superScaleOffset();
-}
-
-Emitter::Values TensorMemoryMatmulEmitter::byFormat(
-    ArrayRef<FormatChoice> formats,
-    function_ref<Values(const WeightDecoder &)> make) {
-  auto first = [&] { return make(WeightDecoder(e, formats.front().format)); };
-  if (formats.size() == 1)
-    return first();
-  return e.choose(formats.front().here, first,
-                  [&] { return byFormat(formats.drop_front(), make); });
-}
-
 void TensorMemoryMatmulEmitter::setStreams(int64_t count) {
   streamCount = count;
   tokens = std::clamp<int64_t>(k.tile.rows / 32 * 32, 32,
@@ -173,7 +155,7 @@ void TensorMemoryMatmulEmitter::setStreams(int64_t count) {
   for (const Projection &projection : plan.projections) {
     const PackedFormat &format = packedFormat(formatOf(projection.weight));
     slotBytes = std::max(slotBytes, kStageGroups * format.groupBytes() +
-                                        superBytes(format));
+                                        WeightStages::superBytes(format));
   }
   stageBytes = rowsOffset() + tokens / kHalfRows * kStageBlockBytes +
                kDecoderWarps * streamCount * slotBytes;
@@ -236,10 +218,12 @@ void TensorMemoryMatmulEmitter::produce(ArrayRef<Stream> streams,
   Value groupBytes = e.mul(blocks, e.index(kHalfGroupBytes));
   Value stageSuperBytes = e.index(0);
   for (const Stream &stream : streams) {
-    Values sizes = byFormat(stream.formats, [&](const WeightDecoder &decoder) {
-      return Values{e.index(kDecoderWarps * decoder.format.groupBytes()),
-                    e.index(kDecoderWarps * superBytes(decoder.format))};
-    });
+    Values sizes =
+        byFormat(e, stream.formats, [&](const WeightDecoder &decoder) {
+          return Values{e.index(kDecoderWarps * decoder.format.groupBytes()),
+                        e.index(kDecoderWarps *
+                                WeightStages::superBytes(decoder.format))};
+        });
     groupBytes = e.add(groupBytes, sizes[0]);
     stageSuperBytes = e.add(stageSuperBytes, sizes[1]);
   }
@@ -263,7 +247,7 @@ void TensorMemoryMatmulEmitter::produce(ArrayRef<Stream> streams,
       });
       e.forLoop(e.index(0), e.index(kDecoderWarps), 1, [&](Value served) {
         for (auto [i, stream] : llvm::enumerate(streams))
-          byFormat(stream.formats, [&](const WeightDecoder &decoder) {
+          byFormat(e, stream.formats, [&](const WeightDecoder &decoder) {
             copyGroups(decoder, stream.base(served), first, present,
                        slot(number, served, i), filled);
             return Values();
@@ -283,7 +267,7 @@ void TensorMemoryMatmulEmitter::copyGroups(const WeightDecoder &decoder,
   if (format.hasSuperblock())
     copyBulk(e, e.offset(to, kStageGroups * format.groupBytes()),
              e.offset(group.super, format.superScaleOffset()),
-             e.constant(e.i32(), superBytes(format)), filled);
+             e.constant(e.i32(), WeightStages::superBytes(format)), filled);
 }
 
 //===----------------------------------------------------------------------===//
@@ -297,7 +281,7 @@ void TensorMemoryMatmulEmitter::decodeGroup(const Stream &stream, size_t i,
   // fragments and a half of K. Outputs lie in their own order.
   Value g = e.rem(lane, e.index(kHalfRows)), matrix = e.div(lane, e.index(8));
   Value half = e.rem(matrix, e.index(2)), depthHalf = e.div(matrix, e.index(2));
-  byFormat(stream.formats, [&](const WeightDecoder &decoder) {
+  byFormat(e, stream.formats, [&](const WeightDecoder &decoder) {
     const PackedFormat &format = decoder.format;
     WeightDecoder::Group place{e.offset(at, group * format.groupBytes()),
                                {},
@@ -452,7 +436,7 @@ void TensorMemoryMatmulEmitter::emitStore() {
   OutputTiles tiles(k, plan, kDecoderWarps);
   launch(tiles.gridFactor());
   tiles.locate([&](const OutputTile &tile, ArrayRef<FormatChoice> formats) {
-    Value blockBytes = byFormat(formats, [&](const WeightDecoder &decoder) {
+    Value blockBytes = byFormat(e, formats, [&](const WeightDecoder &decoder) {
                          return Values{decoder.rowBlockBytes(tile.depth)};
                        }).front();
     // Row blocks past the last are computed as the last and not stored.
