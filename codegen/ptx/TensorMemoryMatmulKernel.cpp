@@ -493,12 +493,9 @@ void TensorMemoryMatmulEmitter::emitSwiglu() {
 } // namespace
 
 bool matchesTensorMemoryMatmul(Kernel &k) {
-  if (!k.e.target.gpu.hasTensorMemory || k.role != Role::Prefill)
-    return false;
   std::optional<MatmulPlan> plan = planMatmul(k.op);
-  auto hasBias = [](const Projection &p) { return static_cast<bool>(p.bias); };
-  return plan && k.hasNumericRows(plan->x) &&
-         llvm::all_equal(llvm::map_range(plan->projections, hasBias));
+  return k.target.gpu.hasTensorMemory && k.role == Role::Prefill && plan &&
+         k.hasNumericRows(plan->x);
 }
 
 LogicalResult generateTensorMemoryMatmul(Kernel &k) {
