@@ -79,7 +79,7 @@ def system_info() -> str:
 class Session:
     """One model and one context."""
 
-    def __init__(self, path, context: int, threads: int):
+    def __init__(self, path, context: int, threads: int, streams: int = 1):
         llama_cpp.llama_log_set(_silent, ctypes.c_void_p(0))
         llama_cpp.llama_backend_init()
         parameters = llama_cpp.llama_model_default_params()
@@ -89,6 +89,8 @@ class Session:
             raise RuntimeError(f"llama.cpp could not load {path}")
         options = llama_cpp.llama_context_default_params()
         options.n_ctx = context
+        options.n_seq_max = streams
+        options.kv_unified = True
         options.n_batch = max(context, MICRO_BATCH)
         options.n_ubatch = MICRO_BATCH
         options.n_threads = options.n_threads_batch = threads
@@ -118,6 +120,28 @@ class Session:
         """Appends tokens to the sequence; logits of the last one only. Waits for the result."""
         ids = (llama_cpp.llama_token * len(tokens))(*tokens)
         self._decode(llama_cpp.llama_batch_get_one(ids, len(tokens)))
+        llama_cpp.llama_synchronize(self.context)
+
+    def fork(self, streams: int) -> None:
+        """Gives sequences 1 to `streams` - 1 what sequence 0 holds."""
+        memory = llama_cpp.llama_get_memory(self.context)
+        for stream in range(1, streams):
+            llama_cpp.llama_memory_seq_cp(memory, 0, stream, -1, -1)
+
+    def step(self, tokens, position: int) -> None:
+        """One token of each sequence, all at `position`, with the logits of all."""
+        batch = llama_cpp.llama_batch_init(len(tokens), 0, 1)
+        batch.n_tokens = len(tokens)
+        for stream, token in enumerate(tokens):
+            batch.token[stream] = token
+            batch.pos[stream] = position
+            batch.n_seq_id[stream] = 1
+            batch.seq_id[stream][0] = stream
+            batch.logits[stream] = 1
+        try:
+            self._decode(batch)
+        finally:
+            llama_cpp.llama_batch_free(batch)
         llama_cpp.llama_synchronize(self.context)
 
     def logits(self, tokens, one_by_one: bool = False):
@@ -150,8 +174,8 @@ class Session:
 
 
 @contextlib.contextmanager
-def session(path, context: int, threads: int):
-    opened = Session(path, context, threads)
+def session(path, context: int, threads: int, streams: int = 1):
+    opened = Session(path, context, threads, streams)
     try:
         yield opened
     finally:
@@ -162,16 +186,17 @@ def _spread(rates: list) -> dict:
     return {"median": statistics.median(rates), "min": min(rates), "max": max(rates), "runs": rates}
 
 
-def bench(path, prompt: int, generate: int, depth: int, threads: int, repeats: int) -> dict:
-    """Tokens per second of a prompt and of single-token steps, each behind `depth` tokens.
+def bench(path, prompt: int, generate: int, depth: int, streams: int, threads: int,
+          repeats: int) -> dict:
+    """Tokens per second of a prompt and of steps of one token a stream, behind `depth` tokens.
 
     Token ids are random, as llama-bench's: the time does not depend on them, and no sampling is
     timed on either side. One untimed run of each kind goes first.
     """
     choose = random.Random(1)
     prefill, decode = [], []
-    context = depth + prompt + generate + 32
-    with session(path, context, threads) as peer:
+    context = depth + prompt + streams * generate + 32
+    with session(path, context, threads, streams) as peer:
         def tokens(count):
             return [choose.randrange(peer.vocabulary_size) for _ in range(count)]
 
@@ -184,8 +209,14 @@ def bench(path, prompt: int, generate: int, depth: int, threads: int, repeats: i
             return time.perf_counter() - started
 
         def generate_all():
-            for token in tokens(generate):
-                peer.feed([token])
+            if streams == 1:
+                for token in tokens(generate):
+                    peer.feed([token])
+                return
+            if depth:
+                peer.fork(streams)
+            for position in range(depth, depth + generate):
+                peer.step(tokens(streams), position)
 
         peer.feed(tokens(32))
         for _ in range(4):
@@ -195,7 +226,7 @@ def bench(path, prompt: int, generate: int, depth: int, threads: int, repeats: i
                 ids = tokens(prompt)
                 prefill.append(prompt / timed(lambda: peer.feed(ids)))
             if generate:
-                decode.append(generate / timed(generate_all))
+                decode.append(streams * generate / timed(generate_all))
     result = {"system_info": system_info()}
     if prefill:
         result["prefill_tokens_per_second"] = _spread(prefill)
@@ -207,10 +238,10 @@ def bench(path, prompt: int, generate: int, depth: int, threads: int, repeats: i
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model")
-    for flag, default in (("-p", 512), ("-n", 64), ("-d", 0), ("-t", 2), ("-r", 3)):
+    for flag, default in (("-p", 512), ("-n", 64), ("-d", 0), ("-s", 1), ("-t", 2), ("-r", 3)):
         parser.add_argument(flag, type=int, default=default)
     args = parser.parse_args()
-    print(json.dumps(bench(args.model, args.p, args.n, args.d, args.t, args.r)))
+    print(json.dumps(bench(args.model, args.p, args.n, args.d, args.s, args.t, args.r)))
 
 
 if __name__ == "__main__":

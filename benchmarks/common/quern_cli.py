@@ -89,7 +89,8 @@ def logits(quern: pathlib.Path, artifact: pathlib.Path, tokens, options=(), envi
 
 
 def bench(quern: pathlib.Path, artifact: pathlib.Path, prompt: int, generate: int, depth: int,
-          threads: int, repeats: int, device: str = "cpu") -> dict:
+          threads: int, repeats: int, device: str = "cpu", streams: int = 1) -> dict:
     """The object `quern bench --json` prints."""
     return json.loads(run(quern, "bench", artifact, "-p", prompt, "-n", generate, "-d", depth,
-                          "-t", threads, "-r", repeats, f"--device={device}", "--json"))
+                          "-s", streams, "-t", threads, "-r", repeats, f"--device={device}",
+                          "--json"))

@@ -1,6 +1,6 @@
 // quern bench: tokens per second, with llama-bench's meanings. Prefill: `-p` random tokens at once
 // behind `-d` others. Decode: `-n` tokens one by one behind `-d` others, each the best token of the
-// logits before it.
+// logits before it; with `-s` of several sequences, a token of each a step.
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -24,6 +24,7 @@ struct BenchFlags {
   uint32_t prompt = 512;
   uint32_t generate = 64;
   uint32_t depth = 0;
+  uint32_t streams = 1;
   uint32_t repetitions = 5;
   bool profile = false;
   bool kernels = false;
@@ -73,7 +74,7 @@ class Bench {
     return Repeat(bar, flags_.prompt, [&] { engine_.Feed(prompt_, {}); });
   }
   std::vector<double> Decode(ProgressBar& bar) {
-    return Repeat(bar, flags_.generate, [&] { DecodeTokens(flags_.generate); });
+    return Repeat(bar, flags_.generate * flags_.streams, [&] { DecodeTokens(flags_.generate); });
   }
 
   /// The prompt's step, of several the last, and a decode step: each that with the median time of
@@ -136,13 +137,25 @@ class Bench {
     engine_.Feed(std::span(depth_).subspan(have), {});
   }
 
+  /// `count` tokens of every stream, one of each a step. All streams go on from the same depth.
   void DecodeTokens(uint32_t count) {
-    quern_sequence* sequence = engine_.sequence();
-    int32_t token = prompt_.front();
     quern_error error = {};
+    std::vector<SequenceHandle> forks;
+    std::vector<quern_sequence*> sequences = {engine_.sequence()};
+    for (uint32_t i = 1; i < flags_.streams; ++i) {
+      quern_sequence* fork = nullptr;
+      Check(quern_sequence_fork(engine_.sequence(), &fork, &error), error);
+      forks.emplace_back(fork);
+      sequences.push_back(fork);
+    }
+    std::vector<int32_t> tokens(sequences.size());
+    for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = prompt_[i % prompt_.size()];
     for (uint32_t i = 0; i < count; ++i) {
-      Check(quern_decode(engine_.session(), &sequence, &token, 1, &error), error);
-      Check(quern_sequence_sample(sequence, &token, &error), error);
+      Check(quern_decode(engine_.session(), sequences.data(), tokens.data(), tokens.size(), &error),
+            error);
+      for (size_t s = 0; s < sequences.size(); ++s) {
+        Check(quern_sequence_sample(sequences[s], &tokens[s], &error), error);
+      }
     }
   }
 
@@ -190,7 +203,9 @@ void PrintTable(const BenchFlags& flags, const Json& report) {
               Cell("max", 12) + "\n");
   const std::string depth = flags.depth ? " @ " + std::to_string(flags.depth) : "";
   PrintRow("pp" + std::to_string(flags.prompt) + depth, report.at("prefill_tokens_per_second"));
-  PrintRow("tg" + std::to_string(flags.generate) + depth, report.at("decode_tokens_per_second"));
+  const std::string streams = flags.streams > 1 ? " x " + std::to_string(flags.streams) : "";
+  PrintRow("tg" + std::to_string(flags.generate) + streams + depth,
+           report.at("decode_tokens_per_second"));
 }
 
 void PrintProfile(const Json& profile) {
@@ -214,6 +229,8 @@ SessionFlags FitContext(const BenchFlags& flags) {
   if (flags.kernels && session.chunk == 0) session.chunk = std::clamp(flags.prompt, 1u, 1u << 20);
   const uint64_t needed = uint64_t{flags.depth} + std::max(flags.prompt, flags.generate);
   if (session.context == 0) session.context = std::max<uint64_t>(needed, 1);
+  // Streams share the pages of the depth, but for the last one.
+  session.kv_tokens = session.context + (flags.streams - 1) * (uint64_t{flags.generate} + 64);
   return session;
 }
 
@@ -235,6 +252,7 @@ Json DescribeRun(const BenchFlags& flags, const Engine& engine, const Json& mode
           {"prompt", flags.prompt},
           {"generate", flags.generate},
           {"depth", flags.depth},
+          {"streams", flags.streams},
           {"repetitions", flags.repetitions}};
 }
 
@@ -303,6 +321,10 @@ Action SetUpBench(CLI::App& app) {
       ->type_name("N");
   app.add_option("-d,--depth", flags->depth, "tokens that are in the context before (default: 0)")
       ->check(count)
+      ->type_name("N");
+  app.add_option("-s,--streams", flags->streams,
+                 "sequences that decode together; their tokens are counted together (default: 1)")
+      ->check(CLI::Range(1, 1024).description(""))
       ->type_name("N");
   app.add_option("-r,--repetitions", flags->repetitions,
                  "measured runs behind a warm-up (default: 5)")

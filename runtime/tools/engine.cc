@@ -29,6 +29,7 @@ SessionHandle CreateSession(quern_model* model, const SessionFlags& flags, bool 
   options.device = flags.device.empty() ? nullptr : flags.device.c_str();
   options.isa = flags.isa.empty() ? nullptr : flags.isa.c_str();
   options.context = flags.context;
+  options.kv_tokens = flags.kv_tokens;
   options.max_rows = flags.chunk;
   options.pin_threads = flags.pin_threads;
   options.progress = ShowUpload;

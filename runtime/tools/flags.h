@@ -41,7 +41,8 @@ struct SessionFlags {
   std::string device;
   std::string isa;
   uint64_t context = 0;
-  uint32_t chunk = 0;  ///< Most rows of one prefill step.
+  uint64_t kv_tokens = 0;  ///< Of all sequences together.
+  uint32_t chunk = 0;      ///< Most rows of one prefill step.
   bool pin_threads = false;
   bool check_weights = false;
   TrustFlags trust;

@@ -135,6 +135,14 @@ class Bench(E2eTest):
         self.assertRegex(text, r"(?m)^pp16 @ 8 ( +\d+\.\d){3}$")
         self.assertRegex(text, r"(?m)^tg4 @ 8 ( +\d+\.\d){3}$")
 
+    def test_streams(self):
+        for streams in (2, 5):
+            report = self.bench("-p", 0, "-n", 40, "-d", 33, "-s", streams, "-r", 2)
+            self.assertEqual(report["streams"], streams)
+            self.assertGreater(report["decode_tokens_per_second"]["min"], 0)
+        text = self.assertWorks(quern("bench", artifact(), "-p", 0, "-n", 3, "-s", 3, "-r", 1))
+        self.assertRegex(text, r"(?m)^tg3 x 3 ( +\d+\.\d){3}$")
+
     def test_profile(self):
         profile = self.bench("-p", 16, "-n", 4, "-r", 1, "--profile")["profile"]
         self.assertEqual({each["role"] for each in profile["kernels"]}, {"prefill", "decode"})
