@@ -48,6 +48,10 @@ public:
     headDim = type.getHeadDim();
     groupHeads = plan.heads / type.getHeads();
     groupSize = std::max<int64_t>(k.tile.rows, 1);
+    // A decoded row comes alone, so with no more vectors than its heads. (One
+    // vector always goes alone.)
+    if (k.role == Role::Decode && groupHeads > 1)
+      groupSize = std::min(groupSize, groupHeads);
     keyVectors = plan.keys / kLanes;
     elementBytes = type.getElementType().getIntOrFloatBitWidth() / 8;
   }
@@ -65,9 +69,13 @@ private:
   std::pair<Value, Value> stepRange(const Group &group);
   /// Pointers to the keys and the values of step `step`.
   std::pair<Value, Value> stepPointers(const Group &group, Value step);
-  /// Scaled and masked scores, [vector][keyVectors].
+  /// Scaled and masked scores, [vector][keyVectors]. Meanwhile the page at
+  /// `next` is prefetched, when there is one: pages lie anywhere, so hardware
+  /// does not.
   SmallVector<SmallVector<Value>> scores(const Group &group, Value step,
-                                         Value keys);
+                                         Value keys, Value next = {});
+  /// Pointer to the keys of the step behind `step`, or of the last one.
+  Value nextPage(const Group &group, Value step, Value end);
   Value masked(Value score, Value slot, Value firstKey);
   Value visibleKeys(const Group &group, Value step);
   /// acc = acc * corrections + probabilities * values; no correction: acc + ...
@@ -223,14 +231,27 @@ Value AttentionEmitter::masked(Value score, Value slot, Value firstKey) {
   return e.select(e.less(key, begin), nothing, score);
 }
 
-SmallVector<SmallVector<Value>>
-AttentionEmitter::scores(const Group &group, Value step, Value keys) {
+Value AttentionEmitter::nextPage(const Group &group, Value step, Value end) {
+  Value next = e.add(step, e.index(1));
+  return stepPointers(group, minI(next, e.sub(end, e.index(1)))).first;
+}
+
+SmallVector<SmallVector<Value>> AttentionEmitter::scores(const Group &group,
+                                                         Value step, Value keys,
+                                                         Value next) {
   Value zero = e.constant(lanes(), 0.0);
   SmallVector<Value> zeros(size * keyVectors, zero);
   Emitter::Values sums = e.forLoop(
       e.index(0), e.index(headDim), 1, zeros, [&](Value d, ValueRange carried) {
-        Value row =
-            e.offset(keys, e.mul(d, e.index(kPageTokens * elementBytes)));
+        Value rowAt = e.mul(d, e.index(kPageTokens * elementBytes));
+        Value row = e.offset(keys, rowAt);
+        if (next) {
+          Value ahead = e.offset(next, rowAt);
+          for (int64_t half = 0; half < 2; ++half)
+            for (int64_t byte = 0; byte < plan.keys * elementBytes; byte += 64)
+              e.prefetch(e.offset(
+                  ahead, half * headDim * kPageTokens * elementBytes + byte));
+        }
         SmallVector<Value> key;
         for (int64_t v = 0; v < keyVectors; ++v)
           key.push_back(loadFloats(e.offset(row, v * kLanes * elementBytes)));
@@ -325,7 +346,7 @@ void AttentionEmitter::attendOnline(const Group &group) {
   Emitter::Values last =
       e.forLoop(begin, end, 1, state, [&](Value step, ValueRange carried) {
         auto [keys, values] = stepPointers(group, step);
-        auto score = scores(group, step, keys);
+        auto score = scores(group, step, keys, nextPage(group, step, end));
         SmallVector<Value> corrections;
         Emitter::Values next(2 * size);
         for (int64_t r = 0; r < size; ++r) {

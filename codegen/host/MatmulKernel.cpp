@@ -5,11 +5,12 @@
 //   integer  x is a8 in int8 numerics: u8 codes by s8 activations, an exact
 //            int32 dot per sub-group, then two fused multiply-adds in f32
 //            (the contract of section 5 of docs/architecture.md)
-//   float    x is f32, or f16 held as f32: weights are decoded to f32, one fma per product
+//   float    x is f32, or f16 held as f32: weights are decoded to f32, one fma
+//   per product
 //
-// The register tile is `rows` x `blocks`. Rows left over are done one at a
-// time; since every output is computed by the same sequence of operations, the
-// tile does not change the result.
+// The register tile is `rows` x `blocks`. Rows left over are done in tiles of
+// half as many, and so on; since every output is computed by the same sequence
+// of operations, the tile does not change the result.
 //
 //===----------------------------------------------------------------------===//
 #include "codegen/host/Kernel.h"
@@ -79,7 +80,8 @@ private:
     return e.offset(swigluScratch, (row * 2 + matrix) * kSwigluRowBytes);
   }
 
-  /// Covers all rows with full tiles, then single rows.
+  /// Covers all rows with full tiles, then what is left with tiles of half as
+  /// many rows, and so on: a few rows cost little more than one.
   void forRowTiles(function_ref<void(Value row, int64_t rows)> body);
 
   /// Stores a tile's vectors (blocks x rows) as f32 columns from `column`.
@@ -117,12 +119,12 @@ MatmulEmitter::Stream MatmulEmitter::streamOf(const Projection &projection,
 }
 
 void MatmulEmitter::forRowTiles(function_ref<void(Value, int64_t)> body) {
-  int64_t rows = k.tile.rows;
-  Value full = e.sub(k.rows(), e.rem(k.rows(), e.index(rows)));
-  if (rows > 1)
-    e.forLoop(e.index(0), full, rows, [&](Value row) { body(row, rows); });
-  e.forLoop(rows > 1 ? full : e.index(0), k.rows(), 1,
-            [&](Value row) { body(row, 1); });
+  Value done = e.index(0);
+  for (int64_t rows = k.tile.rows; rows > 0; rows /= 2) {
+    Value end = e.sub(k.rows(), e.rem(k.rows(), e.index(rows)));
+    e.forLoop(done, end, rows, [&](Value row) { body(row, rows); });
+    done = end;
+  }
 }
 
 void MatmulEmitter::forBlockTiles(Value count,

@@ -104,7 +104,7 @@ TEST_P(MatmulKernel, IntegerDotsOfEveryFormat) {
     if (format == BlockFormat::A8 || blockFormatInfo(format).isFloat()) continue;
     const int64_t unit = packedFormat(format).superblockColumns();
     for (const Case& c :
-         {Case{format, 1, 16, unit}, Case{format, 3, 48, 3 * unit}, Case{format, 17, 40, 1536}}) {
+         {Case{format, 1, 16, unit}, Case{format, 7, 48, 3 * unit}, Case{format, 17, 40, 1536}}) {
       auto kernel = CompiledKernel::Compile(MatmulText(c, "!lm.block<a8>", 1, ""), GetParam());
       ASSERT_TRUE(kernel);
       Weight weight = RandomWeight(random, format, c.outputs, c.depth);
