@@ -11,7 +11,7 @@
 !kv = !lm.kv_cache<heads = 1, head_dim = 16, page = 32, f16>
 
 // CHECK: lm.online_attention
-// CHECK-SAME: "amx/decode" = #lm.tile<rows = 4>
+// CHECK-SAME: "amx/decode" = #lm.tile<rows = 8>
 // CHECK-SAME: "amx/prefill"
 // CHECK-SAME: "avx2/decode" = #lm.tile<rows = 2>
 // CHECK-SAME: "avx512-vnni/prefill"
