@@ -89,10 +89,9 @@ Value matrixDescriptor(Emitter &e, Value address, int64_t depthBytes,
   return e.orI(e.extendUnsigned(low, e.i64()), e.index((rowBytes / 16) << 32));
 }
 
-Value advance(Emitter &e, Value descriptor, int64_t bytes) {
+Value advance(Emitter &e, Value descriptor, Value words) {
   // The start is in the low half, and nothing is carried out of its 14 bits.
-  Value low =
-      e.add(e.truncate(descriptor, e.i32()), e.constant(e.i32(), bytes / 16));
+  Value low = e.add(e.truncate(descriptor, e.i32()), words);
   Value high =
       e.andI(descriptor, e.index(static_cast<int64_t>(~0xffffffffull)));
   return e.orI(high, e.extendUnsigned(low, e.i64()));

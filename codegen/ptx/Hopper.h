@@ -70,8 +70,8 @@ mlir::Value sharedAddress(Emitter &e, mlir::Value shared);
 /// along K, `rowBytes` along rows.
 mlir::Value matrixDescriptor(Emitter &e, mlir::Value address,
                              int64_t depthBytes, int64_t rowBytes);
-/// The same matrix `bytes` further on.
-mlir::Value advance(Emitter &e, mlir::Value descriptor, int64_t bytes);
+/// The same matrix `words` (i32) times 16 bytes further on.
+mlir::Value advance(Emitter &e, mlir::Value descriptor, mlir::Value words);
 
 /// One operand pair of wgmma.m64nNk16: this warp's A fragment (4 x i32 of f16,
 /// as mma.m16n8k16 has it) and the descriptor of B (N, 16).

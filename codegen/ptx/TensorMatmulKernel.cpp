@@ -100,12 +100,22 @@ void TensorEmitter::compute(ArrayRef<Stream> streams, Value firstGroup,
 // Copies
 //===----------------------------------------------------------------------===//
 
+/// A pointer of which LLVM knows nothing: it would take sums that are carried
+/// through a loop apart, and add them again in every turn.
+static Value opaque(Emitter &e, Value pointer) {
+  return LLVM::InlineAsmOp::create(
+             e.b, e.loc, pointer.getType(), pointer, "mov.b64 $0, $1;", "=l,l",
+             /*has_side_effects=*/false, /*is_align_stack=*/false,
+             LLVM::TailCallKind::None, LLVM::AsmDialectAttr(), ArrayAttr())
+      .getResult(0);
+}
+
 TensorEmitter::Sources TensorEmitter::sourcesOf(ArrayRef<Stream> streams,
                                                 int64_t tileTokens,
                                                 Value firstGroup,
                                                 Value groups) {
   Sources from;
-  from.groups = groups;
+  from.groups = e.extendUnsigned(e.truncate(groups, e.i32()), e.i64());
   Value lane = e.mul(e.lane(), e.index(kCopyBytes));
   // Past the last block of tokens, it again.
   Value last = e.div(e.sub(k.rows(), e.index(1)), e.index(kMmaTokens));
@@ -114,18 +124,18 @@ TensorEmitter::Sources TensorEmitter::sourcesOf(ArrayRef<Stream> streams,
     Value block = e.minI(e.add(first, e.index(i)), last);
     Value rows = k.activationRow(
         k.argument(plan.x), e.mul(block, e.index(kMmaTokens)), plan.depth());
-    from.tokens.push_back(e.offset(
-        e.offset(rows, e.mul(firstGroup, e.index(kHalfGroupBytes))), lane));
+    Value at = e.offset(rows, e.mul(firstGroup, e.index(kHalfGroupBytes)));
+    from.tokens.push_back(opaque(e, e.offset(at, lane)));
   }
   for (const Stream &stream : streams)
-    from.weights.push_back(e.offset(stream.base(place()), lane));
+    from.weights.push_back(opaque(e, e.offset(stream.base(place()), lane)));
   return from;
 }
 
 void TensorEmitter::copyStage(const Sources &from, Decoders decoders,
                               int64_t tileTokens, Value t) {
   e.ifThen(e.less(t, stages->stagesOf(from.groups)), [&] {
-    Value stage = stages->at(t);
+    Value stage = stages->at(e.rem(t, e.index(stages->count)));
     // Where the second group is missing, there are zeros.
     Value second = e.add(e.mul(t, e.index(WeightStages::kGroups)), e.index(1));
     Value secondBytes =
@@ -201,19 +211,21 @@ Emitter::Values TensorEmitter::multiply(const Sources &from, Decoders decoders,
   for (int64_t t = 0; t < stages->count - 1; ++t)
     copyStage(from, decoders, tileTokens, e.index(t));
   Values sums(streamCount * tileTokens / 2, e.constant(e.f32(), 0.0));
-  return e.forLoop(e.index(0), stages->stagesOf(from.groups), 1, sums,
-                   [&](Value t, ValueRange carried) {
-                     Values next(carried);
-                     e.waitCopies(static_cast<int>(stages->count) - 2);
-                     e.barrier();
-                     copyStage(from, decoders, tileTokens,
-                               e.add(t, e.index(stages->count - 1)));
-                     Value stage = stages->at(t);
-                     for (int64_t group = 0; group < WeightStages::kGroups;
-                          ++group)
-                       multiplyGroup(decoders, tileTokens, stage, group, next);
-                     return next;
-                   });
+  // Counters of 32 bits take half the instructions.
+  Value end = e.truncate(stages->stagesOf(from.groups), e.i32());
+  return e.forLoop(
+      e.constant(e.i32(), 0), end, 1, sums, [&](Value i, ValueRange carried) {
+        Values next(carried);
+        Value t = e.extendUnsigned(i, e.i64());
+        Value ahead = e.add(i, e.constant(e.i32(), stages->count - 1));
+        e.waitCopies(static_cast<int>(stages->count) - 2);
+        e.barrier();
+        copyStage(from, decoders, tileTokens, e.extendUnsigned(ahead, e.i64()));
+        Value stage = stages->at(e.rem(t, e.index(stages->count)));
+        for (int64_t group = 0; group < WeightStages::kGroups; ++group)
+          multiplyGroup(decoders, tileTokens, stage, group, next);
+        return next;
+      });
 }
 
 void TensorEmitter::multiplyGroup(Decoders decoders, int64_t tileTokens,

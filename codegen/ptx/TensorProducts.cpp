@@ -174,8 +174,8 @@ Value WeightStages::stagesOf(Value groups) {
   return e.div(e.add(groups, e.index(kGroups - 1)), e.index(kGroups));
 }
 
-Value WeightStages::at(Value t) {
-  return e.offset(base, e.mul(e.rem(t, e.index(count)), e.index(stageBytes)));
+Value WeightStages::at(Value number) {
+  return e.offset(base, e.mul(number, e.index(stageBytes)));
 }
 
 Value WeightStages::slot(Value stage, Value warp, size_t stream) {

@@ -104,8 +104,8 @@ public:
 
   /// Stages that `groups` (i64) take.
   mlir::Value stagesOf(mlir::Value groups);
-  /// Where step `t` (i64) of K is.
-  mlir::Value at(mlir::Value t);
+  /// Where stage `number` (i64) is; step t of K is in stage t % count.
+  mlir::Value at(mlir::Value number);
   /// The slot of stream `stream` of warp `warp` in the stage at `stage`.
   mlir::Value slot(mlir::Value stage, mlir::Value warp, size_t stream);
   /// The A fragment of group `group` of the slot at `slot`.

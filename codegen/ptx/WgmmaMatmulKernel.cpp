@@ -59,11 +59,11 @@ private:
   Values consume(ArrayRef<Stream> streams, Value groups);
   /// A fragments of group `group` of the stage at `stage`, [step][stream][4].
   Values decode(ArrayRef<Stream> streams, Value stage, int64_t group);
-  /// Starts the products of group `group` of the stage at `stage`.
-  Values multiply(Value stage, int64_t group, ValueRange a, ValueRange sums);
+  /// Starts the products of group `group` of stage `number` (i32).
+  Values multiply(Value number, int64_t group, ValueRange a, ValueRange sums);
 
-  // Barriers of step `t` of K: those of its stage, whose phases alternate.
-  Value barrierOf(Value t) { return e.rem(t, e.index(stages->count)); }
+  // Step `t` (i64) of K: its stage, and the parity of the phase of that.
+  Value numberOf(Value t) { return e.rem(t, e.index(stages->count)); }
   Value parityOf(Value t) {
     return e.truncate(e.rem(e.div(t, e.index(stages->count)), e.index(2)),
                       e.i32());
@@ -156,7 +156,7 @@ void WgmmaEmitter::produce(ArrayRef<Stream> streams, Value firstGroup,
 
   e.ifThen(electLane(e), [&] {
     e.forLoop(e.index(0), stages->stagesOf(groups), 1, [&](Value t) {
-      Value stage = stages->at(t), filled = full->at(barrierOf(t));
+      Value stage = stages->at(numberOf(t)), filled = full->at(numberOf(t));
       Value first = e.mul(t, e.index(kGroups));
       Value present = e.minI(e.sub(groups, first), e.index(kGroups));
       Value rowBytes = e.mul(present, e.index(kHalfGroupBytes));
@@ -164,8 +164,8 @@ void WgmmaEmitter::produce(ArrayRef<Stream> streams, Value firstGroup,
       for (const Source &source : sources)
         total = e.add(
             total, e.add(e.mul(present, source.groupBytes), source.superBytes));
-      empty->wait(barrierOf(t), e.sub(e.constant(e.i32(), 1), parityOf(t)));
-      full->arriveExpecting(barrierOf(t), e.truncate(total, e.i32()));
+      empty->wait(numberOf(t), e.sub(e.constant(e.i32(), 1), parityOf(t)));
+      full->arriveExpecting(numberOf(t), e.truncate(total, e.i32()));
       e.forLoop(warp, blocks, kProducerWarps, [&](Value block) {
         Value from = e.add(e.mul(block, e.index(blockStride)),
                            e.mul(first, e.index(kHalfGroupBytes)));
@@ -221,18 +221,20 @@ Emitter::Values WgmmaEmitter::decode(ArrayRef<Stream> streams, Value stage,
   return words;
 }
 
-Emitter::Values WgmmaEmitter::multiply(Value stage, int64_t group, ValueRange a,
-                                       ValueRange sums) {
-  Value first = matrixDescriptor(e, sharedAddress(e, stage), kHalfBlockBytes,
-                                 WeightStages::kTokenBytes);
+Emitter::Values WgmmaEmitter::multiply(Value number, int64_t group,
+                                       ValueRange a, ValueRange sums) {
+  Value first = matrixDescriptor(e, sharedAddress(e, stages->base),
+                                 kHalfBlockBytes, WeightStages::kTokenBytes);
+  first = advance(e, first,
+                  e.mul(number, e.constant(e.i32(), stages->stageBytes / 16)));
   SmallVector<WgmmaStep> steps;
   for (int64_t s = 0; s < kSteps; ++s)
     for (int64_t i = 0; i < streamCount; ++i) {
       WgmmaStep step;
       llvm::copy(a.take_front(4), step.a);
       a = a.drop_front(4);
-      step.b =
-          advance(e, first, group * kHalfGroupBytes + s * 2 * kHalfBlockBytes);
+      int64_t bytes = group * kHalfGroupBytes + s * 2 * kHalfBlockBytes;
+      step.b = advance(e, first, e.constant(e.i32(), bytes / 16));
       step.firstSum = i * tokens / 2;
       steps.push_back(step);
     }
@@ -240,40 +242,59 @@ Emitter::Values WgmmaEmitter::multiply(Value stage, int64_t group, ValueRange a,
 }
 
 Emitter::Values WgmmaEmitter::consume(ArrayRef<Stream> streams, Value groups) {
-  auto fill = [&](Value t) { full->wait(barrierOf(t), parityOf(t)); };
+  // Counters of 32 bits take half the instructions.
+  Value zero = e.constant(e.i32(), 0), one = e.constant(e.i32(), 1);
+  auto wide = [&](Value value) { return e.extendUnsigned(value, e.i64()); };
+  auto numberOf = [&](Value t) {
+    return e.rem(t, e.constant(e.i32(), stages->count));
+  };
+  auto fill = [&](Value t, Value number) {
+    Value phase = e.div(t, e.constant(e.i32(), stages->count));
+    full->wait(wide(number), e.rem(phase, e.constant(e.i32(), 2)));
+  };
   Value isFirstLane = e.equal(e.lane(), e.index(0));
   int64_t sumCount = streamCount * tokens / 2;
   Values state(sumCount, e.constant(e.f32(), 0.0));
-  Value zero = e.index(0), one = e.index(1);
-  fill(zero);
-  llvm::append_range(state, decode(streams, stages->at(zero), 0));
-  Value last = e.sub(stages->stagesOf(groups), one);
+  Value stage = stages->at(e.index(0));
+  fill(zero, zero);
+  // Sums, fragments, where the stage is, its number.
+  llvm::append_range(state, decode(streams, stage, 0));
+  state.append({stage, zero});
+  Value last = e.truncate(e.sub(stages->stagesOf(groups), e.index(1)), e.i32());
   state = e.forLoop(zero, last, 1, state, [&](Value t, ValueRange carried) {
-    Value stage = stages->at(t), next = e.add(t, one);
-    Values sums = multiply(stage, 0, carried.drop_front(sumCount),
+    Value number = carried.back();
+    Value stage = carried.drop_back().back();
+    Values sums = multiply(number, 0, carried.drop_back(2).drop_front(sumCount),
                            carried.take_front(sumCount));
     waitProducts(e, 1);
     // What the step before read is free now.
     e.ifThen(e.andI(isFirstLane, e.less(zero, t)),
-             [&] { empty->arrive(barrierOf(e.sub(t, one))); });
-    sums = multiply(stage, 1, decode(streams, stage, 1), sums);
+             [&] { empty->arrive(wide(numberOf(e.sub(t, one)))); });
+    sums = multiply(number, 1, decode(streams, stage, 1), sums);
     waitProducts(e, 1);
-    fill(next);
-    llvm::append_range(sums, decode(streams, stages->at(next), 0));
+    Value next = e.add(t, one), nextNumber = numberOf(next);
+    fill(next, nextNumber);
+    Value nextStage = stages->at(wide(nextNumber));
+    llvm::append_range(sums, decode(streams, nextStage, 0));
+    sums.append({nextStage, nextNumber});
     return sums;
   });
-  Value stage = stages->at(last);
+  Value number = state.pop_back_val();
+  stage = state.pop_back_val();
   ValueRange lastState(state);
   Values sums =
-      finishProducts(e, multiply(stage, 0, lastState.drop_front(sumCount),
+      finishProducts(e, multiply(number, 0, lastState.drop_front(sumCount),
                                  lastState.take_front(sumCount)));
   // The second group of the last stage, if there is one.
-  Value second =
-      e.sub(e.sub(groups, one), e.mul(last, e.index(WeightStages::kGroups)));
-  return e.forLoop(zero, second, 1, sums, [&](Value, ValueRange carried) {
-    Values a = decode(streams, stage, 1);
-    return finishProducts(e, multiply(stage, 1, a, carried));
-  });
+  Value hasSecond =
+      e.equal(e.rem(groups, e.index(WeightStages::kGroups)), e.index(0));
+  return e.choose(
+      hasSecond,
+      [&] {
+        Values a = decode(streams, stage, 1);
+        return finishProducts(e, multiply(number, 1, a, sums));
+      },
+      [&] { return sums; });
 }
 
 } // namespace
