@@ -17,6 +17,19 @@ Value Kernel::rangeEdge(unsigned i) {
   return entry->getArgument(firstDim + kDimCount + i);
 }
 
+int64_t Kernel::widestRange(unsigned segment, int64_t whole) {
+  int64_t widest = 0;
+  op->getParentOfType<ModuleOp>().walk([&](rt::DispatchOp dispatch) {
+    lm::RangesAttr ranges = dispatch.getRangesAttr();
+    if (dispatch.getKernel() != op.getSymName() || !ranges)
+      return;
+    for (int64_t share = 0; share < ranges.getShares(); ++share)
+      widest = std::max(widest, ranges.getEnd(share, segment) -
+                                    ranges.getBegin(share, segment));
+  });
+  return widest > 0 ? widest : whole;
+}
+
 Value Kernel::shared(int64_t bytes) {
   if (!sharedBase) {
     auto module = entry->getParentOp()->getParentOfType<ModuleOp>();
@@ -95,6 +108,8 @@ ArrayRef<KernelGenerator<Kernel>> kernelGenerators() {
        generateVectorMatmul, "products of float rows"},
       {"tensor-attention", KernelFamily::Attention, matchesTensorAttention,
        generateTensorAttention, "attention whose products mma.sync takes"},
+      {"split-attention", KernelFamily::Attention, matchesSplitAttention,
+       generateSplitAttention, "decode attention over f16 pages"},
       {"vector-attention", KernelFamily::Attention, matchesVectorAttention,
        generateVectorAttention, "attention over pages"},
       {"rope-append", KernelFamily::Rows, matchesRopeAppend, generateRopeAppend,

@@ -25,6 +25,9 @@ public:
   /// adds up.
   Launch launch;
 
+  /// The most elements of segment `segment` that a share has in any dispatch of
+  /// the module; `whole` where none is cut.
+  int64_t widestRange(unsigned segment, int64_t whole);
   /// Adds parameters until there are `segments` ranges.
   void addRanges(unsigned segments);
 
@@ -95,6 +98,8 @@ bool matchesVectorMatmul(Kernel &);
 mlir::LogicalResult generateVectorMatmul(Kernel &);
 bool matchesTensorAttention(Kernel &);
 mlir::LogicalResult generateTensorAttention(Kernel &);
+bool matchesSplitAttention(Kernel &);
+mlir::LogicalResult generateSplitAttention(Kernel &);
 bool matchesVectorAttention(Kernel &);
 mlir::LogicalResult generateVectorAttention(Kernel &);
 bool matchesRopeAppend(Kernel &);

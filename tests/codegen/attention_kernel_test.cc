@@ -210,7 +210,13 @@ void ExpectCorrect(const Step& step, const float* got, bool in_half) {
 
 class AttentionKernel : public testing::TestWithParam<Machine> {
  protected:
-  /// Tensor cores take f16 and read whole pages, of which the executor promises finite numbers.
+  /// Whether queries and probabilities are rounded to f16.
+  static bool InHalf(const Variant& variant) {
+    const bool decode = IsGpu(GetParam()) && GetParam().role == Role::Decode;
+    return OnTensorCores(variant) || (decode && !variant.f32_cache);
+  }
+  /// A prompt's kernels on tensor cores read whole pages, of which the executor promises finite
+  /// numbers.
   static bool OnTensorCores(const Variant& variant) {
     return IsGpu(GetParam()) && GetParam().role == Role::Prefill && !variant.f32_cache &&
            std::string_view(variant.split) == "shares";
@@ -228,7 +234,7 @@ class AttentionKernel : public testing::TestWithParam<Machine> {
     const Step step(shape, sequences, LayoutOf(shape, variant), seed);
     const Buffer result(step.rows() * shape.columns() * 4);
     RunShares(*kernel, step, result);
-    ExpectCorrect(step, result.as<float>(), OnTensorCores(variant));
+    ExpectCorrect(step, result.as<float>(), InHalf(variant));
     EXPECT_TRUE(result.IsIntact());
   }
 };
@@ -261,20 +267,26 @@ TEST_P(AttentionKernel, LooksBackNoFurtherThanTheWindow) {
   }
 }
 
-class PromptAttention : public AttentionKernel {};
+class HalfAttention : public AttentionKernel {
+ protected:
+  /// Rows of a sequence: a decoded one takes a block of its own.
+  static int64_t Rows(int64_t prompt, int64_t decoded) {
+    return GetParam().role == Role::Prefill ? prompt : decoded;
+  }
+};
 
-TEST_P(PromptAttention, TakesHeadsOfManySizesAndGroups) {
+TEST_P(HalfAttention, TakesHeadsOfManySizesAndGroups) {
   for (const Shape& shape : {Shape{4, 2, 32}, Shape{8, 1, 64}, Shape{3, 1, 80}, Shape{8, 2, 96},
                              Shape{2, 2, 128}, Shape{3, 1, 256}}) {
     SCOPED_TRACE(testing::Message()
                  << shape.heads << "/" << shape.kv_heads << "x" << shape.head_dim);
-    CheckVariant(shape, {}, 6, {{1, 1}, {63, 63}, {140, 130}});
+    CheckVariant(shape, {}, 6, {{1, 1}, {63, Rows(63, 3)}, {140, Rows(130, 2)}});
   }
 }
 
-TEST_P(PromptAttention, ReadsALongContext) {
-  CheckVariant({3, 1, 64}, {}, 7, {{4097, 5}});
-  CheckVariant({3, 1, 64, 1000}, {}, 7, {{4097, 70}});
+TEST_P(HalfAttention, ReadsALongContext) {
+  CheckVariant({3, 1, 64}, {}, 7, {{4097, Rows(5, 2)}, {300, 1}});
+  CheckVariant({3, 1, 64, 1000}, {}, 7, {{4097, Rows(70, 2)}});
 }
 
 TEST_P(AttentionKernel, ARowsBitsDoNotDependOnItsCompany) {
@@ -305,7 +317,7 @@ TEST_P(AttentionKernel, SplitsOverRows) {
   const Buffer result(step.rows() * shape.columns() * 4);
   for (int64_t row = 0; row < step.rows(); row += 20)
     kernel->Run(step.args(result), step.dims(), {row, std::min(row + 20, step.rows())});
-  ExpectCorrect(step, result.as<float>(), OnTensorCores(variant));
+  ExpectCorrect(step, result.as<float>(), InHalf(variant));
 }
 
 TEST_P(AttentionKernel, QuantizesItsResult) {
@@ -348,12 +360,7 @@ TEST_P(AttentionKernel, QuantizesItsResult) {
 
 INSTANTIATE_TEST_SUITE_P(Targets, AttentionKernel, testing::ValuesIn(RunnableMachines()),
                          [](const auto& info) { return MachineName(info.param); });
-std::vector<Machine> EmulatedPrompts() {
-  std::vector<Machine> machines = EmulatedMachines();
-  std::erase_if(machines, [](const Machine& each) { return each.role != Role::Prefill; });
-  return machines;
-}
-INSTANTIATE_TEST_SUITE_P(Ptx, PromptAttention, testing::ValuesIn(EmulatedPrompts()),
+INSTANTIATE_TEST_SUITE_P(Ptx, HalfAttention, testing::ValuesIn(EmulatedMachines()),
                          [](const auto& info) { return MachineName(info.param); });
 INSTANTIATE_TEST_SUITE_P(Ptx, AttentionKernel, testing::ValuesIn(EmulatedMachines()),
                          [](const auto& info) { return MachineName(info.param); });

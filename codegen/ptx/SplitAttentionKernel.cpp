@@ -1,0 +1,510 @@
+//===- SplitAttentionKernel.cpp - Decode attention on tensor cores --------===//
+//
+// A row at a time, the keys cut three ways (split KV): blocks take runs of
+// steps of 16 keys, a block's warps its steps in turns, and a warp goes through
+// its own with an online softmax. The query heads that read one KV head are the
+// rows of an mma (GQA packing), so that keys and values are loaded once for
+// all. A warp's steps come into a ring of its own by cp.async; ldmatrix reads
+// the 8x8 blocks as they lie in the cache, keys as they are and values
+// transposed.
+//
+// The warps' states are joined in warp order; where a row has several runs, the
+// last block to arrive joins theirs, in the order of the keys. How a row is cut
+// depends on its own context alone, so its result does not depend on the rows
+// beside it.
+//
+// Reference: T. Dao, D. Haziza, F. Massa, G. Sizov, "Flash-Decoding for
+// long-context inference", 2023.
+//
+//===----------------------------------------------------------------------===//
+#include "codegen/ptx/AttentionWork.h"
+#include "codegen/ptx/KvPages.h"
+#include "codegen/ptx/OnlineSoftmax.h"
+
+#include <cmath>
+#include <limits>
+
+using namespace mlir;
+
+namespace quern::nvptx {
+namespace {
+
+/// Rows of an mma, of which a unit fills the first AttentionWork::kMaxHeads.
+constexpr int64_t kUnitHeads = 16;
+/// Keys of a step: what the second mma sums over. Also the dims of the first.
+constexpr int64_t kStepKeys = 16;
+/// Columns of an mma's result.
+constexpr int64_t kColumns = 8;
+/// Runs of a row at most, and the steps of a run at least.
+constexpr int64_t kMostRuns = 16;
+constexpr int64_t kLeastSteps = 16;
+/// Of a block's rings: several blocks share a multiprocessor.
+constexpr int64_t kRingBytes = 64 * 1024;
+constexpr int64_t kMostStages = 4;
+constexpr int64_t kCopyBytes = 16;
+/// Floats of a state in the workspace before its columns: maximum, sum, none.
+constexpr int64_t kStateHeader = 4;
+
+class SplitAttentionEmitter {
+public:
+  SplitAttentionEmitter(Kernel &k, const AttentionPlan &plan)
+      : k(k), e(k.e), plan(plan), work(k, plan), layout(work.layout),
+        softmax(e, plan.scale), partBytes(kStepKeys * layout.headDim * 2),
+        warps(std::clamp<int64_t>(k.tile.rows, 1, 8)) {
+    while (warps > 1 && warps * 4 * partBytes > kRingBytes)
+      warps /= 2;
+    stages = std::clamp<int64_t>(kRingBytes / (warps * 2 * partBytes), 2,
+                                 kMostStages);
+  }
+
+  void emit();
+
+private:
+  using Values = Emitter::Values;
+
+  /// What a lane carries from step to step.
+  struct State {
+    SoftmaxState softmax;
+    Values output; ///< tiles of kFragment
+    Values flatten() const;
+    static State unflatten(ValueRange values);
+  };
+  /// Where the parts of one state lie, f32 each.
+  struct StatePointers {
+    Value maximum, sum, columns;
+  };
+  /// One column of several states together: relative to `maximum`, not divided.
+  struct Joined {
+    Value maximum, sum, column;
+  };
+
+  void emitRow();
+  void emitUnit(Value kvHead, Value first, Value end);
+  void emitRun(Value kvHead, Value first, Value end);
+  void loadQueries(Value first, Value end);
+  /// Begins to copy step `step`, where the run has it.
+  void copyStep(Value kvHead, Value step, Value stage);
+  State runSteps(Value kvHead);
+  void emitStep(Value step, Value stage, State &state);
+  void hide(Value step, MutableArrayRef<Value> scores);
+  void leaveState(const State &state);
+
+  Value stageOf(Value turn);
+  StatePointers ofWarp(Value warp, Value head);
+  StatePointers ofRun(Value run, Value head);
+  Joined join(Value count, Value column,
+              function_ref<StatePointers(Value)> state);
+  /// Calls `body(head of the unit, first of 32 columns, this lane's column)`,
+  /// a warp an item.
+  void forColumns(Value heads, function_ref<void(Value, int64_t, Value)> body);
+  void storeRun(Value first, Value heads);
+  void storeResult(Value first, Value heads, Value count,
+                   function_ref<StatePointers(Value, Value)> state);
+  /// Whether this block is the last of the row's runs (i1), in all threads.
+  Value arriveLast(Value counter);
+
+  Kernel &k;
+  Emitter &e;
+  const AttentionPlan &plan;
+  AttentionWork work;
+  KvLayout layout;
+  OnlineSoftmax softmax;
+  int64_t partBytes; ///< of the keys, or values, of a step
+  int64_t warps, stages;
+  KvArgs kv;
+  Kernel::Workspace workspace;
+  int64_t stateFloats, rowStates; ///< in the workspace
+  Value row, slot, pages;
+  Value ring, maxima, sums, isLast; ///< shared
+  Value firstHead;                  ///< of the share
+  Value runs, begin, end;           ///< of the row; steps of this run
+  Values queries;
+};
+
+Emitter::Values SplitAttentionEmitter::State::flatten() const {
+  Values values;
+  llvm::append_range(values, softmax.maximum);
+  llvm::append_range(values, softmax.sum);
+  llvm::append_range(values, output);
+  return values;
+}
+
+SplitAttentionEmitter::State
+SplitAttentionEmitter::State::unflatten(ValueRange values) {
+  State state;
+  state.softmax = {{values[0], values[1]}, {values[2], values[3]}};
+  state.output = Values(values.drop_front(2 * kLaneRows));
+  return state;
+}
+
+//===----------------------------------------------------------------------===//
+// The row and its runs
+//===----------------------------------------------------------------------===//
+
+void SplitAttentionEmitter::emit() {
+  kv = k.kvArgument(plan.kv);
+  k.launch.blockThreads = warps * kWarp;
+  GridFactor heads = work.gridFactor();
+  if (!k.splitShares())
+    heads = {GridCount::One, static_cast<uint32_t>(work.kvHeads)};
+  constexpr uint32_t kRunPages = kLeastSteps * kStepKeys / kWarp;
+  k.launch.grid = {heads, {GridCount::Rows, 1}, {GridCount::Pages, kRunPages}};
+  ring = k.shared(warps * stages * 2 * partBytes);
+  maxima = k.shared(warps * kUnitHeads * 4);
+  sums = k.shared(warps * kUnitHeads * 4);
+  isLast = k.shared(4);
+  int64_t shareHeads =
+      k.widestRange(0, plan.heads * layout.headDim) / layout.headDim;
+  stateFloats = kStateHeader + layout.headDim;
+  rowStates = shareHeads * kMostRuns;
+  workspace = k.workspace(rowStates * stateFloats * 4, shareHeads);
+  firstHead = e.index(0);
+  if (k.splitShares()) {
+    firstHead = e.div(k.rangeBegin(0), e.index(layout.headDim));
+    row = e.block(1);
+    return emitRow();
+  }
+  row = e.add(k.rangeBegin(0), e.block(1));
+  e.ifThen(e.less(row, k.rangeEnd(0)), [&] { emitRow(); });
+}
+
+void SplitAttentionEmitter::emitRow() {
+  slot = e.loadIndex(kv.slots, row);
+  Value sequence = e.loadIndex(kv.sequences, row);
+  pages = e.offset(kv.pageTable,
+                   e.mul(e.mul(sequence, k.pageTableStride()), e.index(4)));
+  Value keys = e.index(kStepKeys), one = e.index(1), oldest = e.index(0);
+  if (plan.window > 0)
+    oldest = e.div(e.maxI(oldest, e.sub(slot, e.index(plan.window - 1))), keys);
+  Value last = e.add(e.div(slot, keys), one), steps = e.sub(last, oldest);
+  Value runSteps =
+      e.maxI(e.index(kLeastSteps),
+             e.div(e.add(steps, e.index(kMostRuns - 1)), e.index(kMostRuns)));
+  runs = e.div(e.add(steps, e.sub(runSteps, one)), runSteps);
+  begin = e.add(oldest, e.mul(e.block(2), runSteps));
+  end = e.minI(last, e.add(begin, runSteps));
+  // The grid has as many runs as a full page table may have.
+  e.ifThen(e.less(e.block(2), runs), [&] {
+    work.forUnits(k, [&](Value kvHead, Value first, Value last) {
+      emitUnit(kvHead, first, last);
+    });
+  });
+}
+
+void SplitAttentionEmitter::emitUnit(Value kvHead, Value first, Value end) {
+  loadQueries(first, end);
+  leaveState(runSteps(kvHead));
+  e.barrier();
+  Value heads = e.sub(end, first), one = e.index(1);
+  e.ifElse(
+      e.equal(runs, one),
+      [&] {
+        storeResult(first, heads, e.index(warps),
+                    [&](Value i, Value head) { return ofWarp(i, head); });
+      },
+      [&] {
+        storeRun(first, heads);
+        Value number = e.add(e.mul(row, e.index(k.launch.countersPerRow)),
+                             e.sub(first, firstHead));
+        Value counter = e.offset(workspace.counters, e.mul(number, e.index(4)));
+        e.ifThen(arriveLast(counter), [&] {
+          storeResult(first, heads, runs, [&](Value i, Value head) {
+            return ofRun(i, e.add(first, head));
+          });
+          e.ifThen(e.equal(e.thread(), e.index(0)),
+                   [&] { e.store(e.constant(e.i32(), 0), counter, 4); });
+        });
+      });
+  e.barrier();
+}
+
+Value SplitAttentionEmitter::arriveLast(Value counter) {
+  e.fence(); // this thread's part of the state, before the count
+  e.barrier();
+  e.ifThen(e.equal(e.thread(), e.index(0)), [&] {
+    Value before = e.atomicAdd(counter, e.constant(e.i32(), 1));
+    Value last = e.sub(e.truncate(runs, e.i32()), e.constant(e.i32(), 1));
+    e.store(e.extendUnsigned(e.equal(before, last), e.i32()), isLast, 4);
+  });
+  e.barrier();
+  e.fence(); // the count, before the others' states
+  return e.equal(e.load(e.i32(), isLast, 4), e.constant(e.i32(), 1));
+}
+
+//===----------------------------------------------------------------------===//
+// The steps of a warp
+//===----------------------------------------------------------------------===//
+
+/// The unit's queries as A operands, 4 x i32 for each 16 dims. Heads past the
+/// last repeat it; nobody stores what becomes of them.
+void SplitAttentionEmitter::loadQueries(Value first, Value end) {
+  queries.clear();
+  Value source =
+      e.offset(k.argument(plan.q), e.mul(e.mul(row, e.index(plan.heads)),
+                                         e.index(layout.headDim * 4)));
+  source = e.offset(source, e.mul(e.rem(e.lane(), e.index(4)), e.index(8)));
+  std::array<Value, kLaneRows> rows;
+  for (int i = 0; i < kLaneRows; ++i) {
+    Value head = e.add(
+        first, e.add(e.div(e.lane(), e.index(4)), e.index(i * kUnitHeads / 2)));
+    head = e.minI(head, e.sub(end, e.index(1)));
+    rows[i] = e.offset(source, e.mul(head, e.index(layout.headDim * 4)));
+  }
+  for (int64_t d = 0; d < layout.headDim; d += kStepKeys) {
+    Values pairs;
+    for (int64_t half = 0; half < 2; ++half)
+      for (Value line : rows) {
+        Value pair = e.load(e.vec(2, e.f32()),
+                            e.offset(line, 4 * (d + half * kColumns)), 8);
+        for (int i = 0; i < 2; ++i)
+          pairs.push_back(e.clampToHalf(e.extract(pair, i)));
+      }
+    llvm::append_range(queries, packOperand(e, pairs));
+  }
+}
+
+Value SplitAttentionEmitter::stageOf(Value turn) {
+  Value stage =
+      e.add(e.mul(e.warp(), e.index(stages)), e.rem(turn, e.index(stages)));
+  return e.offset(ring, e.mul(stage, e.index(2 * partBytes)));
+}
+
+void SplitAttentionEmitter::copyStep(Value kvHead, Value step, Value stage) {
+  e.ifThen(e.less(step, end), [&] {
+    constexpr int64_t kPageSteps = kWarp / kStepKeys;
+    Value page = e.loadIndex(pages, e.div(step, e.index(kPageSteps)));
+    Value source =
+        e.offset(work.headPointer(k, kv, page, kvHead),
+                 e.mul(e.rem(step, e.index(kPageSteps)), e.index(partBytes)));
+    Value left = e.sub(slot, e.mul(step, e.index(kStepKeys)));
+    for (int64_t at = 0; at < partBytes; at += kWarp * kCopyBytes) {
+      // A copy is 8 dims of a key; a block of 8 keys has head_dim of them.
+      Value number = e.add(e.lane(), e.index(at / kCopyBytes));
+      Value key = e.add(
+          e.mul(e.div(number, e.index(layout.headDim)), e.index(kBlockSide)),
+          e.rem(number, e.index(kBlockSide)));
+      // What lies behind the row's own slot may never have been written, and
+      // zero probabilities do not make numbers of it.
+      Value bytes = e.select(e.less(left, key), e.constant(e.i32(), 0),
+                             e.constant(e.i32(), kCopyBytes));
+      auto copy = [&] {
+        Value place = e.mul(number, e.index(kCopyBytes));
+        e.copyAsync(e.offset(stage, place), e.offset(source, place), bytes);
+        e.copyAsync(e.offset(e.offset(stage, partBytes), place),
+                    e.offset(e.offset(source, layout.valuesOffset()), place),
+                    bytes);
+      };
+      if (at + kWarp * kCopyBytes <= partBytes)
+        copy();
+      else
+        e.ifThen(e.less(number, e.index(partBytes / kCopyBytes)), copy);
+    }
+  });
+  e.commitCopies();
+}
+
+SplitAttentionEmitter::State SplitAttentionEmitter::runSteps(Value kvHead) {
+  State state;
+  state.softmax = softmax.start();
+  state.output.assign(layout.headDim / kColumns * kFragment,
+                      e.constant(e.f32(), 0.0));
+  Value mine = e.add(begin, e.warp());
+  for (int64_t ahead = 0; ahead < stages - 1; ++ahead)
+    copyStep(kvHead, e.add(mine, e.index(ahead * warps)),
+             stageOf(e.index(ahead)));
+  Values last = e.forLoop(
+      mine, end, warps, state.flatten(), [&](Value step, ValueRange carried) {
+        State next = State::unflatten(carried);
+        Value turn = e.div(e.sub(step, begin), e.index(warps));
+        int64_t ahead = stages - 1;
+        copyStep(kvHead, e.add(step, e.index(ahead * warps)),
+                 stageOf(e.add(turn, e.index(ahead))));
+        e.waitCopies(ahead);
+        e.warpBarrier(); // the other lanes' copies
+        emitStep(step, stageOf(turn), next);
+        e.warpBarrier(); // nobody reads the stage any more
+        return next.flatten();
+      });
+  e.waitCopies(0);
+  return State::unflatten(last);
+}
+
+void SplitAttentionEmitter::hide(Value step, MutableArrayRef<Value> scores) {
+  Value first = e.add(e.mul(step, e.index(kStepKeys)),
+                      e.mul(e.rem(e.lane(), e.index(4)), e.index(2)));
+  Value last = e.truncate(e.sub(slot, first), e.i32());
+  Value nothing = e.constant(e.f32(), -std::numeric_limits<double>::infinity());
+  for (auto [i, score] : llvm::enumerate(scores)) {
+    Value key = e.constant(
+        e.i32(), static_cast<int64_t>(i / kFragment * kColumns + i % 2));
+    Value hidden = e.less(last, key);
+    if (plan.window > 0)
+      hidden =
+          e.orI(hidden,
+                e.less(key, e.sub(last, e.constant(e.i32(), plan.window - 1))));
+    score = e.select(hidden, nothing, score);
+  }
+}
+
+void SplitAttentionEmitter::emitStep(Value step, Value stage, State &state) {
+  // ldmatrix takes four blocks: of keys two dim blocks of a key block, then of
+  // the next; of values two key blocks of a dim block, then of the next.
+  Value line = e.mul(e.rem(e.lane(), e.index(8)), e.index(kCopyBytes));
+  Value inner = e.rem(e.div(e.lane(), e.index(8)), e.index(2));
+  Value outer = e.div(e.lane(), e.index(16));
+  auto place = [&](Value part, Value key, Value dim) {
+    Value block = e.add(e.mul(key, e.index(layout.headDim / kBlockSide)), dim);
+    return e.offset(part, e.add(line, e.mul(block, e.index(kBlockBytes))));
+  };
+  Value keys = place(stage, outer, inner);
+  Value values = place(e.offset(stage, partBytes), inner, outer);
+
+  auto multiply = [&](ValueRange a, Value at, bool transposed,
+                      MutableArrayRef<Value> tiles) {
+    Values b = e.loadMatrices(at, transposed);
+    for (int i = 0; i < 2; ++i) {
+      auto acc = tiles.slice(i * kFragment, kFragment);
+      llvm::copy(e.mma(a, {b[2 * i], b[2 * i + 1]}, ValueRange(acc)),
+                 acc.begin());
+    }
+  };
+  Values scores(2 * kFragment, e.constant(e.f32(), 0.0));
+  int64_t turns = layout.headDim / kStepKeys;
+  for (int64_t d = 0; d < turns; ++d)
+    multiply(ValueRange(queries).slice(4 * d, 4),
+             e.offset(keys, d * 2 * kBlockBytes), /*transposed=*/false, scores);
+  hide(step, scores);
+  LaneRows corrections = softmax.step(state.softmax, scores);
+  for (auto [i, value] : llvm::enumerate(state.output))
+    value = e.mul(value, corrections[i % kFragment / 2]);
+  Values probabilities = packOperand(e, scores);
+  for (int64_t d = 0; d < turns; ++d)
+    multiply(probabilities, e.offset(values, d * 2 * kBlockBytes),
+             /*transposed=*/true,
+             MutableArrayRef<Value>(state.output)
+                 .slice(d * 2 * kFragment, 2 * kFragment));
+}
+
+//===----------------------------------------------------------------------===//
+// Joining states
+//===----------------------------------------------------------------------===//
+
+SplitAttentionEmitter::StatePointers SplitAttentionEmitter::ofWarp(Value warp,
+                                                                   Value head) {
+  Value number =
+      e.mul(e.add(e.mul(warp, e.index(kUnitHeads)), head), e.index(4));
+  Value columns = e.offset(ring, e.mul(warp, e.index(stages * 2 * partBytes)));
+  return {e.offset(maxima, number), e.offset(sums, number),
+          e.offset(columns, e.mul(head, e.index(layout.headDim * 4)))};
+}
+
+SplitAttentionEmitter::StatePointers SplitAttentionEmitter::ofRun(Value run,
+                                                                  Value head) {
+  Value number =
+      e.add(e.mul(row, e.index(rowStates)),
+            e.add(e.mul(e.sub(head, firstHead), e.index(kMostRuns)), run));
+  Value state =
+      e.offset(workspace.data, e.mul(number, e.index(stateFloats * 4)));
+  return {state, e.offset(state, 4), e.offset(state, kStateHeader * 4)};
+}
+
+/// The warp's state in shared memory; its columns where its ring was.
+void SplitAttentionEmitter::leaveState(const State &state) {
+  Value group = e.div(e.lane(), e.index(4)), lane = e.rem(e.lane(), e.index(4));
+  for (int i = 0; i < kLaneRows; ++i) {
+    Value head = e.add(group, e.index(i * kUnitHeads / 2));
+    StatePointers to = ofWarp(e.warp(), head);
+    Value sum = e.warpSum(state.softmax.sum[i], 4);
+    e.ifThen(e.equal(lane, e.index(0)), [&] {
+      e.store(state.softmax.maximum[i], to.maximum, 4);
+      e.store(sum, to.sum, 4);
+    });
+    Value line = e.offset(to.columns, e.mul(lane, e.index(8)));
+    for (int64_t tile = 0; tile < layout.headDim / kColumns; ++tile) {
+      ValueRange values = ValueRange(state.output);
+      e.store(e.pack(values.slice(tile * kFragment + 2 * i, 2)),
+              e.offset(line, tile * kColumns * 4), 8);
+    }
+  }
+}
+
+SplitAttentionEmitter::Joined
+SplitAttentionEmitter::join(Value count, Value column,
+                            function_ref<StatePointers(Value)> state) {
+  Value zero = e.constant(e.f32(), 0.0);
+  Value factor = e.constant(e.f32(), plan.scale * M_LOG2E);
+  Value best =
+      e.forLoop(e.index(0), count, 1, {softmax.start().maximum[0]},
+                [&](Value i, ValueRange best) {
+                  return Values{e.maxF(best.front(),
+                                       e.load(e.f32(), state(i).maximum, 4))};
+                })
+          .front();
+  Values sums = e.forLoop(
+      e.index(0), count, 1, {zero, zero}, [&](Value i, ValueRange carried) {
+        StatePointers from = state(i);
+        Value weight = e.exp2Fast(
+            e.mul(e.sub(e.load(e.f32(), from.maximum, 4), best), factor));
+        Value at = e.offset(from.columns, e.mul(column, e.index(4)));
+        return Values{e.fma(e.load(e.f32(), from.sum, 4), weight, carried[0]),
+                      e.fma(e.load(e.f32(), at, 4), weight, carried[1])};
+      });
+  return {best, sums[0], sums[1]};
+}
+
+void SplitAttentionEmitter::forColumns(
+    Value heads, function_ref<void(Value, int64_t, Value)> body) {
+  e.forLoop(e.warp(), heads, warps, [&](Value head) {
+    for (int64_t first = 0; first < layout.headDim; first += kWarp) {
+      // Lanes past the last column repeat it.
+      Value column =
+          e.minI(e.add(e.lane(), e.index(first)), e.index(layout.headDim - 1));
+      body(head, first, column);
+    }
+  });
+}
+
+void SplitAttentionEmitter::storeRun(Value first, Value heads) {
+  forColumns(heads, [&](Value head, int64_t, Value column) {
+    Joined joined = join(e.index(warps), column,
+                         [&](Value warp) { return ofWarp(warp, head); });
+    StatePointers to = ofRun(e.block(2), e.add(first, head));
+    e.store(joined.column, e.offset(to.columns, e.mul(column, e.index(4))), 4);
+    e.ifThen(e.equal(column, e.index(0)), [&] {
+      e.store(joined.maximum, to.maximum, 4);
+      e.store(joined.sum, to.sum, 4);
+    });
+  });
+}
+
+void SplitAttentionEmitter::storeResult(
+    Value first, Value heads, Value count,
+    function_ref<StatePointers(Value, Value)> state) {
+  forColumns(heads, [&](Value head, int64_t firstColumn, Value column) {
+    Joined joined =
+        join(count, column, [&](Value i) { return state(i, head); });
+    storeAttended(k, plan, layout.headDim, row, e.add(first, head), firstColumn,
+                  e.div(joined.column, joined.sum));
+  });
+}
+
+} // namespace
+
+bool matchesSplitAttention(Kernel &k) {
+  auto plan = planAttention(k.op);
+  if (!plan || k.role != Role::Decode || !(plan->scale > 0))
+    return false;
+  auto type = cast<lm::KvCacheType>(plan->kv.getType());
+  return type.getElementType().isF16() && type.getPage() == kWarp &&
+         type.getHeadDim() % kStepKeys == 0 && type.getHeadDim() <= 256;
+}
+
+LogicalResult generateSplitAttention(Kernel &k) {
+  AttentionPlan plan = *planAttention(k.op);
+  if (failed(checkAttention(k, plan)))
+    return failure();
+  SplitAttentionEmitter(k, plan).emit();
+  return success();
+}
+
+} // namespace quern::nvptx
