@@ -42,6 +42,9 @@ constexpr int64_t kLeastSteps = 16;
 constexpr int64_t kRingBytes = 64 * 1024;
 constexpr int64_t kMostStages = 4;
 constexpr int64_t kCopyBytes = 16;
+/// Dims of a query that a lane keeps in registers; wider ones stay in shared
+/// memory, since the output takes the registers.
+constexpr int64_t kMostQueryDims = 128;
 /// Floats of a state in the workspace before its columns: maximum, sum, none.
 constexpr int64_t kStateHeader = 4;
 
@@ -82,6 +85,11 @@ private:
   void emitUnit(Value kvHead, Value first, Value end);
   void emitRun(Value kvHead, Value first, Value end);
   void loadQueries(Value first, Value end);
+  bool keepsQueries() const { return layout.headDim <= kMostQueryDims; }
+  /// This lane's A operand of dims [16 * d, ..) in shared memory.
+  Value queryPlace(int64_t d);
+  /// The A operand of these dims, 4 x i32.
+  Values queryOperand(int64_t d);
   /// Begins to copy step `step`, where the run has it.
   void copyStep(Value kvHead, Value step, Value stage);
   State runSteps(Value kvHead);
@@ -116,6 +124,7 @@ private:
   int64_t stateFloats, rowStates; ///< in the workspace
   Value row, slot, pages;
   Value ring, maxima, sums, isLast; ///< shared
+  Value sharedQueries;              ///< [warp][head_dim / 16][lane][4] i32
   Value firstHead;                  ///< of the share
   Value runs, begin, end;           ///< of the row; steps of this run
   Values queries;
@@ -153,6 +162,8 @@ void SplitAttentionEmitter::emit() {
   maxima = k.shared(warps * kUnitHeads * 4);
   sums = k.shared(warps * kUnitHeads * 4);
   isLast = k.shared(4);
+  if (!keepsQueries())
+    sharedQueries = k.shared(warps * kUnitHeads * layout.headDim * 2);
   int64_t shareHeads =
       k.widestRange(0, plan.heads * layout.headDim) / layout.headDim;
   stateFloats = kStateHeader + layout.headDim;
@@ -259,8 +270,29 @@ void SplitAttentionEmitter::loadQueries(Value first, Value end) {
         for (int i = 0; i < 2; ++i)
           pairs.push_back(e.clampToHalf(e.extract(pair, i)));
       }
-    llvm::append_range(queries, packOperand(e, pairs));
+    Values words = packOperand(e, pairs);
+    if (keepsQueries())
+      llvm::append_range(queries, words);
+    else
+      e.store(e.pack(words), queryPlace(d / kStepKeys), 16);
   }
+}
+
+Value SplitAttentionEmitter::queryPlace(int64_t d) {
+  int64_t turns = layout.headDim / kStepKeys;
+  Value place = e.add(e.mul(e.warp(), e.index(turns * kWarp)), e.lane());
+  return e.offset(e.offset(sharedQueries, e.mul(place, e.index(16))),
+                  d * kWarp * 16);
+}
+
+Emitter::Values SplitAttentionEmitter::queryOperand(int64_t d) {
+  if (keepsQueries())
+    return Values(ArrayRef(queries).slice(4 * d, 4));
+  Value four = e.load(e.vec(4, e.i32()), queryPlace(d), 16);
+  Values words;
+  for (int64_t i = 0; i < 4; ++i)
+    words.push_back(e.extract(four, i));
+  return words;
 }
 
 Value SplitAttentionEmitter::stageOf(Value turn) {
@@ -371,8 +403,8 @@ void SplitAttentionEmitter::emitStep(Value step, Value stage, State &state) {
   Values scores(2 * kFragment, e.constant(e.f32(), 0.0));
   int64_t turns = layout.headDim / kStepKeys;
   for (int64_t d = 0; d < turns; ++d)
-    multiply(ValueRange(queries).slice(4 * d, 4),
-             e.offset(keys, d * 2 * kBlockBytes), /*transposed=*/false, scores);
+    multiply(queryOperand(d), e.offset(keys, d * 2 * kBlockBytes),
+             /*transposed=*/false, scores);
   hide(step, scores);
   LaneRows corrections = softmax.step(state.softmax, scores);
   for (auto [i, value] : llvm::enumerate(state.output))
