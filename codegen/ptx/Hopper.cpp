@@ -97,7 +97,7 @@ Value advance(Emitter &e, Value descriptor, Value words) {
   return e.orI(high, e.extendUnsigned(low, e.i64()));
 }
 
-/// "$first, ..., $(first + count - 1)" as an operand of inline assembly.
+/// "{$first, ..., $(first + count - 1)}", an operand of inline assembly.
 static std::string operandList(int64_t first, int64_t count) {
   std::string text = "{";
   for (int64_t i = first; i < first + count; ++i)
@@ -105,21 +105,22 @@ static std::string operandList(int64_t first, int64_t count) {
   return text + "}";
 }
 
-/// Inline assembly that updates `sums` in place, `operands` being $2N on, where
-/// N sums are $0 on. ($N to $2N - 1 are the sums as inputs.)
-static Emitter::Values updateInPlace(Emitter &e, const std::string &text,
-                                     ValueRange sums, ArrayRef<Value> operands,
-                                     const std::string &operandConstraints) {
+/// Inline assembly whose results are `count` f32, $0 on. They begin as `sums`,
+/// operands $count on, unless that is empty; `operands` follow.
+static Emitter::Values emitSums(Emitter &e, const std::string &text,
+                                size_t count, ValueRange sums,
+                                ArrayRef<Value> operands,
+                                const std::string &operandConstraints) {
   std::string constraints;
-  for (size_t i = 0; i < sums.size(); ++i)
-    constraints += "=f,";
+  for (size_t i = 0; i < count; ++i)
+    constraints += sums.empty() ? "=&f," : "=f,";
   for (size_t i = 0; i < sums.size(); ++i)
     constraints.append(std::to_string(i)).append(",");
   constraints += operandConstraints + "~{memory}";
   SmallVector<Value> all(sums);
   all.append(operands.begin(), operands.end());
   Type type = LLVM::LLVMStructType::getLiteral(
-      e.b.getContext(), SmallVector<Type>(sums.size(), e.f32()));
+      e.b.getContext(), SmallVector<Type>(count, e.f32()));
   Value result =
       LLVM::InlineAsmOp::create(
           e.b, e.loc, type, all, text, constraints, /*has_side_effects=*/true,
@@ -127,7 +128,7 @@ static Emitter::Values updateInPlace(Emitter &e, const std::string &text,
           LLVM::AsmDialectAttr(), ArrayAttr())
           .getResult(0);
   Emitter::Values values;
-  for (size_t i = 0; i < sums.size(); ++i)
+  for (size_t i = 0; i < count; ++i)
     values.push_back(LLVM::ExtractValueOp::create(
         e.b, e.loc, result, ArrayRef<int64_t>{static_cast<int64_t>(i)}));
   return values;
@@ -137,23 +138,29 @@ Emitter::Values startProducts(Emitter &e, int64_t columns,
                               ArrayRef<WgmmaStep> steps, ValueRange sums) {
   // One statement a group: between two, LLVM might move sums, which nothing
   // may touch while products are under way.
-  auto count = static_cast<int64_t>(sums.size());
-  std::string text = "{\n.reg .pred add;\nsetp.eq.u32 add, 0, 0;\n"
-                     "wgmma.fence.sync.aligned;\n";
+  size_t count = sums.empty() ? columns / 2 : sums.size();
+  auto next = static_cast<int64_t>(count + sums.size());
+  std::string text = "{\n.reg .pred add, set;\nsetp.eq.u32 add, 0, 0;\n"
+                     "setp.ne.u32 set, 0, 0;\nwgmma.fence.sync.aligned;\n";
   SmallVector<Value> operands;
   std::string constraints;
   for (auto [i, step] : llvm::enumerate(steps)) {
-    int64_t a = 2 * count + 5 * static_cast<int64_t>(i);
-    text += "wgmma.mma_async.sync.aligned.m64n" + std::to_string(columns) +
-            "k16.f32.f16.f16 " + operandList(step.firstSum, columns / 2) +
-            ", " + operandList(a, 4) + ", $" + std::to_string(a + 4) +
-            ", add, 1, 1, 0;\n";
-    operands.append(std::begin(step.a), std::end(step.a));
+    auto words = static_cast<int64_t>(step.a.size());
+    bool inRegisters = words > 1;
+    text +=
+        "wgmma.mma_async.sync.aligned.m64n" + std::to_string(columns) +
+        "k16.f32.f16.f16 " + operandList(step.firstSum, columns / 2) + ", " +
+        (inRegisters ? operandList(next, words) : "$" + std::to_string(next)) +
+        ", $" + std::to_string(next + words) +
+        (sums.empty() && i == 0 ? ", set" : ", add") + ", 1, 1" +
+        (inRegisters ? "" : ", 0") + (step.rowMajorB ? ", 1;\n" : ", 0;\n");
+    llvm::append_range(operands, step.a);
     operands.push_back(step.b);
-    constraints += "r,r,r,r,l,";
+    constraints += inRegisters ? "r,r,r,r,l," : "l,l,";
+    next += words + 1;
   }
   text += "wgmma.commit_group.sync.aligned;\n}";
-  return updateInPlace(e, text, sums, operands, constraints);
+  return emitSums(e, text, count, sums, operands, constraints);
 }
 
 void waitProducts(Emitter &e, int pending) {
@@ -161,8 +168,29 @@ void waitProducts(Emitter &e, int pending) {
                                      static_cast<uint64_t>(pending));
 }
 
-Emitter::Values finishProducts(Emitter &e, ValueRange sums) {
-  return updateInPlace(e, "wgmma.wait_group.sync.aligned 0;", sums, {}, "");
+Emitter::Values finishProducts(Emitter &e, ValueRange sums, int pending) {
+  return emitSums(
+      e, "wgmma.wait_group.sync.aligned " + std::to_string(pending) + ";",
+      sums.size(), sums, {}, "");
+}
+
+void publishShared(Emitter &e) {
+  NVVM::FenceProxyOp::create(
+      e.b, e.loc, NVVM::ProxyKind::async_shared,
+      NVVM::SharedSpaceAttr::get(e.b.getContext(),
+                                 NVVM::SharedSpace::shared_cta));
+}
+
+void meetWith(Emitter &e, Value number, int64_t threads, Value condition) {
+  LLVM::InlineAsmOp::create(
+      e.b, e.loc, e.i32(),
+      ValueRange{number, e.constant(e.i32(), threads),
+                 e.extendUnsigned(condition, e.i32())},
+      "{\n.reg .pred p, q;\nsetp.ne.b32 p, $3, 0;\n"
+      "barrier.cta.red.or.pred q, $1, $2, p;\nselp.b32 $0, 1, 0, q;\n}",
+      "=r,r,n,r,~{memory}", /*has_side_effects=*/true,
+      /*is_align_stack=*/false, LLVM::TailCallKind::None,
+      LLVM::AsmDialectAttr(), ArrayAttr());
 }
 
 } // namespace quern::nvptx

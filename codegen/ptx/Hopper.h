@@ -67,32 +67,45 @@ void setRegisters(Emitter &e, int64_t count, bool increase);
 mlir::Value sharedAddress(Emitter &e, mlir::Value shared);
 /// Descriptor (i64) of a K-major matrix at a shared address (i32), which lies
 /// in core matrices of 8 rows x 16 bytes: `depthBytes` from one to the next
-/// along K, `rowBytes` along rows.
+/// along K, `rowBytes` along rows. Also of an MN-major one, whose core matrices
+/// are 8 of K by 16 bytes of rows.
 mlir::Value matrixDescriptor(Emitter &e, mlir::Value address,
                              int64_t depthBytes, int64_t rowBytes);
 /// The same matrix `words` (i32) times 16 bytes further on.
 mlir::Value advance(Emitter &e, mlir::Value descriptor, mlir::Value words);
 
-/// One operand pair of wgmma.m64nNk16: this warp's A fragment (4 x i32 of f16,
-/// as mma.m16n8k16 has it) and the descriptor of B (N, 16).
+/// One operand pair of wgmma.m64nNk16.
 struct WgmmaStep {
-  mlir::Value a[4];
-  mlir::Value b;
+  /// This warp's A fragment, 4 x i32 of f16 as mma.m16n8k16 has it; or one
+  /// i64, the descriptor of A (64, 16), K-major.
+  llvm::SmallVector<mlir::Value, 4> a;
+  mlir::Value b; ///< descriptor of B (N, 16)
   /// The first of the N / 2 sums that the product is added to.
   int64_t firstSum = 0;
+  bool rowMajorB = false; ///< MN-major
 };
 /// Starts adding the products of `steps`, one group, to `sums` (f32); N is
-/// `columns`. The result may be read behind finishProducts only, and `a` may be
-/// written when waitProducts says so. Element i of lane l is row
-/// l / 4 + 8 (i / 2 % 2) of the warp's 16, column 8 (i / 4) + 2 (l % 4) + i
-/// % 2.
+/// `columns`. Without sums the products are added up from 0, N / 2 of them. The
+/// result may be read behind finishProducts only, and `a` may be written when
+/// waitProducts says so. Element i of lane l is row l / 4 + 8 (i / 2 % 2) of
+/// the warp's 16, column 8 (i / 4) + 2 (l % 4) + i % 2.
 Emitter::Values startProducts(Emitter &e, int64_t columns,
                               llvm::ArrayRef<WgmmaStep> steps,
                               mlir::ValueRange sums);
 /// Waits until at most `pending` groups are under way.
 void waitProducts(Emitter &e, int pending);
-/// Waits for all groups; returns what they made of `sums`.
-Emitter::Values finishProducts(Emitter &e, mlir::ValueRange sums);
+/// Waits until at most `pending` groups are under way, that of `sums` not among
+/// them; returns what it made of `sums`.
+Emitter::Values finishProducts(Emitter &e, mlir::ValueRange sums,
+                               int pending = 0);
+/// What shared memory holds is seen by wgmma and bulk copies, which other
+/// threads start behind the next barrier.
+void publishShared(Emitter &e);
+/// The `threads` threads of named barrier `number` (i32) meet here with
+/// `condition` (i1) made. ptxas moves neither what it is made of behind this,
+/// nor a wait for products before it.
+void meetWith(Emitter &e, mlir::Value number, int64_t threads,
+              mlir::Value condition);
 
 } // namespace quern::nvptx
 

@@ -106,6 +106,8 @@ ArrayRef<KernelGenerator<Kernel>> kernelGenerators() {
        generateTensorMatmul, "products of f16 rows by mma.sync"},
       {"vector-matmul", KernelFamily::FloatMatmul, matchesVectorMatmul,
        generateVectorMatmul, "products of float rows"},
+      {"wgmma-attention", KernelFamily::Attention, matchesWgmmaAttention,
+       generateWgmmaAttention, "prompt attention over f16 pages by warpgroups"},
       {"tensor-attention", KernelFamily::Attention, matchesTensorAttention,
        generateTensorAttention, "attention whose products mma.sync takes"},
       {"split-attention", KernelFamily::Attention, matchesSplitAttention,

@@ -96,6 +96,8 @@ mlir::LogicalResult generateTensorMatmul(Kernel &);
 mlir::LogicalResult generateSplitMatmul(Kernel &, const MatmulPlan &);
 bool matchesVectorMatmul(Kernel &);
 mlir::LogicalResult generateVectorMatmul(Kernel &);
+bool matchesWgmmaAttention(Kernel &);
+mlir::LogicalResult generateWgmmaAttention(Kernel &);
 bool matchesTensorAttention(Kernel &);
 mlir::LogicalResult generateTensorAttention(Kernel &);
 bool matchesSplitAttention(Kernel &);

@@ -231,7 +231,7 @@ Emitter::Values WgmmaEmitter::multiply(Value number, int64_t group,
   for (int64_t s = 0; s < kSteps; ++s)
     for (int64_t i = 0; i < streamCount; ++i) {
       WgmmaStep step;
-      llvm::copy(a.take_front(4), step.a);
+      step.a.assign(a.begin(), a.begin() + 4);
       a = a.drop_front(4);
       int64_t bytes = group * kHalfGroupBytes + s * 2 * kHalfBlockBytes;
       step.b = advance(e, first, e.constant(e.i32(), bytes / 16));

@@ -110,7 +110,7 @@ constexpr Tile kGpuTiles[kRoleCount][kKernelFamilyCount] = {
      kRowsTile},
     {{.rows = 64, .blocks = 8},
      {.rows = 4, .blocks = 1},
-     {.rows = 128, .keys = 64},
+     {.rows = 128, .keys = 128},
      kRowsTile},
 };
 
