@@ -1,5 +1,6 @@
 #include "codegen/artifact/ManifestProgram.h"
 
+#include "codegen/kernels/KernelFacts.h"
 #include "runtime/schema/kernel_abi.h"
 
 using namespace mlir;
@@ -228,14 +229,15 @@ ProgramTranslator::kvLayer(const ProgramBody &body) const {
     rt::KernelOp kernelOp = kernelRefs[kernel->second].op;
     for (Type type : kernelOp.getFunctionType().getInputs())
       if (auto kv = dyn_cast<lm::KvCacheType>(type)) {
-        const bool wide = kv.getElementType().isF32();
-        const auto bytes = static_cast<uint64_t>(2 * kv.getRowElements() *
-                                                 kv.getPage() * (wide ? 4 : 2));
-        return schema::KvLayer(bytes, static_cast<uint32_t>(kv.getHeads()),
+        const KvLayout layout(kv);
+        const schema::KvElement element =
+            layout.isInt8                 ? schema::KvElement::Int8
+            : kv.getElementType().isF32() ? schema::KvElement::F32
+                                          : schema::KvElement::F16;
+        return schema::KvLayer(static_cast<uint64_t>(layout.pageBytes()),
+                               static_cast<uint32_t>(kv.getHeads()),
                                static_cast<uint32_t>(kv.getHeadDim()),
-                               static_cast<uint32_t>(kv.getPage()),
-                               wide ? schema::KvElement::F32
-                                    : schema::KvElement::F16);
+                               static_cast<uint32_t>(kv.getPage()), element);
       }
   }
   return malformed(body.name + " has no kernel with a KV cache");

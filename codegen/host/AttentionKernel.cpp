@@ -466,6 +466,8 @@ LogicalResult generateAttention(Kernel &k) {
   if (k.tile.keys > 0)
     plan.keys = std::min(plan.keys, k.tile.keys);
   auto type = cast<lm::KvCacheType>(plan.kv.getType());
+  if (failed(checkKvCache(k, type)))
+    return failure();
   int64_t unit = plan.quantized ? kPackedGroup : kLanes;
   if (type.getPage() != kPageTokens)
     return k.emitError() << "expected pages of " << kPageTokens

@@ -92,6 +92,12 @@ void storeColumns(Kernel &k, Value pointer, Value row, Value column,
       [&] { e.storePartial(values, at, tail); });
 }
 
+LogicalResult checkKvCache(Kernel &k, lm::KvCacheType type) {
+  if (KvLayout(type).isInt8)
+    return k.emitError() << "keys and values in int8 are for GPUs";
+  return success();
+}
+
 ArrayRef<KernelGenerator<Kernel>> kernelGenerators() {
   static const KernelGenerator<Kernel> generators[] = {
       {"amx-matmul", KernelFamily::Matmul, matchesAmxMatmul, generateAmxMatmul,

@@ -47,6 +47,9 @@ void storeColumns(Kernel &k, mlir::Value pointer, mlir::Value row,
                   mlir::Value column, int64_t outputs, mlir::Value biasPointer,
                   mlir::Value values);
 
+/// Hosts keep keys and values as floats.
+mlir::LogicalResult checkKvCache(Kernel &k, lm::KvCacheType type);
+
 /// All generators, in the order in which they are asked.
 llvm::ArrayRef<KernelGenerator<Kernel>> kernelGenerators();
 

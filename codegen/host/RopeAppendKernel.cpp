@@ -171,6 +171,10 @@ void RopeAppendEmitter::emit() {
 bool matchesRopeAppend(Kernel &k) { return planRopeAppend(k.op).has_value(); }
 
 LogicalResult generateRopeAppend(Kernel &k) {
+  for (auto append : k.body().getOps<lm::KvAppendOp>())
+    if (failed(
+            checkKvCache(k, cast<lm::KvCacheType>(append.getKv().getType()))))
+      return failure();
   RopeAppendEmitter(k, *planRopeAppend(k.op)).emit();
   return success();
 }

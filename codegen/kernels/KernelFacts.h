@@ -25,14 +25,29 @@ constexpr int64_t activationSumOffset(int64_t columns) {
 }
 
 /// Where a KV head lies in a page of one layer: K (head_dim, page) then V
-/// (page, head_dim), heads one after the other.
+/// (page, head_dim), heads one after the other. Behind int8 codes lie the f32
+/// scales of K, then of V, (head_dim / 32, page) each.
 struct KvLayout {
   explicit KvLayout(lm::KvCacheType type)
-      : headDim(type.getHeadDim()), page(type.getPage()),
-        elementBytes(type.getElementType().getIntOrFloatBitWidth() / 8) {}
-  int64_t headDim, page, elementBytes;
+      : heads(type.getHeads()), headDim(type.getHeadDim()),
+        page(type.getPage()),
+        isInt8(lm::isQuantizedActivations(type.getElementType())),
+        elementBytes(
+            isInt8 ? 1 : type.getElementType().getIntOrFloatBitWidth() / 8) {}
+  /// Columns that share a scale.
+  static constexpr int64_t kScaleColumns = 32;
+
+  int64_t heads, headDim, page;
+  bool isInt8;
+  int64_t elementBytes;
   int64_t valuesOffset() const { return headDim * page * elementBytes; }
-  int64_t headBytes() const { return 2 * valuesOffset(); }
+  int64_t scalesOffset() const { return 2 * valuesOffset(); }
+  /// Of K, or of V.
+  int64_t scalesBytes() const {
+    return isInt8 ? headDim / kScaleColumns * page * 4 : 0;
+  }
+  int64_t headBytes() const { return scalesOffset() + 2 * scalesBytes(); }
+  int64_t pageBytes() const { return heads * headBytes(); }
 };
 
 /// Columns (last dimension) of a tensor value.

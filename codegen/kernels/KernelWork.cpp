@@ -62,7 +62,7 @@ template <typename Op> static void addAttention(Op op, KernelWork &work) {
   auto kv = cast<lm::KvCacheType>(op.getKv().getType());
   const auto heads = static_cast<int64_t>(op.getHeads());
   work.flopsPerPair += 4 * heads * kv.getHeadDim() + 5 * heads;
-  work.bytesPerKey += 2 * kv.getRowElements() * KvLayout(kv).elementBytes;
+  work.bytesPerKey += KvLayout(kv).pageBytes() / kv.getPage();
   work.window = static_cast<int64_t>(op.getWindow());
 }
 
@@ -91,7 +91,7 @@ KernelWork workOf(rt::KernelOp kernel) {
       addAttention(attention, work);
     if (auto append = dyn_cast<lm::KvAppendOp>(op)) {
       auto kv = cast<lm::KvCacheType>(append.getKv().getType());
-      work.bytesPerRow += 2 * kv.getRowElements() * KvLayout(kv).elementBytes;
+      work.bytesPerRow += KvLayout(kv).pageBytes() / kv.getPage();
     }
     if (auto embedding = dyn_cast<lm::EmbeddingOp>(op)) {
       Value table = embedding.getTable();

@@ -9,19 +9,39 @@ Value kvOffset(Emitter &e, const KvLayout &layout, KvPart part, Value token,
                Value dim) {
   Value start =
       e.index(part == KvPart::Values ? layout.valuesOffset() : int64_t{0});
-  if (layout.elementBytes == 2) {
+  if (layout.elementBytes < 4) {
     Value side = e.index(kBlockSide);
     Value block =
         e.add(e.mul(e.div(token, side), e.index(layout.headDim / kBlockSide)),
               e.div(dim, side));
-    Value inBlock = e.add(e.mul(e.rem(token, side), e.index(2 * kBlockSide)),
-                          e.mul(e.rem(dim, side), e.index(2)));
-    return e.add(start, e.add(e.mul(block, e.index(kBlockBytes)), inBlock));
+    Value element =
+        e.add(e.mul(block, e.index(kBlockSide * kBlockSide)),
+              e.add(e.mul(e.rem(token, side), side), e.rem(dim, side)));
+    return e.add(start, e.mul(element, e.index(layout.elementBytes)));
   }
   Value element = part == KvPart::Keys
                       ? e.add(e.mul(dim, e.index(layout.page)), token)
                       : e.add(e.mul(token, e.index(layout.headDim)), dim);
   return e.add(start, e.mul(element, e.index(layout.elementBytes)));
+}
+
+Value kvScaleOffset(Emitter &e, const KvLayout &layout, KvPart part,
+                    Value token, Value group) {
+  int64_t start = layout.scalesOffset();
+  if (part == KvPart::Values)
+    start += layout.scalesBytes();
+  Value scale = e.add(e.mul(group, e.index(layout.page)), token);
+  return e.add(e.index(start), e.mul(scale, e.index(4)));
+}
+
+Value loadKvElement(Emitter &e, const KvLayout &layout, KvPart part, Value head,
+                    Value token, Value dim) {
+  Value at = e.offset(head, kvOffset(e, layout, part, token, dim));
+  if (layout.isInt8)
+    return e.toFloat(e.load(e.i8(), at, 1), e.f32());
+  if (layout.elementBytes == 2)
+    return e.extend(e.load(e.f16(), at, 2), e.f32());
+  return e.load(e.f32(), at, 4);
 }
 
 Emitter::Values loadKvDims(Emitter &e, const KvLayout &layout, KvPart part,
@@ -37,10 +57,22 @@ Emitter::Values loadKvDims(Emitter &e, const KvLayout &layout, KvPart part,
       result.push_back(e.extract(floats, i));
     return result;
   }
-  for (int64_t i = 0; i < kBlockSide; ++i) {
-    Value at = kvOffset(e, layout, part, token, e.add(first, e.index(i)));
-    result.push_back(e.load(e.f32(), e.offset(head, at), 4));
+  if (layout.isInt8) {
+    Value group = e.div(first, e.index(KvLayout::kScaleColumns));
+    Value scale =
+        e.load(e.f32(),
+               e.offset(head, kvScaleOffset(e, layout, part, token, group)), 4);
+    Value codes =
+        e.load(e.vec(kBlockSide, e.i8()),
+               e.offset(head, kvOffset(e, layout, part, token, first)), 8);
+    Value floats = e.toFloat(codes, e.f32());
+    for (int64_t i = 0; i < kBlockSide; ++i)
+      result.push_back(e.mul(e.extract(floats, i), scale));
+    return result;
   }
+  for (int64_t i = 0; i < kBlockSide; ++i)
+    result.push_back(
+        loadKvElement(e, layout, part, head, token, e.add(first, e.index(i))));
   return result;
 }
 

@@ -3,6 +3,7 @@
 // A KV head of a page holds K, then V. In f16 each lies in 8x8 blocks of 128
 // bytes, [page / 8][head_dim / 8][8 tokens][8 dims]: what `ldmatrix` and
 // `wgmma` read, free of bank conflicts, and what 16-byte copies leave as it is.
+// int8 pages lie in the same order, blocks of 64 bytes, and scales behind them.
 // f32 pages (--precise) keep the host's order: K (head_dim, page), V (page,
 // head_dim). Section 8 of docs/architecture.md.
 //
@@ -25,7 +26,15 @@ enum class KvPart : uint8_t { Keys, Values };
 mlir::Value kvOffset(Emitter &e, const KvLayout &layout, KvPart part,
                      mlir::Value token, mlir::Value dim);
 
-/// Elements [8 * dimBlock, 8 * dimBlock + 8) of `token`, as f32.
+/// The f32 scale of columns [32 group, 32 group + 32) of int8 pages: where it
+/// lies in a KV head.
+mlir::Value kvScaleOffset(Emitter &e, const KvLayout &layout, KvPart part,
+                          mlir::Value token, mlir::Value group);
+/// Element `dim` of `token` as f32; of int8 pages the code, without its scale.
+mlir::Value loadKvElement(Emitter &e, const KvLayout &layout, KvPart part,
+                          mlir::Value head, mlir::Value token, mlir::Value dim);
+
+/// Elements [8 * dimBlock, 8 * dimBlock + 8) of `token`, as f32, scaled.
 Emitter::Values loadKvDims(Emitter &e, const KvLayout &layout, KvPart part,
                            mlir::Value head, mlir::Value token,
                            mlir::Value dimBlock);

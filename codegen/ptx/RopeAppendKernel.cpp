@@ -9,6 +9,7 @@
 #include "codegen/ptx/KvPages.h"
 
 #include <cmath>
+#include <limits>
 
 using namespace mlir;
 
@@ -29,6 +30,9 @@ private:
   void emitRope(lm::RopeOp rope, unsigned segment);
   void turnPair(lm::RopeOp rope, Value source, Value target, Value pair);
   void emitAppend(lm::KvAppendOp append, unsigned segment);
+  /// Appends the heads of `source`, keys or values, as int8 with scales.
+  void appendInt8(Value source, unsigned segment, KvPart part,
+                  const KvLayout &layout, const KvPlace &place);
   /// Calls `body(head, i)` for heads [begin, end) (columns) and i < count,
   /// spread over the block's threads.
   void forHeads(std::pair<Value, Value> range, int64_t headDim, int64_t count,
@@ -124,6 +128,11 @@ void RopeAppendEmitter::emitAppend(lm::KvAppendOp append, unsigned segment) {
   Type element = type.getElementType();
 
   e.barrier(); // what other threads turned
+  if (layout.isInt8) {
+    appendInt8(append.getK(), segment, KvPart::Keys, layout, place);
+    return appendInt8(append.getV(), segment + 1, KvPart::Values, layout,
+                      place);
+  }
   auto copy = [&](Value source, unsigned sourceSegment, KvPart part) {
     Value pointer = buffers.row(source, row);
     forHeads(k.columns(sourceSegment, columnsOf(source)), layout.headDim,
@@ -143,6 +152,43 @@ void RopeAppendEmitter::emitAppend(lm::KvAppendOp append, unsigned segment) {
   };
   copy(append.getK(), segment, KvPart::Keys);
   copy(append.getV(), segment + 1, KvPart::Values);
+}
+
+void RopeAppendEmitter::appendInt8(Value source, unsigned segment, KvPart part,
+                                   const KvLayout &layout,
+                                   const KvPlace &place) {
+  // A warp has the columns of a scale, a lane each. The formula is
+  // lm.quantize's.
+  constexpr int64_t kColumns = KvLayout::kScaleColumns;
+  static_assert(kColumns == kWarp);
+  Value pointer = buffers.row(source, row);
+  auto [begin, end] = k.columns(segment, columnsOf(source));
+  Value first = e.add(begin, e.mul(e.warp(), e.index(kColumns)));
+  e.forLoop(first, end, kThreads, [&](Value column) {
+    Value at = e.mul(e.add(column, e.lane()), e.index(4));
+    Value value = e.clampToHalf(e.load(e.f32(), e.offset(pointer, at), 4));
+    Value largest = e.warpMax(e.absF(value)), zero = e.constant(e.f32(), 0.0);
+    Value most = e.constant(e.f32(), 127.0);
+    Value inverse = e.div(most, largest);
+    // A group too small for its inverse to be finite is zero.
+    Value some = e.less(
+        inverse, e.constant(e.f32(), std::numeric_limits<double>::infinity()));
+    Value code = e.toInt(
+        e.roundEven(e.mul(value, e.select(some, inverse, zero))), e.i32());
+    Value dim = e.rem(column, e.index(layout.headDim));
+    Value head =
+        e.offset(place.page, e.mul(e.div(column, e.index(layout.headDim)),
+                                   e.index(layout.headBytes())));
+    e.store(e.truncate(code, e.i8()),
+            e.offset(head, kvOffset(e, layout, part, place.token,
+                                    e.add(dim, e.lane()))));
+    e.ifThen(e.equal(e.lane(), e.index(0)), [&] {
+      Value to = kvScaleOffset(e, layout, part, place.token,
+                               e.div(dim, e.index(kColumns)));
+      e.store(e.select(some, e.div(largest, most), zero), e.offset(head, to),
+              4);
+    });
+  });
 }
 
 void RopeAppendEmitter::emit() {

@@ -40,11 +40,8 @@ private:
   void loadQueries(Value first, Value end);
   /// Scores of this lane's key, one a head, scaled and masked.
   Values scores(Value head, Value firstKey);
-  Value loadElement(Value pointer) {
-    if (work.layout.elementBytes == 4)
-      return e.load(e.f32(), pointer, 4);
-    return e.extend(e.load(e.f16(), pointer, 2), e.f32());
-  }
+  /// Column 32 * part + lane of the value of `key` in a page.
+  Value valueAt(Value head, Value key, int64_t part);
   /// One page: the next state. States are maxima, sums (a lane's own), columns.
   Values step(Value page, Value kvHead, ValueRange state);
   void leaveState(ValueRange state);
@@ -141,6 +138,19 @@ Emitter::Values VectorAttentionEmitter::scores(Value head, Value firstKey) {
   return result;
 }
 
+Value VectorAttentionEmitter::valueAt(Value head, Value key, int64_t part) {
+  // Lanes past the head's columns read its last one and store nothing.
+  Value d =
+      e.minI(e.add(e.lane(), e.index(part * kWarp)), e.index(work.headDim - 1));
+  Value value = loadKvElement(e, work.layout, KvPart::Values, head, key, d);
+  if (!work.layout.isInt8)
+    return value;
+  static_assert(KvLayout::kScaleColumns == kWarp);
+  Value scale =
+      kvScaleOffset(e, work.layout, KvPart::Values, key, e.index(part));
+  return e.mul(value, e.load(e.f32(), e.offset(head, scale), 4));
+}
+
 Emitter::Values VectorAttentionEmitter::step(Value page, Value kvHead,
                                              ValueRange state) {
   int64_t heads = work.unitHeads;
@@ -170,13 +180,8 @@ Emitter::Values VectorAttentionEmitter::step(Value page, Value kvHead,
   Values totals = e.forLoop(
       e.index(0), visible, 1, sums, [&](Value key, ValueRange carried) {
         Values value;
-        for (int64_t part = 0; part < parts; ++part) {
-          // Lanes past the head's columns read its last one and store nothing.
-          Value d = e.minI(e.add(e.lane(), e.index(part * kWarp)),
-                           e.index(work.headDim - 1));
-          value.push_back(loadElement(e.offset(
-              head, kvOffset(e, work.layout, KvPart::Values, key, d))));
-        }
+        for (int64_t part = 0; part < parts; ++part)
+          value.push_back(valueAt(head, key, part));
         Value from = e.truncate(key, e.i32());
         Values sum;
         for (int64_t h = 0; h < heads; ++h) {

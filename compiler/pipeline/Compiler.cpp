@@ -2,6 +2,7 @@
 
 #include "codegen/artifact/OutputFile.h"
 #include "codegen/host/HostCodegen.h"
+#include "codegen/kernels/KernelFacts.h"
 #include "codegen/kernels/Lowering.h"
 #include "codegen/ptx/PtxCodegen.h"
 #include "codegen/target/Target.h"
@@ -67,6 +68,8 @@ static llvm::Error checkOptions(const CompileOptions &options) {
   if (options.shares < 1 || options.shares > kMaxShares)
     return usage("--shares=" + llvm::Twine(options.shares) +
                  " is out of range; give 1 to " + llvm::Twine(kMaxShares));
+  if (options.precise && options.int8Kv)
+    return usage("--kv=int8 and --precise want different caches; give one");
   if (options.compileTo != Phase::Artifact)
     return llvm::Error::success();
   if (isIrPath(options.input) && options.weights.empty())
@@ -122,7 +125,8 @@ private:
   void inferTargets();
   llvm::Error readTuning();
   void noteTuning();
-  void makePrecise();
+  void setKvElement(Type element);
+  llvm::Error useInt8Kv();
 
   void explain(const std::string &line) {
     if (options.explain)
@@ -191,17 +195,36 @@ llvm::Error Compilation::parse() {
   return llvm::Error::success();
 }
 
-/// With --precise the cache holds what attention computed, unrounded.
-void Compilation::makePrecise() {
+/// Makes `element` the type of what the caches hold.
+void Compilation::setKvElement(Type element) {
   AttrTypeReplacer replacer;
-  replacer.addReplacement([](lm::KvCacheType type) -> Type {
+  replacer.addReplacement([&](lm::KvCacheType type) -> Type {
     return lm::KvCacheType::get(type.getContext(), type.getHeads(),
-                                type.getHeadDim(), type.getPage(),
-                                Float32Type::get(type.getContext()));
+                                type.getHeadDim(), type.getPage(), element);
   });
   replacer.recursivelyReplaceElementsIn(*module, /*replaceAttrs=*/true,
                                         /*replaceLocs=*/false,
                                         /*replaceTypes=*/true);
+}
+
+llvm::Error Compilation::useInt8Kv() {
+  for (const std::string &name : used.targets)
+    if (!findTarget(name)->isGpu())
+      return compileError(ExitCode::Unsupported,
+                          "--kv=int8 is for GPUs, and " + name +
+                              " is none; give GPUs alone with --target");
+  constexpr int64_t kGroup = KvLayout::kScaleColumns;
+  const auto model =
+      (*module)->getAttrOfType<DictionaryAttr>(lm::LmDialect::kModelAttr);
+  const auto headDim = model.getAs<IntegerAttr>("head_dim");
+  if (headDim && headDim.getInt() % kGroup != 0)
+    return compileError(ExitCode::Unsupported,
+                        "--kv=int8 wants heads of a multiple of " +
+                            llvm::Twine(kGroup) + " columns, and " +
+                            options.input + " has heads of " +
+                            llvm::Twine(headDim.getInt()) + "; leave it out");
+  setKvElement(lm::BlockType::get(&context, BlockFormat::A8));
+  return llvm::Error::success();
 }
 
 /// Targets of a module that has tiles already, unless the command names some.
@@ -399,8 +422,12 @@ llvm::Error Compilation::runPhase(Phase phase) {
   case Phase::Import:
     if (llvm::Error error = load())
       return error;
+    // With --precise the cache holds what attention computed, unrounded.
     if (used.precise)
-      makePrecise();
+      setKvElement(Float32Type::get(&context));
+    if (used.int8Kv)
+      if (llvm::Error error = useInt8Kv())
+        return error;
     if (failed(verify(*module)) || failed(checkPhase(phase, *module)))
       return diagnostics.take(ExitCode::Malformed, "the module is invalid",
                               "begin with what quern import prints");

@@ -29,6 +29,8 @@ struct PipelineOptions {
   bool precise = false;
   /// Tiles that tuning found, as rt-apply-tuning takes them.
   std::vector<std::string> tunedTiles;
+  /// Keys and values as int8 with scales: GPUs only.
+  bool int8Kv = false;
   /// Names of optional passes that do not run.
   std::vector<std::string> disabledPasses;
 };

@@ -22,7 +22,7 @@ namespace {
 struct CommandLine {
   CompileOptions compile;
   std::vector<std::string> targets;
-  std::string quantize, compileTo, compileFrom;
+  std::string quantize, kv, compileTo, compileFrom;
   bool json = false;
   bool quiet = false;
   bool noMeasure = false;
@@ -78,6 +78,9 @@ static void addCompile(CLI::App &app, CommandLine &line) {
                  "Do not measure what --quantize cost");
   verb->add_flag("--precise", options.precise,
                  "Float activations and a float32 KV cache");
+  verb->add_option("--kv", line.kv,
+                   "Keys and values of GPUs: f16 (default) or int8")
+      ->check(CLI::IsMember({"f16", "int8"}));
   verb->add_option("--shares", options.shares,
                    "Parts the work is cut in (default: 2)");
   verb->add_option("--sign-key", options.signKey,
@@ -174,6 +177,7 @@ static llvm::Error resolve(CommandLine &line) {
     return error;
   if (!line.quantize.empty())
     options.quantizeFormat = line.quantize == "int8" ? "q8_0" : "q4_0";
+  options.int8Kv = line.kv == "int8";
   for (std::string &pass : options.disabledPasses)
     if (llvm::StringRef(pass).starts_with("lm-"))
       pass.erase(0, 3);

@@ -54,9 +54,15 @@ LogicalResult KvCacheType::verify(function_ref<InFlightDiagnostic()> emitError,
   if (page <= 0 || page % 32 != 0)
     return emitError() << "expected a page of a multiple of 32 rows, but got "
                        << page;
-  if (!elementType.isF16() && !elementType.isF32())
-    return emitError() << "expected element type f16 or f32, but got "
+  const bool isInt8 = isQuantizedActivations(elementType);
+  if (!elementType.isF16() && !elementType.isF32() && !isInt8)
+    return emitError() << "expected element type f16, f32 or !lm.block<a8>, "
+                          "but got "
                        << elementType;
+  const int64_t group = blockFormatInfo(BlockFormat::A8).blockElements;
+  if (isInt8 && headDim % group != 0)
+    return emitError() << "expected head_dim to be a multiple of " << group
+                       << ", whose codes share a scale, but got " << headDim;
   return success();
 }
 

@@ -30,6 +30,7 @@ def Lm_KvCache : Lm_Type<"KvCache", "kv_cache"> {
   let description = [{
     A sequence of rows, each `heads` keys and `heads` values of `head_dim`
     elements, kept in pages of `page` rows. A value: appending gives a new one.
+    Elements `!lm.block<a8>` are int8 codes; 32 of a head share an f32 scale.
 
     Example: `!lm.kv_cache<heads = 3, head_dim = 64, page = 32, f16>`
   }];

@@ -62,9 +62,12 @@ LogicalResult reference::evaluate(lm::KvAppendOp op, Frame &frame) {
     return failure();
   KvCache cache = frame.cache(op.getKv());
   auto append = [&](std::vector<float> &to, const Tensor &from) {
-    for (float value : from.floats)
-      to.push_back(cache.format == BlockFormat::F16 ? f16ToF32(f32ToF16(value))
-                                                    : value);
+    const auto count = static_cast<int64_t>(from.floats.size());
+    std::vector<uint8_t> encoded(blockFormatInfo(cache.format).rowBytes(count));
+    quantizeRow(cache.format, from.floats.data(), encoded.data(), count);
+    to.resize(to.size() + count);
+    dequantizeRow(cache.format, encoded.data(), to.data() + to.size() - count,
+                  count);
   };
   append(cache.keys, k);
   append(cache.values, v);

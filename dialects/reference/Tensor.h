@@ -45,7 +45,7 @@ struct Tensor {
 struct KvCache {
   int64_t heads = 0;
   int64_t headDim = 0;
-  /// F16 or F32.
+  /// F16, F32 or A8; what append() rounds to. Keys and values are kept decoded.
   BlockFormat format = BlockFormat::F32;
   int64_t rows = 0;
   std::vector<float> keys;

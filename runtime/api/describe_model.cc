@@ -261,13 +261,14 @@ Json Layers(const schema::Manifest& manifest) {
 }
 
 Json Kv(const schema::Manifest& manifest) {
+  constexpr const char* kElements[] = {"f16", "f32", "int8"};  // KvElement
   Json list = Json::Array();
   for (const schema::KvLayer* layer : *manifest.kv()) {
     list.Add({{"kv_heads", layer->kv_heads()},
               {"head_dim", layer->head_dim()},
               {"page_tokens", layer->page_tokens()},
               {"page_bytes", layer->page_bytes()},
-              {"element", layer->element() == schema::KvElement::F16 ? "f16" : "f32"}});
+              {"element", kElements[static_cast<size_t>(layer->element())]}});
   }
   return list;
 }

@@ -253,7 +253,7 @@ Status CheckKv(const ManifestCheck& check) {
     const schema::KvLayer& layer = *kv.Get(i);
     const std::string name = Item("kv", i);
     if (!IsKnown(layer.element())) {
-      return check.Bad(name + ".element", &layer, static_cast<uint64_t>(layer.element()), "0 or 1");
+      return check.Bad(name + ".element", &layer, static_cast<uint64_t>(layer.element()), "0 to 2");
     }
     if (layer.page_tokens() == 0 || layer.page_tokens() % 32 != 0 || layer.page_tokens() > 4096 ||
         layer.page_tokens() != kv.Get(0)->page_tokens()) {
@@ -267,8 +267,15 @@ Status CheckKv(const ManifestCheck& check) {
           std::to_string(layer.kv_heads()) + " heads of " + std::to_string(layer.head_dim()),
           "heads with elements");
     }
-    const uint64_t element = layer.element() == schema::KvElement::F16 ? 2 : 4;
-    const uint64_t row = uint64_t{2} * layer.kv_heads() * layer.head_dim() * element;
+    const bool int8 = layer.element() == schema::KvElement::Int8;
+    if (int8 && layer.head_dim() % 32) {
+      return check.Bad(name + ".head_dim", &layer, layer.head_dim(), "a multiple of 32");
+    }
+    // Of a head's key: 32 codes of int8 have a scale of 4 bytes.
+    const uint64_t head =
+        int8 ? layer.head_dim() / 32 * 36
+             : layer.head_dim() * (layer.element() == schema::KvElement::F16 ? 2u : 4u);
+    const uint64_t row = uint64_t{2} * layer.kv_heads() * head;
     const uint64_t bytes = SaturatingMul(row, layer.page_tokens());
     if (layer.page_bytes() != bytes || bytes > kMaxBytesPerRow) {
       return check.Bad(name + ".page_bytes", &layer, layer.page_bytes(), std::to_string(bytes));

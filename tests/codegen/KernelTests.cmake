@@ -9,6 +9,7 @@ endfunction()
 
 quern_kernel_test(attention_kernel_test)
 quern_kernel_test(amx_matmul_kernel_test)
+quern_kernel_test(int8_cache_kernel_test)
 quern_kernel_test(matmul_kernel_test)
 quern_kernel_test(rowwise_kernel_test)
 quern_kernel_test(tensor_matmul_kernel_test)

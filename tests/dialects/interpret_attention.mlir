@@ -56,6 +56,20 @@ func.func @kv_append(%kv: !kv) -> !kv {
   return %1 : !kv
 }
 
+// An int8 cache: the largest of 32 is code 127, and a key's 254 makes the scale 2.
+// CHECK-LABEL: kv_append_int8 result 0: kv_cache of 1 rows
+// CHECK-NEXT: [254, 4, -2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+// CHECK-NEXT: [127, 1, -3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+func.func @kv_append_int8(%kv: !lm.kv_cache<heads = 1, head_dim = 32, page = 32, !lm.block<a8>>)
+    -> !lm.kv_cache<heads = 1, head_dim = 32, page = 32, !lm.block<a8>> {
+  %k = arith.constant dense<[[254.0, 4.9, -1.1, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]]> : tensor<1x32xf32>
+  %v = arith.constant dense<[[127.0, 1.4, -2.6, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]]> : tensor<1x32xf32>
+  %0 = lm.kv_append %kv, %k, %v
+      : (!lm.kv_cache<heads = 1, head_dim = 32, page = 32, !lm.block<a8>>, tensor<1x32xf32>, tensor<1x32xf32>)
+      -> !lm.kv_cache<heads = 1, head_dim = 32, page = 32, !lm.block<a8>>
+  return %0 : !lm.kv_cache<heads = 1, head_dim = 32, page = 32, !lm.block<a8>>
+}
+
 // Row 0 sees slot 0 only. Row 1 head 0 has scores 0 and ln 3: weights 1/4 and
 // 3/4; head 1 has equal scores. With a window of 1 each row sees its own slot.
 // CHECK-LABEL: attention result 0: 2x4xf32

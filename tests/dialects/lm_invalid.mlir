@@ -22,8 +22,13 @@ func.func private @kv_cache_c2(!lm.kv_cache<heads = 1, head_dim = 64, page = 48,
 
 // -----
 
-// expected-error @+1 {{expected element type f16 or f32, but got 'bf16'}}
+// expected-error @+1 {{expected element type f16, f32 or !lm.block<a8>, but got 'bf16'}}
 func.func private @kv_cache_c3(!lm.kv_cache<heads = 1, head_dim = 64, page = 32, bf16>)
+
+// -----
+
+// expected-error @+1 {{expected head_dim to be a multiple of 32, whose codes share a scale, but got 48}}
+func.func private @kv_cache_c4(!lm.kv_cache<heads = 1, head_dim = 48, page = 32, !lm.block<a8>>)
 
 // -----
 

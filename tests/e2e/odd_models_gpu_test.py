@@ -5,6 +5,7 @@ Logits of all positions, as one prompt and token by token through the decode ker
 QUERN_FULL_MATRIX in the environment all models run (scripts/emulate-all), otherwise a few.
 """
 
+import json
 import os
 import unittest
 
@@ -34,6 +35,32 @@ class OddModelsGpu(odd.ModelTest):
         for name, options in odd.MODELS.items():
             if name in FEW or "QUERN_FULL_MATRIX" in os.environ:
                 self.check(name, options)
+
+    def test_int8_cache(self):
+        """Keys and values in int8: the interpreter rounds them in the same way."""
+        model = self.folder / "model.gguf"
+        support.make_gguf.write_model(model, "--head-dim", "96", "--layers", "1")
+        self.compile(model, "--target=sm_80", "--kv=int8")
+        kv = json.loads(self.assertWorks(
+            support.quern("inspect", "--json", self.folder / "model.quern")))["kv"][0]
+        self.assertEqual(kv["element"], "int8")
+        self.assertEqual(kv["page_bytes"], 2 * kv["kv_heads"] * 96 // 32 * 36 * kv["page_tokens"])
+        wanted = self.reference("01-import")
+        for how in ((), ("--teacher-forced",)):
+            self.assertClose(self.run_logits("--device=ptx-emulator:sm_80", *how), wanted, TOLERANCE)
+
+    def test_int8_cache_is_refused(self):
+        model, out = self.folder / "model.gguf", self.folder / "model.quern"
+        for options, code, words in (
+                (("--target=avx2,sm_80",), support.UNSUPPORTED, "avx2 is none"),
+                (("--target=sm_80", "--precise"), support.USAGE, "give one"),
+                (("--target=sm_80", "--head-dim=48"), support.UNSUPPORTED, "multiple of 32")):
+            shape = [option for option in options if "head-dim" in option]
+            support.make_gguf.write_model(model, *(shape[0].split("=") if shape else ()))
+            result = support.quern("compile", model, "-o", out, "--kv=int8",
+                                   *(option for option in options if option not in shape))
+            self.assertEqual(result.returncode, code, result.stderr)
+            self.assertIn(words, result.stderr)
 
 
 if __name__ == "__main__":
