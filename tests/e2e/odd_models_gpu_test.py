@@ -60,7 +60,7 @@ class OddModelsGpu(odd.ModelTest):
             result = support.quern("compile", model, "-o", out, "--kv=int8",
                                    *(option for option in options if option not in shape))
             self.assertEqual(result.returncode, code, result.stderr)
-            self.assertIn(words, result.stderr)
+            self.assertIn(words.encode(), result.stderr)
 
 
 if __name__ == "__main__":
