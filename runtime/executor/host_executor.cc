@@ -37,9 +37,16 @@ uint64_t ThreadStride(const Program& program, uint64_t scratch_bytes) {
   return AlignUp(program.private_bytes_per_row * kSmallStepRows + scratch_bytes, kThreadAlignment);
 }
 
-/// Copies what an absent thread may be writing to: the pieces that it writes are computed again.
-__attribute__((no_sanitize("thread"))) void CopyBesideWriter(std::byte* to, const std::byte* from,
-                                                             uint64_t bytes) {
+#if defined(__has_attribute) && __has_attribute(disable_sanitizer_instrumentation)
+#define QUERN_READS_BESIDE_WRITERS __attribute__((disable_sanitizer_instrumentation))
+#else
+#define QUERN_READS_BESIDE_WRITERS
+#endif
+
+/// Copies what an absent thread may be writing to: the pieces that it writes are computed again, so
+/// whatever is read of them is never used. The thread sanitizer cannot know that.
+QUERN_READS_BESIDE_WRITERS void CopyBesideWriter(std::byte* to, const std::byte* from,
+                                                 uint64_t bytes) {
   for (uint64_t at = 0; at < bytes; at += sizeof(uint64_t)) {
     *reinterpret_cast<uint64_t*>(to + at) =
         __atomic_load_n(reinterpret_cast<const uint64_t*>(from + at), __ATOMIC_RELAXED);

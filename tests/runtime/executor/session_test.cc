@@ -92,6 +92,7 @@ Result<OpenedExecutor> OpenImpatient(const Artifact& artifact, const ExecutorOpt
 }
 
 TEST(Session, ThreadsThatAreLeftBehindChangeNoBit) {
+  uint64_t repeated = 0;
   for (const auto [shares, threads] : {std::pair{2u, 2}, {5u, 2}, {3u, 3}, {8u, 5}}) {
     const Fake fake(shares);
     const auto tokens = testing::SomeTokens(200, 11);
@@ -105,9 +106,11 @@ TEST(Session, ThreadsThatAreLeftBehindChangeNoBit) {
       ASSERT_TRUE((*session)->Decode({&one, 1}, {&tokens[i], 1}).ok());
       ASSERT_TRUE(SameBits(sequence->logits(), std::span(expected).subspan(i * kRow, kRow))) << i;
     }
-    // Two projections a layer; some were done by two threads.
-    EXPECT_GT(g_projections.load(), 2 * testing::kLayers * shares * tokens.size());
+    repeated += g_projections.load() - 2 * testing::kLayers * shares * tokens.size();
   }
+  // Two projections a layer; some were done by two threads. On a busy machine the threads of one
+  // team may all come too late for that, so it is asked of the four together.
+  EXPECT_GT(repeated, 0u);
 }
 
 TEST(Session, ChunksOfAPromptDoNotMatter) {
