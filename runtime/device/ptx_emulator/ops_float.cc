@@ -53,27 +53,33 @@ void AddPick(Rows& rows, const std::string& name, const std::string& nan) {
   rows.push_back({name + ".ftz" + nan + ".f32", kOperands, RunPick<kPick, true>, nullptr});
 }
 
+float SmallerOrNan(float a, float b) {
+  return std::isnan(a) || std::isnan(b) ? kNan : Minimum(a, b);
+}
+float LargerOrNan(float a, float b) {
+  return std::isnan(a) || std::isnan(b) ? kNan : Maximum(a, b);
+}
+
 void AddMinMax(Rows& rows) {
-  constexpr auto kSmaller = [](float a, float b) {
-    return std::isnan(a) || std::isnan(b) ? kNan : Minimum(a, b);
-  };
-  constexpr auto kLarger = [](float a, float b) {
-    return std::isnan(a) || std::isnan(b) ? kNan : Maximum(a, b);
-  };
   AddPick<Minimum<float>>(rows, "min", "");
   AddPick<Maximum<float>>(rows, "max", "");
-  AddPick<+kSmaller>(rows, "min", ".NaN");
-  AddPick<+kLarger>(rows, "max", ".NaN");
+  AddPick<SmallerOrNan>(rows, "min", ".NaN");
+  AddPick<LargerOrNan>(rows, "max", ".NaN");
   rows.push_back(Lane("min.f64", [](double a, double b) { return Minimum(a, b); }));
   rows.push_back(Lane("max.f64", [](double a, double b) { return Maximum(a, b); }));
 }
 
 void AddArithmetic32(Rows& rows) {
-  Add32(rows, "add[.rn]", [](float a, float b) { return a + b; }, true);
-  Add32(rows, "sub[.rn]", [](float a, float b) { return a - b; }, true);
-  Add32(rows, "mul[.rn]", [](float a, float b) { return a * b; }, true);
-  Add32(rows, "fma.rn", [](float a, float b, float c) { return std::fma(a, b, c); }, true);
-  Add32(rows, "mad.rn", [](float a, float b, float c) { return std::fma(a, b, c); }, true);
+  Add32(
+      rows, "add[.rn]", [](float a, float b) { return a + b; }, true);
+  Add32(
+      rows, "sub[.rn]", [](float a, float b) { return a - b; }, true);
+  Add32(
+      rows, "mul[.rn]", [](float a, float b) { return a * b; }, true);
+  Add32(
+      rows, "fma.rn", [](float a, float b, float c) { return std::fma(a, b, c); }, true);
+  Add32(
+      rows, "mad.rn", [](float a, float b, float c) { return std::fma(a, b, c); }, true);
   Add32(rows, "div(.rn|.full|.approx)", [](float a, float b) { return a / b; });
   Add32(rows, "rcp(.rn|.approx)", [](float a) { return 1.0f / a; });
   Add32(rows, "sqrt(.rn|.approx)", [](float a) { return std::sqrt(a); });
