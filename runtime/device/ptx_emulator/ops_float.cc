@@ -70,16 +70,11 @@ void AddMinMax(Rows& rows) {
 }
 
 void AddArithmetic32(Rows& rows) {
-  Add32(
-      rows, "add[.rn]", [](float a, float b) { return a + b; }, true);
-  Add32(
-      rows, "sub[.rn]", [](float a, float b) { return a - b; }, true);
-  Add32(
-      rows, "mul[.rn]", [](float a, float b) { return a * b; }, true);
-  Add32(
-      rows, "fma.rn", [](float a, float b, float c) { return std::fma(a, b, c); }, true);
-  Add32(
-      rows, "mad.rn", [](float a, float b, float c) { return std::fma(a, b, c); }, true);
+  Add32(rows, "add[.rn]", [](float a, float b) { return a + b; }, true);
+  Add32(rows, "sub[.rn]", [](float a, float b) { return a - b; }, true);
+  Add32(rows, "mul[.rn]", [](float a, float b) { return a * b; }, true);
+  Add32(rows, "fma.rn", [](float a, float b, float c) { return std::fma(a, b, c); }, true);
+  Add32(rows, "mad.rn", [](float a, float b, float c) { return std::fma(a, b, c); }, true);
   Add32(rows, "div(.rn|.full|.approx)", [](float a, float b) { return a / b; });
   Add32(rows, "rcp(.rn|.approx)", [](float a) { return 1.0f / a; });
   Add32(rows, "sqrt(.rn|.approx)", [](float a) { return std::sqrt(a); });
