@@ -212,7 +212,8 @@ struct ProductUnit {
 
 namespace {
 
-constexpr double kTileProducts = 2.0 * 16 * 16 * 4 * (kRounds / 16);
+constexpr int kTileRounds = kRounds / 16;
+constexpr double kTileProducts = 2.0 * 16 * 16 * 4 * kTileRounds;
 
 constexpr ProductUnit kUnits[] = {
     {"256-bit FMA", "avx2", "F32", "", Fma256, 2.0 * 8 * 12 * kRounds},
