@@ -155,7 +155,10 @@ struct alignas(64) TileData {
   uint8_t bytes[16 * 64];
 };
 
-__attribute__((target("amx-tile,amx-bf16"))) void AmxBf16() {
+constexpr int kTileRounds = kRounds / 16;
+
+/// Sums in tiles 0 to 3, operands in 4 to 7.
+__attribute__((target("amx-tile"))) void LoadTiles() {
   const TileConfig config;
   _tile_loadconfig(&config);
   const TileData data;
@@ -167,7 +170,11 @@ __attribute__((target("amx-tile,amx-bf16"))) void AmxBf16() {
   _tile_loadd(5, data.bytes, 64);
   _tile_loadd(6, data.bytes, 64);
   _tile_loadd(7, data.bytes, 64);
-  for (uint64_t i = 0; i < kRounds / 16; ++i) {
+}
+
+__attribute__((target("amx-tile,amx-bf16"))) void AmxBf16() {
+  LoadTiles();
+  for (int i = 0; i < kTileRounds; ++i) {
     _tile_dpbf16ps(0, 4, 6);
     _tile_dpbf16ps(1, 4, 7);
     _tile_dpbf16ps(2, 5, 6);
@@ -177,18 +184,8 @@ __attribute__((target("amx-tile,amx-bf16"))) void AmxBf16() {
 }
 
 __attribute__((target("amx-tile,amx-int8"))) void AmxInt8() {
-  const TileConfig config;
-  _tile_loadconfig(&config);
-  const TileData data;
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
-  _tile_loadd(4, data.bytes, 64);
-  _tile_loadd(5, data.bytes, 64);
-  _tile_loadd(6, data.bytes, 64);
-  _tile_loadd(7, data.bytes, 64);
-  for (uint64_t i = 0; i < kRounds / 16; ++i) {
+  LoadTiles();
+  for (int i = 0; i < kTileRounds; ++i) {
     _tile_dpbssd(0, 4, 6);
     _tile_dpbssd(1, 4, 7);
     _tile_dpbssd(2, 5, 6);
@@ -212,7 +209,6 @@ struct ProductUnit {
 
 namespace {
 
-constexpr int kTileRounds = kRounds / 16;
 constexpr double kTileProducts = 2.0 * 16 * 16 * 4 * kTileRounds;
 
 constexpr ProductUnit kUnits[] = {
