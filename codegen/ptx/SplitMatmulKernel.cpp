@@ -151,7 +151,7 @@ void SplitEmitter::visitSums(ArrayRef<Stream> streams, ValueRange sums,
             }
             values.push_back(total);
           }
-          visit(output, row, values);
+          visit(place(), output, row, values);
         });
       });
 }

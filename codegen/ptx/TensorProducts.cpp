@@ -25,8 +25,8 @@ LogicalResult TensorProducts::emit() {
   tokens = rows;
   if (isSwiglu) {
     // A warp has a row block of gate and the same of up, so that both numbers
-    // of an element are in one lane, and as many sums as without.
-    tokens = std::max(limits.rowUnit, rows * streamCount / 2);
+    // of an element are in one lane.
+    tokens = std::max(limits.rowUnit, std::min(rows, limits.sums / 2));
     streamCount = 2;
     emitSwiglu();
   } else {
@@ -56,9 +56,10 @@ void TensorProducts::emitStore() {
                  e.minI(blockOf(warp, i), e.sub(tile.blockCount, e.index(1)));
              return e.offset(tile.weight, e.mul(block, blockBytes));
            }});
-    auto visit = [&](Value output, Value row, ArrayRef<Value> values) {
+    auto visit = [&](Value place, Value output, Value row,
+                     ArrayRef<Value> values) {
       for (auto [i, value] : llvm::enumerate(values)) {
-        Value block = blockOf(place(), static_cast<int64_t>(i));
+        Value block = blockOf(place, static_cast<int64_t>(i));
         Value column = e.add(e.mul(block, e.index(kPackedRows)), output);
         tiles.store(tile, row, e.add(tile.firstColumn, column), value);
       }
@@ -96,8 +97,9 @@ void TensorProducts::emitSwiglu() {
            return e.offset(weight, e.mul(block, bytes));
          }});
   }
-  auto visit = [&](Value output, Value row, ArrayRef<Value> values) {
-    Value block = blockOf(place());
+  auto visit = [&](Value place, Value output, Value row,
+                   ArrayRef<Value> values) {
+    Value block = blockOf(place);
     Value column =
         e.add(e.add(begin, e.mul(block, e.index(kPackedRows))), output);
     Value y = e.mul(e.silu(values[0]), values[1]);
@@ -145,7 +147,7 @@ void TensorProducts::visitTile(ArrayRef<Stream> streams, int64_t count,
           SmallVector<Value> values;
           for (size_t i = 0; i < streams.size(); ++i)
             values.push_back(sums[i * count / 2 + block * 4 + 2 * half + j]);
-          visit(outputs[half], row, values);
+          visit(place(), outputs[half], row, values);
         }
       });
     }
@@ -156,15 +158,17 @@ void TensorProducts::visitTile(ArrayRef<Stream> streams, int64_t count,
 //===----------------------------------------------------------------------===//
 
 WeightStages::WeightStages(Kernel &k, const MatmulPlan &plan, int64_t tokens,
-                           int64_t warps, int64_t streams, int64_t bytes)
-    : count(4), e(k.e), tokenBytes(tokens / kMmaTokens * kTokenBytes),
-      slotBytes(0), streams(streams) {
+                           int64_t warps, int64_t streams, int64_t bytes,
+                           int64_t frontBytes)
+    : count(kMost), e(k.e), frontBytes(frontBytes),
+      tokenBytes(tokens / kMmaTokens * kTokenBytes), slotBytes(0),
+      streams(streams) {
   for (const Projection &projection : plan.projections) {
     const PackedFormat &format = packedFormat(formatOf(projection.weight));
     slotBytes =
         std::max(slotBytes, kGroups * format.groupBytes() + superBytes(format));
   }
-  stageBytes = tokenBytes + warps * streams * slotBytes;
+  stageBytes = frontBytes + tokenBytes + warps * streams * slotBytes;
   if (count * stageBytes > bytes)
     count = 2;
   base = k.shared(count * stageBytes);
@@ -174,6 +178,12 @@ Value WeightStages::stagesOf(Value groups) {
   return e.div(e.add(groups, e.index(kGroups - 1)), e.index(kGroups));
 }
 
+Value WeightStages::numberOf(Value t) { return e.rem(t, e.index(count)); }
+
+Value WeightStages::parityOf(Value t) {
+  return e.truncate(e.rem(e.div(t, e.index(count)), e.index(2)), e.i32());
+}
+
 Value WeightStages::at(Value number) {
   return e.offset(base, e.mul(number, e.index(stageBytes)));
 }
@@ -181,7 +191,7 @@ Value WeightStages::at(Value number) {
 Value WeightStages::slot(Value stage, Value warp, size_t stream) {
   Value place = e.add(e.mul(warp, e.index(streams)),
                       e.index(static_cast<int64_t>(stream)));
-  return e.offset(e.offset(stage, tokenBytes),
+  return e.offset(e.offset(stage, frontBytes + tokenBytes),
                   e.mul(place, e.index(slotBytes)));
 }
 
@@ -196,6 +206,19 @@ WeightDecoder::Fragment WeightStages::fragment(const WeightDecoder &decoder,
     place.super = e.offset(slot, kGroups * format.groupBytes() -
                                      format.superScaleOffset());
   return decoder.decodeFragment(decoder.loadFragment(place, lane), lane);
+}
+
+void WeightStages::copyGroups(const WeightDecoder &decoder, Value base,
+                              Value first, Value count, Value slot,
+                              Value filled) {
+  const PackedFormat &format = decoder.format;
+  WeightDecoder::Group group = decoder.group(base, first, e.index(0));
+  Value bytes = e.mul(count, e.index(format.groupBytes()));
+  copyBulk(e, slot, group.pointer, e.truncate(bytes, e.i32()), filled);
+  if (format.hasSuperblock())
+    copyBulk(e, e.offset(slot, kGroups * format.groupBytes()),
+             e.offset(group.super, format.superScaleOffset()),
+             e.constant(e.i32(), superBytes(format)), filled);
 }
 
 } // namespace quern::nvptx

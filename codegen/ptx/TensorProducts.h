@@ -12,6 +12,7 @@
 #ifndef QUERN_CODEGEN_PTX_TENSORPRODUCTS_H
 #define QUERN_CODEGEN_PTX_TENSORPRODUCTS_H
 
+#include "codegen/ptx/Hopper.h"
 #include "codegen/ptx/OutputTiles.h"
 #include "codegen/ptx/WeightDecoder.h"
 
@@ -47,8 +48,9 @@ protected:
     /// First byte of that of warp `warp`.
     std::function<Value(Value warp)> base;
   };
-  /// Output (i64, 0..15) of a row block, row of x, what each stream has there.
-  using Visit = llvm::function_ref<void(Value output, Value row,
+  /// Output (i64, 0..15) of the row blocks of the warp at `place`, row of x,
+  /// what each stream has there.
+  using Visit = llvm::function_ref<void(Value place, Value output, Value row,
                                         llvm::ArrayRef<Value> values)>;
 
   TensorProducts(Kernel &k, const MatmulPlan &plan, const TileLimits &limits)
@@ -90,27 +92,42 @@ private:
 };
 
 /// Stages in shared memory, each of two groups of K (64 columns):
-/// [stage]{[block of 8 tokens][group] | [warp][stream] slot}. A slot has the
-/// groups of a row block, packed, and behind them a superblock's parameters.
+/// [stage]{front | [block of 8 tokens][group] | [warp][stream] slot}. A slot
+/// has the groups of a row block, packed, and behind them a superblock's
+/// parameters; the front is the generator's own. Step t (i64) of K is in stage
+/// t % count.
 class WeightStages {
 public:
   static constexpr int64_t kGroups = 2;
   /// Of a block of 8 tokens.
   static constexpr int64_t kTokenBytes = kGroups * kHalfGroupBytes;
 
-  /// As many stages as `bytes` have the place for, a power of two of 2 to 4.
+  static constexpr int64_t kMost = 4;
+
+  /// As many stages as `bytes` have the place for, a power of two of 2 to
+  /// kMost.
   WeightStages(Kernel &k, const MatmulPlan &plan, int64_t tokens, int64_t warps,
-               int64_t streams, int64_t bytes);
+               int64_t streams, int64_t bytes, int64_t frontBytes = 0);
 
   /// Stages that `groups` (i64) take.
   mlir::Value stagesOf(mlir::Value groups);
-  /// Where stage `number` (i64) is; step t of K is in stage t % count.
+  mlir::Value numberOf(mlir::Value t);
+  /// Parity of the phase of its stage's barriers that step `t` ends.
+  mlir::Value parityOf(mlir::Value t);
+  /// Where stage `number` (i64) is.
   mlir::Value at(mlir::Value number);
+  /// Where the tokens of the stage at `stage` are.
+  mlir::Value tokens(mlir::Value stage) { return e.offset(stage, frontBytes); }
   /// The slot of stream `stream` of warp `warp` in the stage at `stage`.
   mlir::Value slot(mlir::Value stage, mlir::Value warp, size_t stream);
   /// The A fragment of group `group` of the slot at `slot`.
   WeightDecoder::Fragment fragment(const WeightDecoder &decoder,
                                    mlir::Value slot, int64_t group);
+  /// Starts bulk copies of `count` groups of the row block at `base`, from
+  /// group `first` on, to the slot at `slot`; `filled` gets the bytes.
+  void copyGroups(const WeightDecoder &decoder, mlir::Value base,
+                  mlir::Value first, mlir::Value count, mlir::Value slot,
+                  mlir::Value filled);
 
   /// Bytes of the parameters behind a superblock's groups, if there are any.
   static int64_t superBytes(const PackedFormat &format) {
@@ -122,7 +139,7 @@ public:
 
 private:
   Emitter &e;
-  int64_t tokenBytes, slotBytes, streams;
+  int64_t frontBytes, tokenBytes, slotBytes, streams;
 };
 
 } // namespace quern::nvptx

@@ -52,22 +52,12 @@ private:
   Value place() override { return e.sub(warp, e.index(kProducerWarps)); }
 
   void produce(ArrayRef<Stream> streams, Value firstGroup, Value groups);
-  /// Copies `count` groups of the row block at `base`, from group `first` on.
-  void copyGroups(const WeightDecoder &decoder, Value base, Value first,
-                  Value count, Value to, Value filled);
   /// Sums of the tile's tokens, [stream][tokens / 2].
   Values consume(ArrayRef<Stream> streams, Value groups);
   /// A fragments of group `group` of the stage at `stage`, [step][stream][4].
   Values decode(ArrayRef<Stream> streams, Value stage, int64_t group);
   /// Starts the products of group `group` of stage `number` (i32).
   Values multiply(Value number, int64_t group, ValueRange a, ValueRange sums);
-
-  // Step `t` (i64) of K: its stage, and the parity of the phase of that.
-  Value numberOf(Value t) { return e.rem(t, e.index(stages->count)); }
-  Value parityOf(Value t) {
-    return e.truncate(e.rem(e.div(t, e.index(stages->count)), e.index(2)),
-                      e.i32());
-  }
 
   std::optional<WeightStages> stages;
   /// Phases: a stage is full, it may be written again.
@@ -156,7 +146,8 @@ void WgmmaEmitter::produce(ArrayRef<Stream> streams, Value firstGroup,
 
   e.ifThen(electLane(e), [&] {
     e.forLoop(e.index(0), stages->stagesOf(groups), 1, [&](Value t) {
-      Value stage = stages->at(numberOf(t)), filled = full->at(numberOf(t));
+      Value number = stages->numberOf(t), stage = stages->at(number);
+      Value filled = full->at(number);
       Value first = e.mul(t, e.index(kGroups));
       Value present = e.minI(e.sub(groups, first), e.index(kGroups));
       Value rowBytes = e.mul(present, e.index(kHalfGroupBytes));
@@ -164,8 +155,8 @@ void WgmmaEmitter::produce(ArrayRef<Stream> streams, Value firstGroup,
       for (const Source &source : sources)
         total = e.add(
             total, e.add(e.mul(present, source.groupBytes), source.superBytes));
-      empty->wait(numberOf(t), e.sub(e.constant(e.i32(), 1), parityOf(t)));
-      full->arriveExpecting(numberOf(t), e.truncate(total, e.i32()));
+      empty->wait(number, e.sub(e.constant(e.i32(), 1), stages->parityOf(t)));
+      full->arriveExpecting(number, e.truncate(total, e.i32()));
       e.forLoop(warp, blocks, kProducerWarps, [&](Value block) {
         Value from = e.add(e.mul(block, e.index(blockStride)),
                            e.mul(first, e.index(kHalfGroupBytes)));
@@ -176,25 +167,13 @@ void WgmmaEmitter::produce(ArrayRef<Stream> streams, Value firstGroup,
       });
       for (const Source &source : sources)
         byFormat(e, source.stream->formats, [&](const WeightDecoder &decoder) {
-          copyGroups(decoder, source.base, first, present,
-                     stages->slot(stage, source.warp, source.number), filled);
+          stages->copyGroups(decoder, source.base, first, present,
+                             stages->slot(stage, source.warp, source.number),
+                             filled);
           return Values();
         });
     });
   });
-}
-
-void WgmmaEmitter::copyGroups(const WeightDecoder &decoder, Value base,
-                              Value first, Value count, Value to,
-                              Value filled) {
-  const PackedFormat &format = decoder.format;
-  WeightDecoder::Group group = decoder.group(base, first, e.index(0));
-  Value bytes = e.mul(count, e.index(format.groupBytes()));
-  copyBulk(e, to, group.pointer, e.truncate(bytes, e.i32()), filled);
-  if (format.hasSuperblock())
-    copyBulk(e, e.offset(to, WeightStages::kGroups * format.groupBytes()),
-             e.offset(group.super, format.superScaleOffset()),
-             e.constant(e.i32(), WeightStages::superBytes(format)), filled);
 }
 
 //===----------------------------------------------------------------------===//
