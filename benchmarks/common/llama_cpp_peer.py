@@ -116,6 +116,22 @@ class Session:
         if status != 0:
             raise RuntimeError(f"llama_decode returned {status}")
 
+    def _decode_rows(self, rows) -> None:
+        """Decodes `rows` of (token, position, sequence) with the logits of all. Waits for the result."""
+        batch = llama_cpp.llama_batch_init(len(rows), 0, 1)
+        batch.n_tokens = len(rows)
+        for row, (token, position, sequence) in enumerate(rows):
+            batch.token[row] = token
+            batch.pos[row] = position
+            batch.n_seq_id[row] = 1
+            batch.seq_id[row][0] = sequence
+            batch.logits[row] = 1
+        try:
+            self._decode(batch)
+        finally:
+            llama_cpp.llama_batch_free(batch)
+        llama_cpp.llama_synchronize(self.context)
+
     def feed(self, tokens) -> None:
         """Appends tokens to the sequence; logits of the last one only. Waits for the result."""
         ids = (llama_cpp.llama_token * len(tokens))(*tokens)
@@ -130,19 +146,7 @@ class Session:
 
     def step(self, tokens, position: int) -> None:
         """One token of each sequence, all at `position`, with the logits of all."""
-        batch = llama_cpp.llama_batch_init(len(tokens), 0, 1)
-        batch.n_tokens = len(tokens)
-        for stream, token in enumerate(tokens):
-            batch.token[stream] = token
-            batch.pos[stream] = position
-            batch.n_seq_id[stream] = 1
-            batch.seq_id[stream][0] = stream
-            batch.logits[stream] = 1
-        try:
-            self._decode(batch)
-        finally:
-            llama_cpp.llama_batch_free(batch)
-        llama_cpp.llama_synchronize(self.context)
+        self._decode_rows([(token, position, stream) for stream, token in enumerate(tokens)])
 
     def logits(self, tokens, one_by_one: bool = False):
         """Float32 (len(tokens), vocabulary) of a fresh sequence, as one prompt or token by token."""
@@ -153,19 +157,7 @@ class Session:
                 self.feed([token])
                 rows[position] = self._rows(1)[0]
             return rows
-        batch = llama_cpp.llama_batch_init(len(tokens), 0, 1)
-        batch.n_tokens = len(tokens)
-        for position, token in enumerate(tokens):
-            batch.token[position] = token
-            batch.pos[position] = position
-            batch.n_seq_id[position] = 1
-            batch.seq_id[position][0] = 0
-            batch.logits[position] = 1
-        try:
-            self._decode(batch)
-        finally:
-            llama_cpp.llama_batch_free(batch)
-        llama_cpp.llama_synchronize(self.context)
+        self._decode_rows([(token, position, 0) for position, token in enumerate(tokens)])
         return self._rows(len(tokens)).copy()
 
     def _rows(self, count: int):

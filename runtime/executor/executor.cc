@@ -1,8 +1,9 @@
 #include "runtime/executor/executor.h"
 
 #include <algorithm>
-#include <chrono>
 #include <string>
+
+#include "runtime/base/clock.h"
 
 namespace quern {
 
@@ -66,12 +67,6 @@ void Executor::CountWork() {
   count(program_.prologue);
   for (const BodyCall& layer : program_.layers) count(layer);
   if (inputs_.logit_rows() > 0) count(program_.epilogue);
-}
-
-uint64_t NowNanoseconds() {
-  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(
-                                   std::chrono::steady_clock::now().time_since_epoch())
-                                   .count());
 }
 
 }  // namespace quern

@@ -127,7 +127,4 @@ class Executor {
   Profile profile_;
 };
 
-/// A monotonic clock, nanoseconds.
-uint64_t NowNanoseconds();
-
 }  // namespace quern

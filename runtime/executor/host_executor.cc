@@ -5,6 +5,7 @@
 #include <cstring>
 #include <string>
 
+#include "runtime/base/clock.h"
 #include "runtime/schema/file_header.h"
 
 namespace quern {

@@ -19,7 +19,6 @@ constexpr size_t kTop = 128;
 constexpr size_t kRows = 64;
 /// Log-probabilities are stored in integers of so many nats.
 constexpr double kUnit = 1e-5;
-constexpr size_t kMostPositions = 4096;
 
 /// A row of logits as log-probabilities.
 void LogSoftmax(const float* logits, std::vector<double>& log_probs) {

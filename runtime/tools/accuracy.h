@@ -12,6 +12,9 @@
 
 namespace quern::tools {
 
+/// Tokens of a reference.
+constexpr size_t kMostPositions = 4096;
+
 /// What the reference says of one position: the likeliest tokens, and the rest as one event.
 struct ReferenceRow {
   std::vector<int32_t> ids;       ///< Likeliest first.

@@ -113,7 +113,7 @@ Action SetUpEval(CLI::App& app) {
       ->type_name("PRECISE.quern");
   app.add_option("--positions", flags->positions,
                  "tokens of the text (default: " + std::to_string(kDefaultPositions) + ")")
-      ->check(CLI::Range(size_t{2}, size_t{4096}).description(""))
+      ->check(CLI::Range(size_t{2}, kMostPositions).description(""))
       ->type_name("N");
   app.add_flag("--record", flags->record,
                "add the figures, and a new reference, to the artifact as records");

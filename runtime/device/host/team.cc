@@ -4,9 +4,10 @@
 #include <sched.h>
 
 #include <algorithm>
-#include <chrono>
 #include <string>
 #include <system_error>
+
+#include "runtime/base/clock.h"
 
 namespace quern {
 namespace {
@@ -20,11 +21,7 @@ constexpr int kSpinsBeforeSleep = 60000;
 
 void Pause() { __builtin_ia32_pause(); }
 
-int64_t Now() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(
-             std::chrono::steady_clock::now().time_since_epoch())
-      .count();
-}
+int64_t Now() { return static_cast<int64_t>(NowNanoseconds()); }
 
 /// Waits for something that other threads do in microseconds, unless their CPU was taken away.
 template <typename Condition>
