@@ -1,4 +1,9 @@
 // ldmatrix, stmatrix and mma.sync. PTX ISA 9.7.15.
+//
+// Sums of floats are float32, one product after the other along k, each rounded to nearest. The
+// ISA leaves order and rounding open: hardware adds a few products at a time and drops what lies
+// far below the largest, and keeps fewer bits of sums of fp8 products than float32 has. So results
+// agree within a bound of the sum of magnitudes, not bit for bit.
 #include <algorithm>
 #include <cstring>
 

@@ -4,6 +4,7 @@
 #include "runtime/device/ptx_emulator/lexer.h"
 #include "runtime/device/ptx_emulator/names.h"
 #include "runtime/device/ptx_emulator/pattern.h"
+#include "runtime/device/ptx_emulator/target_check.h"
 
 namespace quern::ptx {
 namespace {
@@ -11,7 +12,7 @@ namespace {
 class KernelResolver {
  public:
   KernelResolver(const AstModule& module, const AstKernel& ast)
-      : ast_(ast), names_(module, ast, code_) {}
+      : ast_(ast), target_(module.target), names_(module, ast, code_) {}
 
   Result<Code> Run() {
     code_.info = ast_.info;
@@ -215,12 +216,11 @@ class KernelResolver {
       QUERN_ASSIGN_OR_RETURN(const Row* row, FindRow(*instruction_, match));
       inst.execute = row->execute;
       QUERN_RETURN_IF_ERROR(Operands(row->signature, inst));
-      if (row->bind) {
-        const std::string problem = row->bind(match, code_, inst);
-        if (!problem.empty())
-          return Unsupported("PTX line " + std::to_string(inst.line) + ": `" +
-                             instruction_->Name() + "`: " + problem);
-      }
+      std::string problem = MissingFrom(target_, *instruction_);
+      if (problem.empty() && row->bind) problem = row->bind(match, code_, inst);
+      if (!problem.empty())
+        return Unsupported("PTX line " + std::to_string(inst.line) + ": `" + instruction_->Name() +
+                           "`: " + problem);
       inst.is_wgmma = opcode == "wgmma" && instruction_->modifiers[0] == ".mma_async";
       inst.is_tensor_load = opcode == "tcgen05" && instruction_->modifiers[0] == ".ld";
       code_.uses_tensor_memory |= opcode == "tcgen05";
@@ -264,6 +264,7 @@ class KernelResolver {
   }
 
   const AstKernel& ast_;
+  const std::string& target_;
   const AstInstruction* instruction_ = nullptr;
   Code code_;
   Names names_;

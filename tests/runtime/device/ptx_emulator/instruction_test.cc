@@ -258,6 +258,38 @@ TEST(Instructions, ApproximationsAreClose) {
     }
 }
 
+/// Every e4m3 and every midpoint of two neighbours, from f32: numbers below a midpoint go down,
+/// those above up, the midpoint itself to the even code.
+TEST(Instructions, RoundsToTheNearestE4m3) {
+  std::vector<uint32_t> in, want;
+  const auto value = [](uint32_t code) {
+    const uint32_t e = code >> 3, m = code & 7;
+    return e == 0 ? std::ldexp(static_cast<float>(m), -9)
+                  : std::ldexp(static_cast<float>(8 + m), static_cast<int>(e) - 10);
+  };
+  const auto add = [&](float x, uint32_t code) {
+    in.push_back(W(B(x))), want.push_back(code);
+    in.push_back(W(B(-x))), want.push_back(code | 0x80);
+  };
+  for (uint32_t code = 0; code < 0x7e; ++code) {  // 0x7e is 448, the largest.
+    const float low = value(code), high = value(code + 1), middle = (low + high) / 2;
+    add(low, code);
+    add(std::nextafter(middle, 0.0f), code);
+    add(middle, code % 2 == 0 ? code : code + 1);
+    add(std::nextafter(middle, 1000.0f), code + 1);
+  }
+  for (const float x : {448.0f, 463.9f, 464.0f, 1e30f, INFINITY}) add(x, 0x7e);
+  in.resize(1024), want.resize(1024);
+  const Outcome outcome = RunBody(
+      "mul.wide.u32 %l1, %r0, 4;\nadd.u64 %l2, %in, %l1;\nadd.u64 %l3, %out, %l1;\n"
+      "ld.global.b32 %f1, [%l2];\nmov.b32 %f2, 0;\n"
+      "cvt.rn.satfinite.e4m3x2.f32 %h1, %f2, %f1;\ncvt.u32.u16 %r1, %h1;\n"
+      "st.global.b32 [%l3], %r1;",
+      in, in.size(), {.block = {1024, 1, 1}});
+  ASSERT_TRUE(outcome.status.ok()) << outcome.message();
+  for (size_t i = 0; i < in.size(); ++i) EXPECT_EQ(outcome.out[i], want[i]) << std::hex << in[i];
+}
+
 /// e4m3 has 3 bits of mantissa, bias 7, no infinity, largest 448; e5m2 is the upper half of f16.
 TEST(Instructions, ConvertsFp8) {
   const auto e4m3 = [](float hi, float lo) {

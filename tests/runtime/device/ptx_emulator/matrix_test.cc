@@ -72,6 +72,68 @@ TEST(MmaSync, MultipliesFragments) {
   }
 }
 
+/// Sums of fp8 products of any size, for which no order is right: within what float32 sums of 33
+/// numbers may be off the exact one.
+TEST(MmaSync, SumsOfFp8StayWithinABound) {
+  constexpr uint32_t kDepth = 32;
+  std::mt19937 random(11);
+  uint8_t a[16][kDepth], b[kDepth][8];
+  const auto any = [&] {  // Not NaN.
+    const uint32_t code = random() & 255;
+    return static_cast<uint8_t>((code & 127) == 127 ? code - 1 : code);
+  };
+  for (auto& row : a)
+    for (uint8_t& x : row) x = any();
+  for (auto& row : b)
+    for (uint8_t& x : row) x = any();
+  std::vector<uint32_t> in(32 * 8, 0);
+  for (uint32_t lane = 0; lane < 32; ++lane)
+    for (uint32_t i = 0; i < 4; ++i) {
+      const uint32_t g = lane / 4, k = lane % 4 * 4 + i;
+      uint32_t* words = &in[lane * 8];
+      for (uint32_t reg = 0; reg < 4; ++reg)
+        words[reg] |= uint32_t{a[g + reg % 2 * 8][k + reg / 2 * 16]} << 8 * i;
+      for (uint32_t reg = 0; reg < 2; ++reg)
+        words[4 + reg] |= uint32_t{b[k + reg * 16][g]} << 8 * i;
+    }
+  const Outcome outcome = RunBody(
+      "mul.wide.u32 %l1, %r0, 32;\nadd.u64 %l1, %in, %l1;\n"
+      "ld.global.v4.b32 {%r10,%r11,%r12,%r13}, [%l1];\nld.global.v2.b32 {%r14,%r15}, [%l1+16];\n"
+      "mov.b32 %r30, 0;\nmma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 "
+      "{%r30,%r31,%r32,%r33}, {%r10,%r11,%r12,%r13}, {%r14,%r15}, {%r30,%r30,%r30,%r30};\n"
+      "mul.wide.u32 %l2, %r0, 16;\nadd.u64 %l2, %out, %l2;\n"
+      "st.global.v4.b32 [%l2], {%r30,%r31,%r32,%r33};",
+      in, 128);
+  ASSERT_TRUE(outcome.status.ok()) << outcome.message();
+  for (uint32_t lane = 0; lane < 32; ++lane)
+    for (uint32_t i = 0; i < 4; ++i) {
+      const uint32_t row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+      double exact = 0, magnitude = 0;
+      for (uint32_t k = 0; k < kDepth; ++k) {
+        const double product =
+            DecodeFormat(a[row][k], kFormatE4m3) * DecodeFormat(b[k][column], kFormatE4m3);
+        exact += product, magnitude += std::fabs(product);
+      }
+      EXPECT_NEAR(FloatOf(outcome.out[lane * 4 + i]), exact, magnitude * kDepth * 0x1p-24)
+          << "row " << row << " column " << column;
+    }
+}
+
+TEST(MmaSync, Fp8NeedsAMachineThatHasIt) {
+  const std::string kernel = SimpleKernel(
+      "k",
+      "mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 {%f0,%f1,%f2,%f3}, {%r1,%r2,%r3,%r4}, "
+      "{%r5,%r6}, {%f0,%f1,%f2,%f3};");
+  const auto on = [&](const std::string& target) {
+    const auto module = ParseModule(Header(target) + kernel);
+    return module.ok() ? std::string() : module.status().message();
+  };
+  for (const char* target : {"sm_89", "sm_90a", "sm_100a", "sm_120a"}) EXPECT_EQ(on(target), "");
+  EXPECT_NE(on("sm_80").find("needs sm_89 or later, and the module is for sm_80"),
+            std::string::npos)
+      << on("sm_80");
+}
+
 TEST(MmaSync, NeedsTheWholeWarp) {
   const Outcome outcome = RunBody(
       "setp.lt.u32 %p1, %r0, 31;\n@%p1 mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 "
@@ -244,6 +306,23 @@ TEST(WgmmaTest, MultipliesFromSharedMemoryAndRegisters) {
     RunWgmma({"tf32", swizzle, false, false, false});
     RunWgmma({"f16", swizzle, false, false, false, "f16"});
   }
+}
+
+TEST(WgmmaTest, NeedsItsMachineAndFp8IsKMajor) {
+  const auto message = [](const std::string& target, const std::string& end) {
+    const auto module = ParseModule(
+        Header(target) +
+        SimpleKernel("k",
+                     "wgmma.mma_async.sync.aligned.m64n8k32.f32.e4m3.e4m3 {%f0,%f1,%f2,%f3}, "
+                     "{%r1,%r2,%r3,%r4}, %l1, %p1, 1, 1" +
+                         end + ";"));
+    return module.ok() ? std::string() : module.status().message();
+  };
+  EXPECT_EQ(message("sm_90a", ""), "");
+  for (const char* target : {"sm_89", "sm_90", "sm_100a", "sm_120a"})
+    EXPECT_NE(message(target, "").find("needs sm_90a, and the module is for"), std::string::npos)
+        << target;
+  EXPECT_NE(message("sm_90a", ", 1").find("wrong number of transpose operands"), std::string::npos);
 }
 
 }  // namespace

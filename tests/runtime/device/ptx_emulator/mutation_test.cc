@@ -254,6 +254,16 @@ const Mutation kMutations[] = {
     {"gemm_bf16_sm80", "bf16 taken as f16", "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32",
      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32"},
     {"gemm_s8_sm80", "signed taken as unsigned", "s32.s8.s8.s32", "s32.u8.s8.s32"},
+    // fp8
+    {"gemm_fp8_sm89", "a machine without fp8", "sm_89", "sm_80"},
+    {"gemm_fp8_sm89", "e4m3 taken as e5m2", "f32.e4m3.e4m3.f32", "f32.e4m3.e5m2.f32"},
+    {"gemm_fp8_sm89", "halves of the K of an fp8 fragment swapped",
+     "(mma.sync\\S+\\s+\\{[^}]*\\}, \\{ )(%r\\d+), (%r\\d+), (%r\\d+), (%r\\d+)",
+     "$1$4, $5, $2, $3"},
+    {"gemm_fp8_sm90", "wgmma on a machine without it", "sm_90a", "sm_100a"},
+    {"gemm_fp8_sm90", "wgmma takes e4m3 as e5m2", "k32.f32.e4m3.e4m3", "k32.f32.e5m2.e4m3"},
+    {"gemm_fp8_sm90", "wgmma of fp8 with a transposed operand",
+     "(k32.f32.e4m3.e4m3[^;]*, %p\\d+, 1, 1);", "$1, 0, 1;"},
     {"gemm_int4_sm80", "nibble shifted wrongly", "and.b32(\\s+%r\\d+, %r\\d+), 28;",
      "and.b32$1, 24;"},
     // Lanes and barriers
