@@ -49,8 +49,12 @@ std::string MissingFrom(std::string_view target, const AstInstruction& instructi
     if (!Concerns(row, instruction)) continue;
     const bool in_range = sm >= row.first && (row.last == 0 || sm <= row.last);
     if (in_range && (specific || !row.arch_specific)) continue;
-    std::string wanted = "sm_" + std::to_string(row.first) + (row.arch_specific ? "a" : "");
-    if (row.last != row.first) wanted += " or later";
+    const std::string suffix = row.arch_specific ? "a" : "";
+    std::string wanted = "sm_" + std::to_string(row.first) + suffix;
+    if (row.last == 0)
+      wanted += " or later";
+    else if (row.last != row.first)
+      wanted += " to sm_" + std::to_string(row.last) + suffix;
     return "needs " + wanted + ", and the module is for " + std::string(target);
   }
   return "";

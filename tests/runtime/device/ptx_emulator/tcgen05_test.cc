@@ -220,8 +220,9 @@ TEST(Tcgen05, LoadsWhatWasStored) {
   for (uint32_t i = 0; i < stored; ++i)
     body += "st.global.b32 [%l1+" + std::to_string(4 * i) + "], %v" + std::to_string(i) + ";\n";
   body += "tcgen05.dealloc.cta_group::1.sync.aligned.b32 %r2, 512;";
-  const Outcome outcome = RunBody(body, {}, 32 * 256, {.block = {32, 1, 1}, .check_races = true},
-                                  ".shared .align 4 .b32 slot;\n");
+  const std::string text =
+      Header("sm_100a") + ".shared .align 4 .b32 slot;\n" + SimpleKernel("k", body);
+  const Outcome outcome = RunText(text, {}, 32 * 256, {.block = {32, 1, 1}, .check_races = true});
   ASSERT_TRUE(outcome.status.ok()) << outcome.message();
   EXPECT_TRUE(outcome.report.clean())
       << (outcome.report.races.empty() ? "" : outcome.report.races[0].message);
