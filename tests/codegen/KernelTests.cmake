@@ -14,3 +14,7 @@ quern_kernel_test(matmul_kernel_test)
 quern_kernel_test(rowwise_kernel_test)
 quern_kernel_test(tensor_matmul_kernel_test)
 quern_kernel_test(top_k_kernel_test)
+# The longest start first (seconds, about): a run of two at a time ends without one that goes on alone.
+set_tests_properties(attention_kernel_test PROPERTIES COST 100)
+set_tests_properties(matmul_kernel_test PROPERTIES COST 70)
+set_tests_properties(tensor_matmul_kernel_test PROPERTIES COST 30)
