@@ -72,10 +72,18 @@ void Emitter::barrier() {
 }
 
 //===----------------------------------------------------------------------===//
-// Memory that blocks share
+// Memory
 //===----------------------------------------------------------------------===//
 
 static constexpr llvm::StringLiteral kDeviceScope = "device";
+
+Value Emitter::opaque(Value pointer) {
+  return LLVM::InlineAsmOp::create(
+             b, loc, pointer.getType(), pointer, "mov.b64 $0, $1;", "=l,l",
+             /*has_side_effects=*/false, /*is_align_stack=*/false,
+             LLVM::TailCallKind::None, LLVM::AsmDialectAttr(), ArrayAttr())
+      .getResult(0);
+}
 
 Value Emitter::atomicAdd(Value pointer, Value x) {
   return LLVM::AtomicRMWOp::create(b, loc, LLVM::AtomicBinOp::add, pointer, x,

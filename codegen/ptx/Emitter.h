@@ -49,8 +49,11 @@ public:
   /// All threads of the block.
   void barrier();
 
-  //===--- Memory that blocks share
-  //----------------------------------------===//
+  //===--- Memory
+  //----------------------------------------------------------===//
+  /// A pointer of which LLVM knows nothing: it would take sums that are carried
+  /// through a loop apart, and add them again in every turn.
+  Value opaque(Value pointer);
   /// Adds `x` (i32 or i64) to what `pointer` holds and returns what was there:
   /// one step to every thread of the device, without any order of others.
   Value atomicAdd(Value pointer, Value x);

@@ -1,12 +1,15 @@
 //===- SplitMatmulKernel.cpp - Matmuls of few tokens on tensor cores ------===//
 //
 // Products of at most 8 rows of f16 with packed weights by mma.m16n8k16. The
-// warps of a block share a row block, each taking every kWarps-th group of K;
-// their sums are added in their order. Weights and activations go straight into
-// registers, weights a group ahead of their use.
+// warps of a block share a row block, each taking every kWarps-th stage (64
+// columns) of K; their sums are added in their order. A warp copies its own
+// stages into a ring of its own, so that no warp waits for another before the
+// end.
 //
 //===----------------------------------------------------------------------===//
 #include "codegen/ptx/TensorProducts.h"
+
+#include <optional>
 
 using namespace mlir;
 
@@ -35,16 +38,29 @@ private:
   }
   Value place() override { return e.index(0); }
 
+  /// What a lane copies.
+  struct Sources {
+    Value tokens;               ///< the block's rows
+    SmallVector<Value> weights; ///< row block of a stream
+    Value stages;               ///< of K, i32
+    /// Stages that have both groups; and whose tokens are there as well (i32).
+    Value whole, wholeTokens;
+    Value tokenBytes; ///< i32: of a copy of tokens, 0 past the last row
+  };
+  Sources sourcesOf(ArrayRef<Stream> streams, Value firstGroup, Value groups);
+  /// Where the warp's `turn`th stage (i32) is.
+  Value stageAt(Value turn);
+  /// Starts the copies of stage `t`, if there is one.
+  void copyStage(const Sources &from, Decoders decoders, Value t, Value stage);
   /// This warp's sums, [stream][kSums].
-  Values multiply(ArrayRef<Value> bases, Decoders decoders, Value firstGroup,
-                  Value groups);
-  /// All streams' fragments of group `index`, flat; past the last group, it
-  /// again.
-  Values load(ArrayRef<Value> bases, Decoders decoders, Value index,
-              Value groups);
+  Values multiply(const Sources &from, Decoders decoders);
+  void multiplyStage(Decoders decoders, Value stage,
+                     MutableArrayRef<Value> sums);
   /// Adds all warps' sums and visits them.
   void visitSums(ArrayRef<Stream> streams, ValueRange sums, Visit visit);
 
+  std::optional<WeightStages> stages; ///< a ring a warp
+  Value warp;     ///< of this thread, known to be the same in all lanes
   Value partials; ///< shared f32 [warp][stream][kSums][lane]
 };
 
@@ -52,60 +68,107 @@ void SplitEmitter::launch(GridFactor columns) {
   k.launch.blockThreads = kWarps * kWarp;
   k.launch.grid = {columns, {GridCount::Rows, static_cast<uint32_t>(tokens)}};
   partials = k.shared(kWarps * streamCount * kSums * kWarp * 4);
+  // Two blocks should fit on a multiprocessor.
+  stages.emplace(k, plan, kMmaTokens, /*warps=*/1, streamCount,
+                 e.target.gpu.sharedBytes / 2 - k.launch.sharedBytes,
+                 /*frontBytes=*/0, kWarps);
+  warp = warpUniform(e, e.warp());
 }
 
 void SplitEmitter::compute(ArrayRef<Stream> streams, Value firstGroup,
                            Value groups, Visit visit) {
-  SmallVector<Value> bases;
-  for (const Stream &stream : streams)
-    bases.push_back(stream.base(place()));
-  Values sums = byFormats(streams, [&](Decoders decoders) {
-    return multiply(bases, decoders, firstGroup, groups);
-  });
+  Sources from = sourcesOf(streams, firstGroup, groups);
+  Values sums = byFormats(
+      streams, [&](Decoders decoders) { return multiply(from, decoders); });
   visitSums(streams, sums, visit);
 }
 
-Emitter::Values SplitEmitter::load(ArrayRef<Value> bases, Decoders decoders,
-                                   Value index, Value groups) {
-  Values loaded;
-  Value at = e.minI(index, e.sub(groups, e.index(1)));
-  for (auto [base, decoder] : llvm::zip_equal(bases, decoders)) {
-    Value row = decoder.fragmentRow(e.lane(), 0);
-    llvm::append_range(
-        loaded, decoder.loadFragment(decoder.group(base, at, row), e.lane()));
-  }
-  return loaded;
+SplitEmitter::Sources SplitEmitter::sourcesOf(ArrayRef<Stream> streams,
+                                              Value firstGroup, Value groups) {
+  Sources from;
+  auto narrow = [&](Value value) { return e.truncate(value, e.i32()); };
+  Value lane = stages->laneBytes();
+  Value rows = k.activationRow(k.argument(plan.x), firstRow, plan.depth());
+  Value at = e.offset(rows, e.mul(firstGroup, e.index(kHalfGroupBytes)));
+  from.tokens = e.opaque(e.offset(at, lane));
+  Value row = e.add(firstRow, e.rem(e.lane(), e.index(kHalfRows)));
+  Value hasToken = e.less(row, k.rows()), none = e.constant(e.i32(), 0);
+  from.stages = narrow(stages->stagesOf(groups));
+  from.whole = narrow(e.div(groups, e.index(WeightStages::kGroups)));
+  from.wholeTokens = e.select(hasToken, from.whole, none);
+  from.tokenBytes =
+      e.select(hasToken, e.constant(e.i32(), WeightStages::kCopyBytes), none);
+  for (const Stream &stream : streams)
+    from.weights.push_back(e.opaque(e.offset(stream.base(place()), lane)));
+  return from;
 }
 
-Emitter::Values SplitEmitter::multiply(ArrayRef<Value> bases, Decoders decoders,
-                                       Value firstGroup, Value groups) {
-  int64_t sumCount = streamCount * kSums;
-  Values carried(sumCount, e.constant(e.f32(), 0.0));
-  llvm::append_range(carried, load(bases, decoders, e.warp(), groups));
-  Value rows =
-      e.offset(k.activationRow(k.argument(plan.x), firstRow, plan.depth()),
-               e.mul(e.lane(), e.index(4)));
-  Values result = e.forLoop(
-      e.warp(), groups, kWarps, carried, [&](Value index, ValueRange state) {
-        Values next(state.take_front(sumCount)), b;
-        Value at = e.offset(
-            rows, e.mul(e.add(index, firstGroup), e.index(kHalfGroupBytes)));
-        for (int64_t i = 0; i < 4; ++i)
-          b.push_back(e.load(e.i32(), e.offset(at, i * kHalfBlockBytes), 4));
-        Values ahead =
-            load(bases, decoders, e.add(index, e.index(kWarps)), groups);
-        ValueRange loaded = state.drop_front(sumCount);
-        for (auto [i, decoder] : llvm::enumerate(decoders)) {
-          unsigned size = decoder.fragmentSize();
-          accumulate(decoder.decodeFragment(loaded.take_front(size), e.lane()),
-                     b, MutableArrayRef(next).slice(i * kSums, kSums));
-          loaded = loaded.drop_front(size);
-        }
-        llvm::append_range(next, ahead);
+Value SplitEmitter::stageAt(Value turn) {
+  Value number = e.rem(turn, e.constant(e.i32(), stages->count));
+  return stages->at(e.add(e.mul(warp, e.index(stages->count)),
+                          e.extendUnsigned(number, e.i64())));
+}
+
+void SplitEmitter::copyStage(const Sources &from, Decoders decoders, Value t,
+                             Value stage) {
+  auto number = [&](int64_t value) { return e.constant(e.i32(), value); };
+  e.ifThen(e.less(t, from.stages), [&] {
+    // Where rows or the second group are missing, there are zeros.
+    auto bytesBefore = [&](Value end) {
+      return e.select(e.less(t, end), number(WeightStages::kCopyBytes),
+                      number(0));
+    };
+    Value wide = e.extendUnsigned(t, e.i64());
+    Value source =
+        e.offset(from.tokens, e.mul(wide, e.index(WeightStages::kTokenBytes)));
+    Value target = e.offset(stages->tokens(stage), stages->laneBytes());
+    e.copyAsync(target, source, from.tokenBytes);
+    e.copyAsync(e.offset(target, kHalfGroupBytes),
+                e.offset(source, kHalfGroupBytes),
+                bytesBefore(from.wholeTokens));
+    for (auto [i, decoder] : llvm::enumerate(decoders))
+      stages->copyWarp(decoder, from.weights[i],
+                       stages->slot(stage, place(), i), wide,
+                       bytesBefore(from.whole));
+  });
+  e.commitCopies();
+}
+
+Emitter::Values SplitEmitter::multiply(const Sources &from, Decoders decoders) {
+  auto number = [&](int64_t value) { return e.constant(e.i32(), value); };
+  Value first = e.truncate(warp, e.i32());
+  int64_t round = stages->count * kWarps;
+  for (int64_t turn = 0; turn < stages->count; ++turn)
+    copyStage(from, decoders, e.add(first, number(turn * kWarps)),
+              stageAt(number(turn)));
+  Values zeros(streamCount * kSums, e.constant(e.f32(), 0.0));
+  Values sums = e.forLoop(
+      first, from.stages, kWarps, zeros, [&](Value t, ValueRange carried) {
+        Values next(carried);
+        Value stage = stageAt(e.div(t, number(kWarps)));
+        e.waitCopies(static_cast<int>(stages->count) - 1);
+        e.warpBarrier(); // the other lanes' copies
+        multiplyStage(decoders, stage, next);
+        e.warpBarrier(); // nobody reads the stage any more
+        copyStage(from, decoders, e.add(t, number(round)), stage);
         return next;
       });
-  result.truncate(sumCount);
-  return result;
+  e.waitCopies(0);
+  return sums;
+}
+
+void SplitEmitter::multiplyStage(Decoders decoders, Value stage,
+                                 MutableArrayRef<Value> sums) {
+  // Lane l points ldmatrix at row l % 8 of matrix l / 8 of a group.
+  Value rows = e.offset(stages->tokens(stage), stages->laneBytes());
+  for (int64_t group = 0; group < WeightStages::kGroups; ++group) {
+    Values b = e.loadMatrices(e.offset(rows, group * kHalfGroupBytes),
+                              /*transposed=*/false);
+    for (auto [i, decoder] : llvm::enumerate(decoders))
+      accumulate(
+          stages->fragment(decoder, stages->slot(stage, place(), i), group), b,
+          sums.slice(i * kSums, kSums));
+  }
 }
 
 void SplitEmitter::visitSums(ArrayRef<Stream> streams, ValueRange sums,

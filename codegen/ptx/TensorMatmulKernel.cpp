@@ -23,8 +23,7 @@ constexpr int64_t kWarps = 4;
 constexpr int64_t kSmallTile = 16;
 /// Accumulators of an mma.
 constexpr int64_t kSums = 4;
-/// Bytes of an asynchronous copy.
-constexpr int64_t kCopyBytes = 16;
+constexpr int64_t kCopyBytes = WeightStages::kCopyBytes;
 
 class TensorEmitter : public TensorProducts {
 public:
@@ -61,8 +60,6 @@ private:
                  Value t);
   void copyTokens(const Sources &from, int64_t tileTokens, Value t, Value stage,
                   Value secondBytes);
-  void copyWeights(const WeightDecoder &decoder, Value from, Value slot,
-                   Value t, Value secondBytes);
   /// Sums of the tile's tokens, [stream][block of tokens][kSums].
   Values multiply(const Sources &from, Decoders decoders, int64_t tileTokens);
   void multiplyGroup(Decoders decoders, int64_t tileTokens, Value stage,
@@ -100,23 +97,13 @@ void TensorEmitter::compute(ArrayRef<Stream> streams, Value firstGroup,
 // Copies
 //===----------------------------------------------------------------------===//
 
-/// A pointer of which LLVM knows nothing: it would take sums that are carried
-/// through a loop apart, and add them again in every turn.
-static Value opaque(Emitter &e, Value pointer) {
-  return LLVM::InlineAsmOp::create(
-             e.b, e.loc, pointer.getType(), pointer, "mov.b64 $0, $1;", "=l,l",
-             /*has_side_effects=*/false, /*is_align_stack=*/false,
-             LLVM::TailCallKind::None, LLVM::AsmDialectAttr(), ArrayAttr())
-      .getResult(0);
-}
-
 TensorEmitter::Sources TensorEmitter::sourcesOf(ArrayRef<Stream> streams,
                                                 int64_t tileTokens,
                                                 Value firstGroup,
                                                 Value groups) {
   Sources from;
   from.groups = e.extendUnsigned(e.truncate(groups, e.i32()), e.i64());
-  Value lane = e.mul(e.lane(), e.index(kCopyBytes));
+  Value lane = stages->laneBytes();
   // Past the last block of tokens, it again.
   Value last = e.div(e.sub(k.rows(), e.index(1)), e.index(kMmaTokens));
   Value first = e.add(e.div(firstRow, e.index(kMmaTokens)), e.warp());
@@ -125,10 +112,10 @@ TensorEmitter::Sources TensorEmitter::sourcesOf(ArrayRef<Stream> streams,
     Value rows = k.activationRow(
         k.argument(plan.x), e.mul(block, e.index(kMmaTokens)), plan.depth());
     Value at = e.offset(rows, e.mul(firstGroup, e.index(kHalfGroupBytes)));
-    from.tokens.push_back(opaque(e, e.offset(at, lane)));
+    from.tokens.push_back(e.opaque(e.offset(at, lane)));
   }
   for (const Stream &stream : streams)
-    from.weights.push_back(opaque(e, e.offset(stream.base(place()), lane)));
+    from.weights.push_back(e.opaque(e.offset(stream.base(place()), lane)));
   return from;
 }
 
@@ -143,8 +130,8 @@ void TensorEmitter::copyStage(const Sources &from, Decoders decoders,
                  e.constant(e.i32(), 0));
     copyTokens(from, tileTokens, t, stage, secondBytes);
     for (auto [i, decoder] : llvm::enumerate(decoders))
-      copyWeights(decoder, from.weights[i], stages->slot(stage, place(), i), t,
-                  secondBytes);
+      stages->copyWarp(decoder, from.weights[i],
+                       stages->slot(stage, place(), i), t, secondBytes);
   });
   e.commitCopies();
 }
@@ -152,7 +139,7 @@ void TensorEmitter::copyStage(const Sources &from, Decoders decoders,
 void TensorEmitter::copyTokens(const Sources &from, int64_t tileTokens, Value t,
                                Value stage, Value secondBytes) {
   int64_t blocks = tileTokens / kMmaTokens;
-  Value lane = e.mul(e.lane(), e.index(kCopyBytes));
+  Value lane = stages->laneBytes();
   for (auto [i, rows] : llvm::enumerate(from.tokens)) {
     Value block = e.add(e.warp(), e.index(static_cast<int64_t>(i) * kWarps));
     Value source = e.offset(rows, e.mul(t, e.index(WeightStages::kTokenBytes)));
@@ -168,38 +155,6 @@ void TensorEmitter::copyTokens(const Sources &from, int64_t tileTokens, Value t,
     else
       e.ifThen(e.less(block, e.index(blocks)), copy);
   }
-}
-
-void TensorEmitter::copyWeights(const WeightDecoder &decoder, Value from,
-                                Value slot, Value t, Value secondBytes) {
-  const PackedFormat &format = decoder.format;
-  Value first = e.mul(t, e.index(WeightStages::kGroups));
-  WeightDecoder::Group group = decoder.group(from, first, Value());
-  Value lane = e.lane();
-  Value target = e.offset(slot, e.mul(lane, e.index(kCopyBytes)));
-  // Copies `count` pieces from lane 0 on.
-  auto copyLanes = [&](int64_t count, int64_t at, Value source, Value bytes) {
-    auto copy = [&] { e.copyAsync(e.offset(target, at), source, bytes); };
-    if (count >= kWarp)
-      copy();
-    else
-      e.ifThen(e.less(lane, e.index(count)), copy);
-  };
-  const int64_t perGroup = format.groupBytes() / kCopyBytes;
-  for (int64_t done = 0; done < 2 * perGroup; done += kWarp) {
-    Value bytes; // superblocks have an even number of groups
-    if (!format.hasSuperblock() && done + kWarp > perGroup)
-      bytes = done >= perGroup
-                  ? secondBytes
-                  : e.select(e.less(lane, e.index(perGroup - done)),
-                             e.constant(e.i32(), kCopyBytes), secondBytes);
-    copyLanes(2 * perGroup - done, done * kCopyBytes,
-              e.offset(group.pointer, done * kCopyBytes), bytes);
-  }
-  if (format.hasSuperblock())
-    copyLanes(WeightStages::superBytes(format) / kCopyBytes,
-              2 * format.groupBytes(),
-              e.offset(group.super, format.superScaleOffset()), {});
 }
 
 //===----------------------------------------------------------------------===//

@@ -159,7 +159,7 @@ void TensorProducts::visitTile(ArrayRef<Stream> streams, int64_t count,
 
 WeightStages::WeightStages(Kernel &k, const MatmulPlan &plan, int64_t tokens,
                            int64_t warps, int64_t streams, int64_t bytes,
-                           int64_t frontBytes)
+                           int64_t frontBytes, int64_t rings)
     : count(kMost), e(k.e), frontBytes(frontBytes),
       tokenBytes(tokens / kMmaTokens * kTokenBytes), slotBytes(0),
       streams(streams) {
@@ -169,9 +169,9 @@ WeightStages::WeightStages(Kernel &k, const MatmulPlan &plan, int64_t tokens,
         std::max(slotBytes, kGroups * format.groupBytes() + superBytes(format));
   }
   stageBytes = frontBytes + tokenBytes + warps * streams * slotBytes;
-  if (count * stageBytes > bytes)
+  if (rings * count * stageBytes > bytes)
     count = 2;
-  base = k.shared(count * stageBytes);
+  base = k.shared(rings * count * stageBytes);
 }
 
 Value WeightStages::stagesOf(Value groups) {
@@ -205,7 +205,38 @@ WeightDecoder::Fragment WeightStages::fragment(const WeightDecoder &decoder,
   if (format.hasSuperblock())
     place.super = e.offset(slot, kGroups * format.groupBytes() -
                                      format.superScaleOffset());
-  return decoder.decodeFragment(decoder.loadFragment(place, lane), lane);
+  return decoder.fragment(place, lane);
+}
+
+void WeightStages::copyWarp(const WeightDecoder &decoder, Value base,
+                            Value slot, Value t, Value secondBytes) {
+  const PackedFormat &format = decoder.format;
+  Value first = e.mul(t, e.index(kGroups));
+  WeightDecoder::Group group = decoder.group(base, first, Value());
+  Value lane = e.lane();
+  Value target = e.offset(slot, laneBytes());
+  // Copies `count` pieces from lane 0 on.
+  auto copyLanes = [&](int64_t count, int64_t at, Value source, Value bytes) {
+    auto copy = [&] { e.copyAsync(e.offset(target, at), source, bytes); };
+    if (count >= kWarp)
+      copy();
+    else
+      e.ifThen(e.less(lane, e.index(count)), copy);
+  };
+  const int64_t perGroup = format.groupBytes() / kCopyBytes;
+  for (int64_t done = 0; done < 2 * perGroup; done += kWarp) {
+    Value bytes; // superblocks have an even number of groups
+    if (!format.hasSuperblock() && done + kWarp > perGroup)
+      bytes = done >= perGroup
+                  ? secondBytes
+                  : e.select(e.less(lane, e.index(perGroup - done)),
+                             e.constant(e.i32(), kCopyBytes), secondBytes);
+    copyLanes(2 * perGroup - done, done * kCopyBytes,
+              e.offset(group.pointer, done * kCopyBytes), bytes);
+  }
+  if (format.hasSuperblock())
+    copyLanes(superBytes(format) / kCopyBytes, 2 * format.groupBytes(),
+              e.offset(group.super, format.superScaleOffset()), {});
 }
 
 void WeightStages::copyGroups(const WeightDecoder &decoder, Value base,

@@ -95,7 +95,7 @@ private:
 /// [stage]{front | [block of 8 tokens][group] | [warp][stream] slot}. A slot
 /// has the groups of a row block, packed, and behind them a superblock's
 /// parameters; the front is the generator's own. Step t (i64) of K is in stage
-/// t % count.
+/// t % count of its ring; ring r has the stages from number r * count on.
 class WeightStages {
 public:
   static constexpr int64_t kGroups = 2;
@@ -103,11 +103,14 @@ public:
   static constexpr int64_t kTokenBytes = kGroups * kHalfGroupBytes;
 
   static constexpr int64_t kMost = 4;
+  /// Bytes of an asynchronous copy of a lane.
+  static constexpr int64_t kCopyBytes = 16;
 
-  /// As many stages as `bytes` have the place for, a power of two of 2 to
-  /// kMost.
+  /// As many stages a ring as `bytes` have the place for, a power of two of 2
+  /// to kMost.
   WeightStages(Kernel &k, const MatmulPlan &plan, int64_t tokens, int64_t warps,
-               int64_t streams, int64_t bytes, int64_t frontBytes = 0);
+               int64_t streams, int64_t bytes, int64_t frontBytes = 0,
+               int64_t rings = 1);
 
   /// Stages that `groups` (i64) take.
   mlir::Value stagesOf(mlir::Value groups);
@@ -123,6 +126,14 @@ public:
   /// The A fragment of group `group` of the slot at `slot`.
   WeightDecoder::Fragment fragment(const WeightDecoder &decoder,
                                    mlir::Value slot, int64_t group);
+  /// Lanes' places in what copyWarp copies (bytes).
+  mlir::Value laneBytes() { return e.mul(e.lane(), e.index(kCopyBytes)); }
+  /// The lanes of a warp copy stage `t` of a row block to the slot at `slot`;
+  /// `base` is the lane's place in it. Of the second group only `secondBytes`
+  /// (i32: 0 or kCopyBytes) of a lane's kCopyBytes are read, the rest are
+  /// zeros.
+  void copyWarp(const WeightDecoder &decoder, mlir::Value base,
+                mlir::Value slot, mlir::Value t, mlir::Value secondBytes);
   /// Starts bulk copies of `count` groups of the row block at `base`, from
   /// group `first` on, to the slot at `slot`; `filled` gets the bytes.
   void copyGroups(const WeightDecoder &decoder, mlir::Value base,

@@ -73,17 +73,18 @@ public:
   int64_t fragmentRowFirst() const { return format.isFloat() ? 1 : 2; }
   /// The lane's row `i` (i64).
   Value fragmentRow(Value lane, int i) const;
-  /// Loads what a lane holds of `group`, whose row must be fragmentRow(lane,
-  /// 0): packed words and parameters, which can be carried through a loop.
-  Emitter::Values loadFragment(const Group &group, Value lane) const;
-  /// Values that loadFragment returns.
-  unsigned fragmentSize() const;
-  /// Decodes them to f16: codes are exact, what follows rounds once or twice.
-  Fragment decodeFragment(mlir::ValueRange loaded, Value lane) const;
+  /// What a lane holds of `group`, which is in shared memory and whose row is
+  /// fragmentRow(lane, 0), as f16: codes are exact, what follows rounds once or
+  /// twice.
+  Fragment fragment(const Group &group, Value lane) const;
 
 private:
-  /// 16-bit floats in shared memory, by ldmatrix.
-  Emitter::Values loadSharedHalfFragment(const Group &group, Value lane) const;
+  /// Packed words and parameters, and what they decode to.
+  Emitter::Values loadFragment(const Group &group, Value lane) const;
+  Fragment decodeFragment(mlir::ValueRange loaded, Value lane) const;
+  /// 16-bit floats, by ldmatrix.
+  Emitter::Values loadHalfFragment(const Group &group, Value lane) const;
+  /// f32.
   Emitter::Values loadFloatFragment(const Group &group, Value c) const;
   Fragment decodeFloatFragment(mlir::ValueRange loaded) const;
   /// Appends the two rows' parameters as stored: a word of both, and the

@@ -24,18 +24,9 @@ Value WeightDecoder::fragmentRow(Value lane, int i) const {
 /// Words of a plane that a lane holds of one row.
 static int wordsOf(const PlaneSpec &plane) { return plane.bits == 8 ? 2 : 1; }
 
-static unsigned parameterCount(ParamKind kind) {
-  return kind == ParamKind::None ? 0 : kind == ParamKind::F16 ? 1 : 2;
-}
-
-unsigned WeightDecoder::fragmentSize() const {
-  if (format.isFloat())
-    return format.elementBytes == 4 ? 16 : 8;
-  unsigned count =
-      parameterCount(format.scaleKind) + parameterCount(format.minKind);
-  for (int p = 0; p < format.planeCount; ++p)
-    count += 2 * wordsOf(format.planes[p]);
-  return count;
+WeightDecoder::Fragment WeightDecoder::fragment(const Group &group,
+                                                Value lane) const {
+  return decodeFragment(loadFragment(group, lane), lane);
 }
 
 //===----------------------------------------------------------------------===//
@@ -58,11 +49,9 @@ void WeightDecoder::loadParameters(ParamKind kind, Value pointer,
 Emitter::Values WeightDecoder::loadFragment(const Group &group,
                                             Value lane) const {
   Value c = e.rem(lane, e.index(4));
-  auto space = cast<LLVM::LLVMPointerType>(group.pointer.getType());
-  if (format.elementBytes == 2 && space.getAddressSpace() == kShared)
-    return loadSharedHalfFragment(group, lane);
   if (format.isFloat())
-    return loadFloatFragment(group, c);
+    return format.elementBytes == 2 ? loadHalfFragment(group, lane)
+                                    : loadFloatFragment(group, c);
   Emitter::Values loaded;
   Value rows = e.offset(group.pointer, e.mul(group.row, e.index(4)));
   for (int p = 0; p < format.planeCount; ++p) {
@@ -100,8 +89,8 @@ Emitter::Values WeightDecoder::loadFragment(const Group &group,
   return loaded;
 }
 
-Emitter::Values WeightDecoder::loadSharedHalfFragment(const Group &group,
-                                                      Value lane) const {
+Emitter::Values WeightDecoder::loadHalfFragment(const Group &group,
+                                                Value lane) const {
   // A step's matrix 2 h + i has rows [8 i, 8 i + 8) of columns 8 c + 4 s + 2 j
   // + h, line 2 c + j of it being a column.
   Emitter::Values loaded;
@@ -124,26 +113,14 @@ Emitter::Values WeightDecoder::loadFloatFragment(const Group &group,
   // Columns 8 c + 4 s + 2 j + h of rows g and g + 8, [s][h][row][j].
   Emitter::Values loaded;
   Value first = e.add(e.mul(c, e.index(8 * kPackedRows)), group.row);
-  Value at =
-      e.offset(group.pointer, e.mul(first, e.index(format.elementBytes)));
-  Type type = format.elementBytes == 4 ? e.f32() : e.i16();
+  Value at = e.offset(group.pointer, e.mul(first, e.index(4)));
   for (int s = 0; s < 2; ++s)
     for (int h = 0; h < 2; ++h)
-      for (int i = 0; i < 2; ++i) {
-        Value pair[2];
+      for (int i = 0; i < 2; ++i)
         for (int j = 0; j < 2; ++j) {
           int64_t element = (4 * s + 2 * j + h) * kPackedRows + 8 * i;
-          pair[j] = e.load(type, e.offset(at, element * format.elementBytes),
-                           format.elementBytes);
+          loaded.push_back(e.load(e.f32(), e.offset(at, 4 * element), 4));
         }
-        if (format.elementBytes == 4) {
-          loaded.append({pair[0], pair[1]});
-          continue;
-        }
-        Value high =
-            e.shl(e.extendUnsigned(pair[1], e.i32()), e.constant(e.i32(), 16));
-        loaded.push_back(e.orI(e.extendUnsigned(pair[0], e.i32()), high));
-      }
   return loaded;
 }
 
