@@ -61,8 +61,11 @@ Value electLane(Emitter &e) {
 }
 
 Value warpUniform(Emitter &e, Value value) {
-  Value word = e.truncate(value, e.i32());
-  return e.extendUnsigned(e.shuffle(word, e.constant(e.i32(), 0)), e.i64());
+  Value first = e.constant(e.i32(), 0);
+  if (value.getType() == e.i32())
+    return e.shuffle(value, first);
+  return e.extendUnsigned(e.shuffle(e.truncate(value, e.i32()), first),
+                          e.i64());
 }
 
 void setRegisters(Emitter &e, int64_t count, bool increase) {

@@ -57,7 +57,8 @@ void copyBulk(Emitter &e, mlir::Value shared, mlir::Value global,
 
 /// i1: true in one lane of the warp, which must be converged.
 mlir::Value electLane(Emitter &e);
-/// A value that is the same in all lanes, so that ptxas knows it (i64).
+/// A value that is the same in all lanes, so that ptxas knows it (i32, or i64
+/// below 2^32).
 mlir::Value warpUniform(Emitter &e, mlir::Value value);
 /// Registers that each thread of this warpgroup may have from here on: fewer
 /// than the launch gave it, or more.

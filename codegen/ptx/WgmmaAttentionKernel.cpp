@@ -107,7 +107,10 @@ private:
     void unflatten(ValueRange values);
   };
   void consume();
-  void emitStep(Value step, State &state);
+  /// Steps [begin, end); keys that a vector does not see are hidden only where
+  /// `masked`.
+  void run(Value begin, Value end, bool masked, State &state);
+  void emitStep(Value step, bool masked, State &state);
   void waitFull(Ring &ring, Value step) {
     ring.full->wait(stageOf(step), parityOf(step));
   }
@@ -118,8 +121,8 @@ private:
   Values startScores(Value step);
   /// Starts adding probabilities times the step's values.
   void startOutput(Value step, State &state);
-  /// Hides the keys that a vector does not see, where there may be some.
-  Values hide(Value step, Values scores);
+  /// Hides the keys that a vector does not see.
+  void hide(Value step, Fragment scores);
   void pack(ArrayRef<Value> scores, State &state);
   void store(const State &state);
   /// Row `row` of this lane.
@@ -181,6 +184,9 @@ void WgmmaAttentionEmitter::emit() {
 
 void WgmmaAttentionEmitter::emitBlock() {
   steps = tile.steps();
+  for (Value *edge :
+       {&steps.begin, &steps.fullBegin, &steps.fullEnd, &steps.end})
+    *edge = warpUniform(e, *edge);
   e.ifThen(e.equal(e.thread(), e.index(0)), [&] {
     for (Ring *ring : {&keyRing, &valueRing})
       for (int64_t i = 0; i < kStages; ++i) {
@@ -252,8 +258,8 @@ Emitter::Values WgmmaAttentionEmitter::startScores(Value step) {
   SmallVector<WgmmaStep> products;
   for (int64_t d = 0; d < layout.headDim / kDepth; ++d) {
     // The start address is in units of 16 bytes.
-    Value at = e.index(d * kDepth / kBlockSide * kBlockBytes / 16);
-    products.push_back({{e.add(a, at)}, e.add(b, at)});
+    Value at = number(d * kDepth / kBlockSide * kBlockBytes / 16);
+    products.push_back({{advance(e, a, at)}, advance(e, b, at)});
   }
   return startProducts(e, keys, products, {});
 }
@@ -265,8 +271,8 @@ void WgmmaAttentionEmitter::startOutput(Value step, State &state) {
   SmallVector<WgmmaStep> products;
   for (int64_t i = 0; i < keys / kDepth; ++i) {
     auto a = ArrayRef(state.probabilities).slice(4 * i, 4);
-    Value at = e.index(i * kDepth / kBlockSide * tokenBlockBytes() / 16);
-    products.push_back({SmallVector<Value, 4>(a), e.add(b, at), 0,
+    Value at = number(i * kDepth / kBlockSide * tokenBlockBytes() / 16);
+    products.push_back({SmallVector<Value, 4>(a), advance(e, b, at), 0,
                         /*rowMajorB=*/true});
   }
   state.output = startProducts(e, layout.headDim, products, state.output);
@@ -279,33 +285,21 @@ AttentionTile::Vector WgmmaAttentionEmitter::vectorOf(int row) {
   return tile.vector(e.truncate(i, e.i32()));
 }
 
-Emitter::Values WgmmaAttentionEmitter::hide(Value step, Values scores) {
-  Value full = e.less(step, steps.fullEnd);
-  if (plan.window > 0)
-    full = e.andI(full, e.less(e.sub(steps.fullBegin, number(1)), step));
-  return e.choose(
-      full, [&] { return scores; },
-      [&] {
-        Value column = e.truncate(e.rem(e.lane(), e.index(4)), e.i32());
-        Value first =
-            e.add(e.mul(step, number(keys)), e.mul(column, number(2)));
-        Value nothing =
-            e.constant(e.f32(), -std::numeric_limits<double>::infinity());
-        Value last[kLaneRows];
-        for (int row = 0; row < kLaneRows; ++row)
-          last[row] = e.sub(vectorOf(row).slot, first);
-        Values visible(scores);
-        for (auto [i, score] : llvm::enumerate(visible)) {
-          Value key = number(i / kFragment * kColumns + i % 2);
-          Value mine = last[i % kFragment / 2];
-          Value hidden = e.less(mine, key);
-          if (plan.window > 0)
-            hidden = e.orI(hidden,
-                           e.less(key, e.sub(mine, number(plan.window - 1))));
-          score = e.select(hidden, nothing, score);
-        }
-        return visible;
-      });
+void WgmmaAttentionEmitter::hide(Value step, Fragment scores) {
+  Value column = e.truncate(e.rem(e.lane(), e.index(4)), e.i32());
+  Value first = e.add(e.mul(step, number(keys)), e.mul(column, number(2)));
+  Value nothing = e.constant(e.f32(), -std::numeric_limits<double>::infinity());
+  LaneRows last;
+  for (int row = 0; row < kLaneRows; ++row)
+    last[row] = e.sub(vectorOf(row).slot, first);
+  for (auto [i, score] : llvm::enumerate(scores)) {
+    Value key = number(i / kFragment * kColumns + i % 2);
+    Value mine = last[i % kFragment / 2];
+    Value hidden = e.less(mine, key);
+    if (plan.window > 0)
+      hidden = e.orI(hidden, e.less(key, e.sub(mine, number(plan.window - 1))));
+    score = e.select(hidden, nothing, score);
+  }
 }
 
 void WgmmaAttentionEmitter::pack(ArrayRef<Value> scores, State &state) {
@@ -315,7 +309,7 @@ void WgmmaAttentionEmitter::pack(ArrayRef<Value> scores, State &state) {
                        packOperand(e, scores.slice(i, 2 * kFragment)));
 }
 
-void WgmmaAttentionEmitter::emitStep(Value step, State &state) {
+void WgmmaAttentionEmitter::emitStep(Value step, bool masked, State &state) {
   Value before = e.sub(step, number(1));
   waitFull(keyRing, step);
   Values scores = startScores(step);
@@ -323,7 +317,8 @@ void WgmmaAttentionEmitter::emitStep(Value step, State &state) {
   startOutput(before, state);
   scores = finishProducts(e, scores, /*pending=*/1);
   release(keyRing, step);
-  scores = hide(step, std::move(scores));
+  if (masked)
+    hide(step, scores);
   LaneRows corrections = softmax.step(state.softmax, scores);
   // Without this ptxas waits for the products first.
   Value zero = e.constant(e.f32(), 0.0);
@@ -338,6 +333,18 @@ void WgmmaAttentionEmitter::emitStep(Value step, State &state) {
   pack(scores, state);
 }
 
+void WgmmaAttentionEmitter::run(Value begin, Value end, bool masked,
+                                State &state) {
+  Values last = e.forLoop(begin, end, 1, state.flatten(),
+                          [&](Value step, ValueRange carried) {
+                            State next = state;
+                            next.unflatten(carried);
+                            emitStep(step, masked, next);
+                            return next.flatten();
+                          });
+  state.unflatten(last);
+}
+
 void WgmmaAttentionEmitter::consume() {
   State state;
   state.softmax = softmax.start();
@@ -345,17 +352,17 @@ void WgmmaAttentionEmitter::consume() {
   waitFull(keyRing, steps.begin);
   Values scores = finishProducts(e, startScores(steps.begin));
   release(keyRing, steps.begin);
-  scores = hide(steps.begin, std::move(scores));
+  hide(steps.begin, scores);
   softmax.step(state.softmax, scores);
   pack(scores, state);
-  Values last = e.forLoop(e.add(steps.begin, number(1)), steps.end, 1,
-                          state.flatten(), [&](Value step, ValueRange carried) {
-                            State next = state;
-                            next.unflatten(carried);
-                            emitStep(step, next);
-                            return next.flatten();
-                          });
-  state.unflatten(last);
+  Value second = e.add(steps.begin, number(1));
+  Value full = second;
+  if (plan.window > 0) {
+    run(second, steps.fullBegin, /*masked=*/true, state);
+    full = e.maxI(second, steps.fullBegin);
+  }
+  run(full, steps.fullEnd, /*masked=*/false, state);
+  run(e.maxI(full, steps.fullEnd), steps.end, /*masked=*/true, state);
   Value final = e.sub(steps.end, number(1));
   waitFull(valueRing, final);
   startOutput(final, state);
@@ -378,7 +385,10 @@ void WgmmaAttentionEmitter::store(const State &state) {
 } // namespace
 
 bool matchesWgmmaAttention(Kernel &k) {
-  return k.e.target.gpu.hasWgmma && matchesTensorAttention(k);
+  // int8 pages are TensorAttentionKernel's.
+  return k.e.target.gpu.hasWgmma && matchesTensorAttention(k) &&
+         !KvLayout(cast<lm::KvCacheType>(planAttention(k.op)->kv.getType()))
+              .isInt8;
 }
 
 LogicalResult generateWgmmaAttention(Kernel &k) {

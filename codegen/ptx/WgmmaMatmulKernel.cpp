@@ -234,32 +234,31 @@ Emitter::Values WgmmaEmitter::consume(ArrayRef<Stream> streams, Value groups) {
   Value isFirstLane = e.equal(e.lane(), e.index(0));
   int64_t sumCount = streamCount * tokens / 2;
   Values state(sumCount, e.constant(e.f32(), 0.0));
-  Value stage = stages->at(e.index(0));
+  auto decodeGroup = [&](Value number, int64_t group) {
+    return decode(streams, stages->at(wide(number)), group);
+  };
   fill(zero, zero);
-  // Sums, fragments, where the stage is, its number.
-  llvm::append_range(state, decode(streams, stage, 0));
-  state.append({stage, zero});
+  // Sums, fragments, number of the stage.
+  llvm::append_range(state, decodeGroup(zero, 0));
+  state.push_back(zero);
   Value last = e.truncate(e.sub(stages->stagesOf(groups), e.index(1)), e.i32());
   state = e.forLoop(zero, last, 1, state, [&](Value t, ValueRange carried) {
     Value number = carried.back();
-    Value stage = carried.drop_back().back();
-    Values sums = multiply(number, 0, carried.drop_back(2).drop_front(sumCount),
+    Values sums = multiply(number, 0, carried.drop_back().drop_front(sumCount),
                            carried.take_front(sumCount));
     waitProducts(e, 1);
     // What the step before read is free now.
     e.ifThen(e.andI(isFirstLane, e.less(zero, t)),
              [&] { empty->arrive(wide(numberOf(e.sub(t, one)))); });
-    sums = multiply(number, 1, decode(streams, stage, 1), sums);
+    sums = multiply(number, 1, decodeGroup(number, 1), sums);
     waitProducts(e, 1);
     Value next = e.add(t, one), nextNumber = numberOf(next);
     fill(next, nextNumber);
-    Value nextStage = stages->at(wide(nextNumber));
-    llvm::append_range(sums, decode(streams, nextStage, 0));
-    sums.append({nextStage, nextNumber});
+    llvm::append_range(sums, decodeGroup(nextNumber, 0));
+    sums.push_back(nextNumber);
     return sums;
   });
   Value number = state.pop_back_val();
-  stage = state.pop_back_val();
   ValueRange lastState(state);
   Values sums =
       finishProducts(e, multiply(number, 0, lastState.drop_front(sumCount),
@@ -270,8 +269,8 @@ Emitter::Values WgmmaEmitter::consume(ArrayRef<Stream> streams, Value groups) {
   return e.choose(
       hasSecond,
       [&] {
-        Values a = decode(streams, stage, 1);
-        return finishProducts(e, multiply(number, 1, a, sums));
+        return finishProducts(
+            e, multiply(number, 1, decodeGroup(number, 1), sums));
       },
       [&] { return sums; });
 }
