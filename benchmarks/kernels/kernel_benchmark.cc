@@ -1,15 +1,20 @@
 // Generated kernels alone: bytes and operations a second of matmuls by target, role, format, rows
-// and shape. One thread; weights are walked in a ring larger than L2, so decode figures are those
-// of L3 or memory. Data are random: zeros run faster than anything real.
+// and shape, and of attention by target, role, heads and context. One thread; weights and KV pages
+// are walked in a ring larger than L2, so decode figures are those of L3 or memory; a context of
+// 256 tokens alone lies in L2. Data are random: zeros run faster than anything real. Decode figures
+// want huge pages: GLIBC_TUNABLES=glibc.malloc.hugetlb=1.
 //   kernel_benchmark --benchmark_filter=avx512-vnni/prefill
+//   kernel_benchmark --benchmark_filter=avx512-vnni/attention
 #include <benchmark/benchmark.h>
 #include <gtest/gtest.h>
 
 #include <map>
+#include <numeric>
 #include <sstream>
 
 #include "codegen/host/Kernel.h"
 #include "codegen/host/PackedLayout.h"
+#include "runtime/schema/kernel_abi.h"
 #include "tests/codegen/kernel_harness.h"
 
 namespace quern::test {
@@ -69,10 +74,72 @@ void Matmul(benchmark::State& state, Machine machine, BlockFormat format, int64_
                                                benchmark::Counter::kIsRate);
 }
 
+struct Heads {
+  int64_t query, kv, size;
+};
+
+std::string AttentionText(const Heads& heads) {
+  std::ostringstream rows, kv, text;
+  rows << "tensor<?x" << heads.query * heads.size << "xf32>";
+  kv << "!lm.kv_cache<heads = " << heads.kv << ", head_dim = " << heads.size << ", page = 32, f16>";
+  text << "rt.kernel @k(%q: " << rows.str() << ", %kv: " << kv.str() << ", %p: tensor<?xi32>) -> ("
+       << rows.str() << ") attributes {split = #lm<kernel_split shares>} {\n"
+       << "  %y = lm.online_attention %q, %kv, %p heads = " << heads.query
+       << ", scale = 0.125, window = 0, key_tile = 32 : (" << rows.str() << ", " << kv.str()
+       << ", tensor<?xi32>) -> " << rows.str() << "\n  lm.yield %y : " << rows.str() << "\n}\n";
+  return text.str();
+}
+
+/// A tile of `rows` rows, the last behind `context` tokens, layer after layer of a ring of
+/// `ring_bytes`.
+void Attention(benchmark::State& state, Machine machine, Heads heads, int64_t rows, int64_t context,
+               int64_t ring_bytes) {
+  std::mt19937 random(1);
+  auto kernel = CompiledKernel::Compile(AttentionText(heads), machine, context);
+  if (!kernel) return state.SkipWithError("the kernel cannot be generated");
+  const KvPage page{heads.size, /*f32=*/false, /*on_gpu=*/false};
+  const int64_t page_bytes = heads.kv * page.head_bytes(), pages = context / KvPage::kTokens,
+                layer_bytes = page.PoolBytes(pages, heads.kv),
+                layers = std::max<int64_t>(1, ring_bytes / layer_bytes);
+  Buffer pool(layers * layer_bytes);
+  for (int64_t i = 0; i < layers * layer_bytes / 2; ++i)
+    pool.as<uint16_t>()[i] = static_cast<uint16_t>(0x2c00 + random() % 0x1000);
+  Buffer q = RandomFloats(random, rows * heads.query * heads.size), y(q.size());
+  std::vector<int32_t> table(pages), tile = {0, static_cast<int32_t>(rows), 0, 0}, slots(rows),
+                                     sequences(rows);
+  std::iota(table.begin(), table.end(), 0);
+  std::iota(slots.begin(), slots.end(), static_cast<int32_t>(context - rows));
+  int64_t at = 0;
+  for (auto _ : state) {
+    kernel->Run({q.data(), pool.data() + at * layer_bytes, table.data(), tile.data(), slots.data(),
+                 sequences.data(), slots.data(), y.data()},
+                {rows, 1, pages, page_bytes}, {0, heads.query * heads.size});
+    at = (at + 1) % layers;
+    benchmark::ClobberMemory();
+  }
+  state.SetBytesProcessed(state.iterations() * pages * page_bytes);
+  state.counters["GOP/s"] =
+      benchmark::Counter(4e-9 * rows * heads.query * heads.size * context * state.iterations(),
+                         benchmark::Counter::kIsRate);
+}
+
+void RegisterAttention(const Machine& machine) {
+  const int64_t rows = machine.role == Role::Decode ? 1 : kAttentionTileRows;
+  for (const Heads& heads : {Heads{9, 3, 64}, Heads{14, 2, 64}, Heads{6, 6, 64}, Heads{32, 8, 128}})
+    for (int64_t context : {256, 4096}) {
+      std::ostringstream name;
+      name << machine.target << "/attention/" << roleName(machine.role) << "/" << heads.query << "/"
+           << heads.kv << "x" << heads.size << "/" << context;
+      benchmark::RegisterBenchmark(name.str().c_str(), Attention, machine, heads, rows, context,
+                                   context == 256 ? 0 : 2 * kRingBytes);
+    }
+}
+
 void RegisterAll() {
   struct Shape {
     int64_t outputs, depth;
   };
+  for (const Machine& machine : RunnableMachines()) RegisterAttention(machine);
   for (const Machine& machine : RunnableMachines())
     for (BlockFormat format : {BlockFormat::Q4_1, BlockFormat::Q8_0, BlockFormat::Q5_0,
                                BlockFormat::Q4_K, BlockFormat::Q6_K})

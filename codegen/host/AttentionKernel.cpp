@@ -1,8 +1,9 @@
 //===- AttentionKernel.cpp - Attention over the KV pages ------------------===//
 //
 // lm.online_attention and lm.attention, each with an optional lm.quantize of
-// the result. A page of a layer holds for every kv head the keys of 32 tokens
-// as [head_dim][32], then their values as [32][head_dim].
+// the result. A KV head of a page holds the keys of 32 tokens as
+// [head_dim][32], then their values as [32][head_dim]; KvLayout says where it
+// lies.
 //
 // Work is cut in query vectors (one row, one head); those of an attention tile
 // that read the same kv head are taken in groups of `tile.rows`, so that a
@@ -44,16 +45,15 @@ class AttentionEmitter {
 public:
   AttentionEmitter(Kernel &k, const AttentionPlan &plan)
       : k(k), e(k.e), plan(plan),
-        type(cast<lm::KvCacheType>(plan.kv.getType())) {
-    headDim = type.getHeadDim();
-    groupHeads = plan.heads / type.getHeads();
+        type(cast<lm::KvCacheType>(plan.kv.getType())), layout(kvLayout(type)),
+        headDim(layout.headDim), groupHeads(plan.heads / layout.heads),
+        elementBytes(layout.elementBytes) {
     groupSize = std::max<int64_t>(k.tile.rows, 1);
     // A decoded row comes alone, so with no more vectors than its heads. (One
     // vector always goes alone.)
     if (k.role == Role::Decode && groupHeads > 1)
       groupSize = std::min(groupSize, groupHeads);
     keyVectors = plan.keys / kLanes;
-    elementBytes = type.getElementType().getIntOrFloatBitWidth() / 8;
   }
 
   void emit();
@@ -69,17 +69,22 @@ private:
   std::pair<Value, Value> stepRange(const Group &group);
   /// Pointers to the keys and the values of step `step`.
   std::pair<Value, Value> stepPointers(const Group &group, Value step);
-  /// Scaled and masked scores, [vector][keyVectors]. Meanwhile the page at
-  /// `next` is prefetched, when there is one: pages lie anywhere, so hardware
-  /// does not.
+  /// Scaled and masked scores, [vector][keyVectors]. Meanwhile the keys at
+  /// `next` are prefetched.
   SmallVector<SmallVector<Value>> scores(const Group &group, Value step,
-                                         Value keys, Value next = {});
-  /// Pointer to the keys of the step behind `step`, or of the last one.
-  Value nextPage(const Group &group, Value step, Value end);
+                                         Value keys, Value next);
+  /// Pointers as stepPointers', of the step behind `step` or of the last one.
+  std::pair<Value, Value> nextPointers(const Group &group, Value step,
+                                       Value end);
   Value masked(Value score, Value slot, Value firstKey);
   Value visibleKeys(const Group &group, Value step);
-  /// acc = acc * corrections + probabilities * values; no correction: acc + ...
-  void accumulate(Value values, Value count, ArrayRef<Value> corrections,
+  /// Where a vector's maximum grew, scales its accumulators and its sum down.
+  /// Returns the sums.
+  Emitter::Values rescale(ValueRange oldMaxima, ValueRange maxima,
+                          ValueRange sums);
+  /// acc += probabilities * values. Meanwhile the values at `next` are
+  /// prefetched.
+  void accumulate(Value values, Value count, Value next,
                   function_ref<Value(int64_t, Value)> probability);
   void storeResult(Value result, Value value, Value row, Value head,
                    int64_t vector, Value inverse);
@@ -97,16 +102,23 @@ private:
     return elementBytes == 4 ? values : e.extend(values, e.f32());
   }
   Type lanes() { return e.vec(kLanes, e.f32()); }
+  /// A page ahead is far for L1, which holds four of them.
+  void prefetchLines(Value pointer, int64_t bytes) {
+    for (int64_t byte = 0; byte < bytes; byte += 64)
+      e.prefetch(e.offset(pointer, byte), CacheLevel::L2);
+  }
 
   Kernel &k;
   Emitter &e;
   const AttentionPlan &plan;
   lm::KvCacheType type;
-  int64_t headDim, groupHeads, keyVectors, elementBytes;
+  KvLayout layout;
+  int64_t headDim, groupHeads, elementBytes;
+  int64_t keyVectors;
   int64_t groupSize; ///< vectors of a full group
   int64_t size = 0;  ///< vectors of the group that code is emitted for
   KvArgs kv;
-  Value q, pageStride, pageBytes;
+  Value q, pageStride;
   Value accumulators; ///< scratch, f32 [size][head_dim]
   Value
       probabilities; ///< scratch, f32 [size][keys]; in passes: [size][context]
@@ -117,7 +129,6 @@ void AttentionEmitter::emit() {
   q = k.argument(plan.q);
   kv = k.kvArgument(plan.kv);
   pageStride = k.pageTableStride();
-  pageBytes = k.pageBytes();
   accumulators = k.temporary(groupSize * headDim * 4);
   int64_t context = (k.context + kPageTokens - 1) / kPageTokens * kPageTokens;
   probabilityRow = (plan.online ? plan.keys : context) * 4;
@@ -201,15 +212,14 @@ std::pair<Value, Value> AttentionEmitter::stepRange(const Group &group) {
 
 std::pair<Value, Value> AttentionEmitter::stepPointers(const Group &group,
                                                        Value step) {
-  int64_t halfBytes = headDim * kPageTokens * elementBytes; // keys, or values
   Value token = e.mul(step, e.index(plan.keys));
   Value inPage = e.rem(token, e.index(kPageTokens));
   Value entry = e.mul(e.div(token, e.index(kPageTokens)), e.index(4));
-  Value page = e.mul(loadIndex(e.offset(group.pages, entry)), pageBytes);
-  Value head = e.offset(e.offset(kv.pool, page),
-                        e.mul(group.kvHead, e.index(2 * halfBytes)));
+  Value page = loadIndex(e.offset(group.pages, entry));
+  Value head = e.offset(e.offset(kv.pool, k.kvPageOffset(layout, page)),
+                        e.mul(group.kvHead, e.index(layout.headStride())));
   Value keys = e.offset(head, e.mul(inPage, e.index(elementBytes)));
-  Value values = e.offset(e.offset(head, halfBytes),
+  Value values = e.offset(e.offset(head, layout.valuesOffset()),
                           e.mul(inPage, e.index(headDim * elementBytes)));
   return {keys, values};
 }
@@ -231,9 +241,10 @@ Value AttentionEmitter::masked(Value score, Value slot, Value firstKey) {
   return e.select(e.less(key, begin), nothing, score);
 }
 
-Value AttentionEmitter::nextPage(const Group &group, Value step, Value end) {
+std::pair<Value, Value> AttentionEmitter::nextPointers(const Group &group,
+                                                       Value step, Value end) {
   Value next = e.add(step, e.index(1));
-  return stepPointers(group, minI(next, e.sub(end, e.index(1)))).first;
+  return stepPointers(group, minI(next, e.sub(end, e.index(1))));
 }
 
 SmallVector<SmallVector<Value>> AttentionEmitter::scores(const Group &group,
@@ -245,24 +256,18 @@ SmallVector<SmallVector<Value>> AttentionEmitter::scores(const Group &group,
       e.index(0), e.index(headDim), 1, zeros, [&](Value d, ValueRange carried) {
         Value rowAt = e.mul(d, e.index(kPageTokens * elementBytes));
         Value row = e.offset(keys, rowAt);
-        if (next) {
-          Value ahead = e.offset(next, rowAt);
-          for (int64_t half = 0; half < 2; ++half)
-            for (int64_t byte = 0; byte < plan.keys * elementBytes; byte += 64)
-              e.prefetch(e.offset(
-                  ahead, half * headDim * kPageTokens * elementBytes + byte));
-        }
+        prefetchLines(e.offset(next, rowAt), plan.keys * elementBytes);
         SmallVector<Value> key;
         for (int64_t v = 0; v < keyVectors; ++v)
           key.push_back(loadFloats(e.offset(row, v * kLanes * elementBytes)));
-        Emitter::Values next;
+        Emitter::Values grown;
         for (int64_t r = 0; r < size; ++r) {
           Value x = e.broadcast(
               e.load(e.f32(), e.offset(group.q[r], e.mul(d, e.index(4))), 4));
           for (int64_t v = 0; v < keyVectors; ++v)
-            next.push_back(e.fma(x, key[v], carried[r * keyVectors + v]));
+            grown.push_back(e.fma(x, key[v], carried[r * keyVectors + v]));
         }
-        return next;
+        return grown;
       });
   Value scale = e.constant(lanes(), plan.scale);
   Value firstKey = e.mul(step, e.index(plan.keys));
@@ -285,8 +290,31 @@ Value AttentionEmitter::visibleKeys(const Group &group, Value step) {
   return minI(left, e.index(plan.keys));
 }
 
+Emitter::Values AttentionEmitter::rescale(ValueRange oldMaxima,
+                                          ValueRange maxima, ValueRange sums) {
+  // Behind the first steps maxima hardly ever grow, and where one does not, its
+  // factor is exp(0) = 1, exactly.
+  Value grew = e.less(oldMaxima[0], maxima[0]);
+  for (int64_t r = 1; r < size; ++r)
+    grew = e.orI(grew, e.less(oldMaxima[r], maxima[r]));
+  return e.choose(
+      grew,
+      [&] {
+        Emitter::Values scaled;
+        for (int64_t r = 0; r < size; ++r) {
+          Value factor = e.exp(e.broadcast(e.sub(oldMaxima[r], maxima[r])));
+          for (int64_t column = 0; column < headDim; column += kLanes)
+            e.store(e.mul(e.load(lanes(), accumulator(r, column), 64), factor),
+                    accumulator(r, column), 64);
+          scaled.push_back(e.mul(sums[r], factor));
+        }
+        return scaled;
+      },
+      [&] { return Emitter::Values(sums); });
+}
+
 void AttentionEmitter::accumulate(
-    Value values, Value count, ArrayRef<Value> corrections,
+    Value values, Value count, Value next,
     function_ref<Value(int64_t, Value)> probability) {
   // Sums, values and a probability stay in registers: as many columns at a time
   // as that allows.
@@ -299,25 +327,26 @@ void AttentionEmitter::accumulate(
     int64_t width = std::min(chunk, headDim / kLanes - first);
     SmallVector<Value> sums;
     for (int64_t r = 0; r < size; ++r)
-      for (int64_t v = 0; v < width; ++v) {
-        Value sum = e.load(lanes(), accumulator(r, (first + v) * kLanes), 64);
-        sums.push_back(corrections.empty() ? sum : e.mul(sum, corrections[r]));
-      }
+      for (int64_t v = 0; v < width; ++v)
+        sums.push_back(
+            e.load(lanes(), accumulator(r, (first + v) * kLanes), 64));
     Emitter::Values totals = e.forLoop(
         e.index(0), count, 1, sums, [&](Value key, ValueRange carried) {
-          Value row =
-              e.offset(values, e.mul(key, e.index(headDim * elementBytes)));
+          Value rowAt = e.mul(key, e.index(headDim * elementBytes));
+          Value row = e.offset(values, rowAt);
+          if (first == 0)
+            prefetchLines(e.offset(next, rowAt), headDim * elementBytes);
           SmallVector<Value> value;
           for (int64_t v = 0; v < width; ++v)
             value.push_back(
                 loadFloats(e.offset(row, (first + v) * kLanes * elementBytes)));
-          Emitter::Values next;
+          Emitter::Values grown;
           for (int64_t r = 0; r < size; ++r) {
             Value p = e.broadcast(probability(r, key));
             for (int64_t v = 0; v < width; ++v)
-              next.push_back(e.fma(p, value[v], carried[r * width + v]));
+              grown.push_back(e.fma(p, value[v], carried[r * width + v]));
           }
-          return next;
+          return grown;
         });
     for (int64_t r = 0; r < size; ++r)
       for (int64_t v = 0; v < width; ++v)
@@ -346,24 +375,24 @@ void AttentionEmitter::attendOnline(const Group &group) {
   Emitter::Values last =
       e.forLoop(begin, end, 1, state, [&](Value step, ValueRange carried) {
         auto [keys, values] = stepPointers(group, step);
-        auto score = scores(group, step, keys, nextPage(group, step, end));
-        SmallVector<Value> corrections;
-        Emitter::Values next(2 * size);
+        auto [nextKeys, nextValues] = nextPointers(group, step, end);
+        auto score = scores(group, step, keys, nextKeys);
+        Emitter::Values next;
         for (int64_t r = 0; r < size; ++r) {
           Value best = score[r][0];
           for (Value other : ArrayRef(score[r]).drop_front())
             best = e.maxF(best, other);
-          next[r] = e.maxF(carried[r], e.reduceMax(best));
-          corrections.push_back(e.exp(e.broadcast(e.sub(carried[r], next[r]))));
-          Value sum = e.mul(carried[size + r], corrections[r]);
+          next.push_back(e.maxF(carried[r], e.reduceMax(best)));
+        }
+        next.append(
+            rescale(carried.take_front(size), next, carried.drop_front(size)));
+        for (int64_t r = 0; r < size; ++r)
           for (int64_t v = 0; v < keyVectors; ++v) {
             Value p = e.exp(e.sub(score[r][v], e.broadcast(next[r])));
             e.store(p, at(r, v * kLanes * 4), 64);
-            sum = e.add(sum, p);
+            next[size + r] = e.add(next[size + r], p);
           }
-          next[size + r] = sum;
-        }
-        accumulate(values, visibleKeys(group, step), corrections,
+        accumulate(values, visibleKeys(group, step), nextValues,
                    [&](int64_t r, Value key) {
                      return e.load(e.f32(),
                                    e.offset(at(r, 0), e.mul(key, e.index(4))),
@@ -387,7 +416,8 @@ void AttentionEmitter::attendInPasses(const Group &group) {
   };
   Emitter::Values best =
       e.forLoop(begin, end, 1, maxima, [&](Value step, ValueRange carried) {
-        auto score = scores(group, step, stepPointers(group, step).first);
+        auto score = scores(group, step, stepPointers(group, step).first,
+                            nextPointers(group, step, end).first);
         Emitter::Values next(carried);
         for (int64_t r = 0; r < size; ++r)
           for (int64_t v = 0; v < keyVectors; ++v) {
@@ -414,12 +444,12 @@ void AttentionEmitter::attendInPasses(const Group &group) {
     for (int64_t column = 0; column < headDim; column += kLanes)
       e.store(zero, accumulator(r, column), 64);
   e.forLoop(begin, end, 1, [&](Value step) {
-    accumulate(stepPointers(group, step).second, visibleKeys(group, step), {},
-               [&](int64_t r, Value key) {
-                 return e.load(e.f32(),
-                               e.offset(at(r, step, 0), e.mul(key, e.index(4))),
-                               4);
-               });
+    accumulate(
+        stepPointers(group, step).second, visibleKeys(group, step),
+        nextPointers(group, step, end).second, [&](int64_t r, Value key) {
+          return e.load(e.f32(),
+                        e.offset(at(r, step, 0), e.mul(key, e.index(4))), 4);
+        });
   });
   finish(group, sums);
 }

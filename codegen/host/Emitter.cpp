@@ -20,8 +20,9 @@ Value Emitter::roundToBf16Bits(Value value) {
   return truncate(shrU(rounded, sixteen), i16());
 }
 
-void Emitter::prefetch(Value pointer) {
-  LLVM::Prefetch::create(b, loc, pointer, /*rw=*/0, /*hint=*/3, /*cache=*/1);
+void Emitter::prefetch(Value pointer, CacheLevel level) {
+  LLVM::Prefetch::create(b, loc, pointer, /*rw=*/0,
+                         /*hint=*/level == CacheLevel::L1 ? 3 : 2, /*cache=*/1);
 }
 
 Value Emitter::dot(Value acc, Value codes, Value packedX, int maxCode) {

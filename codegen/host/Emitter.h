@@ -14,6 +14,9 @@ namespace quern::host {
 /// Lanes of the vectors that kernels think in: 16 x f32. AVX2 splits them.
 inline constexpr int64_t kLanes = 16;
 
+/// Where a prefetch brings a cache line.
+enum class CacheLevel { L1, L2 };
+
 class Emitter : public IrEmitter {
 public:
   Emitter(mlir::OpBuilder &builder, mlir::Location loc, const Target &target)
@@ -26,7 +29,7 @@ public:
   }
   /// 16 x f32 rounded to nearest even to 16 x bf16, as i16 lanes.
   Value roundToBf16Bits(Value value);
-  void prefetch(Value pointer);
+  void prefetch(Value pointer, CacheLevel level = CacheLevel::L1);
   /// acc[r] + sum_j w[4r+j] * x[j]: u8 codes (64 lanes) by s8 (i32, 4 packed
   /// bytes, the same for every row) into 16 x i32, exactly. `maxCode` is the
   /// largest code; x lies in [-127, 127].

@@ -92,6 +92,8 @@ void storeColumns(Kernel &k, Value pointer, Value row, Value column,
       [&] { e.storePartial(values, at, tail); });
 }
 
+KvLayout kvLayout(lm::KvCacheType type) { return KvLayout(type, kKvPageRun); }
+
 LogicalResult checkKvCache(Kernel &k, lm::KvCacheType type) {
   if (KvLayout(type).isInt8)
     return k.emitError() << "keys and values in int8 are for GPUs";

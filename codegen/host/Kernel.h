@@ -36,6 +36,9 @@ private:
   int64_t scratchUsed = 0;
 };
 
+/// How the keys and values of a layer lie in the host's memory.
+KvLayout kvLayout(lm::KvCacheType type);
+
 /// Writes 32 f32 columns (two vectors) as group `group` (i64) of the numeric
 /// row at `row` in the kernel's numerics.
 void storeActivationGroup(Kernel &k, mlir::Value row, int64_t columns,

@@ -111,7 +111,7 @@ void RopeAppendEmitter::emitRope(lm::RopeOp rope, Value row, unsigned segment) {
 void RopeAppendEmitter::emitAppend(lm::KvAppendOp append, Value row,
                                    unsigned segment) {
   auto type = cast<lm::KvCacheType>(append.getKv().getType());
-  KvLayout layout(type);
+  KvLayout layout = kvLayout(type);
   auto [page, token] = k.kvPlace(k.kvArgument(append.getKv()), layout, row);
   Type element = type.getElementType();
   auto narrow = [&](Value value) {
@@ -125,7 +125,7 @@ void RopeAppendEmitter::emitAppend(lm::KvAppendOp append, Value row,
     e.forLoop(begin, end, layout.headDim, [&](Value column) {
       Value head = e.div(column, e.index(layout.headDim));
       body(e.offset(pointer, e.mul(column, e.index(4))),
-           e.offset(page, e.mul(head, e.index(layout.headBytes()))));
+           e.offset(page, e.mul(head, e.index(layout.headStride()))));
     });
   };
   forHeads(append.getK(), 0, [&, token = token](Value from, Value head) {

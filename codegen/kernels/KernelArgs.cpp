@@ -79,8 +79,17 @@ KvPlace KernelArgs::kvPlace(const KvArgs &kv, const KvLayout &layout,
   Value slot = intAt(kv.slots, row), sequence = intAt(kv.sequences, row);
   Value page = ir.index(layout.page);
   Value entry = ir.add(ir.mul(sequence, pageTableStride()), ir.div(slot, page));
-  Value pageOffset = ir.mul(intAt(kv.pageTable, entry), pageBytes());
-  return {ir.offset(kv.pool, pageOffset), ir.rem(slot, page)};
+  Value number = intAt(kv.pageTable, entry);
+  return {ir.offset(kv.pool, kvPageOffset(layout, number)), ir.rem(slot, page)};
+}
+
+Value KernelArgs::kvPageOffset(const KvLayout &layout, Value page) {
+  if (layout.pageRun == 1)
+    return ir.mul(page, pageBytes());
+  Value run = ir.index(layout.pageRun);
+  return ir.add(
+      ir.mul(ir.div(page, run), ir.index(layout.pageRun * layout.pageBytes())),
+      ir.mul(ir.rem(page, run), ir.index(layout.headBytes())));
 }
 
 InFlightDiagnostic KernelArgs::emitError() {

@@ -27,7 +27,7 @@ struct KvArgs {
 
 /// Where a row's own token lies in the KV cache.
 struct KvPlace {
-  mlir::Value page;  ///< pointer of the page
+  mlir::Value page;  ///< pointer of the page's first KV head
   mlir::Value token; ///< i64, its place within the page
 };
 
@@ -82,6 +82,8 @@ public:
   Value intAt(Value pointer, Value i);
   /// The page and place of row `row` in the cache `kv`.
   KvPlace kvPlace(const KvArgs &kv, const KvLayout &layout, Value row);
+  /// Bytes from the start of a pool to KV head 0 of page `page` (i64).
+  Value kvPageOffset(const KvLayout &layout, Value page);
 
   /// Memory of this row alone, aligned to 64 bytes, until the kernel ends.
   virtual Value temporary(int64_t bytes) = 0;

@@ -24,12 +24,14 @@ constexpr int64_t activationSumOffset(int64_t columns) {
   return columns + columns / 32 * 4;
 }
 
-/// Where a KV head lies in a page of one layer: K (head_dim, page) then V
-/// (page, head_dim), heads one after the other. Behind int8 codes lie the f32
-/// scales of K, then of V, (head_dim / 32, page) each.
+/// Where a KV head lies in the pool of one layer. Of a page it has K (head_dim,
+/// page) then V (page, head_dim); behind int8 codes lie the f32 scales of K,
+/// then of V, (head_dim / 32, page) each. Pages lie in runs of `pageRun` (1 on
+/// GPUs, kKvPageRun on hosts): a run holds its pages of head 0, then those of
+/// head 1, and so on.
 struct KvLayout {
-  explicit KvLayout(lm::KvCacheType type)
-      : heads(type.getHeads()), headDim(type.getHeadDim()),
+  explicit KvLayout(lm::KvCacheType type, int64_t pageRun = 1)
+      : pageRun(pageRun), heads(type.getHeads()), headDim(type.getHeadDim()),
         page(type.getPage()),
         isInt8(lm::isQuantizedActivations(type.getElementType())),
         elementBytes(
@@ -37,7 +39,7 @@ struct KvLayout {
   /// Columns that share a scale.
   static constexpr int64_t kScaleColumns = 32;
 
-  int64_t heads, headDim, page;
+  int64_t pageRun, heads, headDim, page;
   bool isInt8;
   int64_t elementBytes;
   int64_t valuesOffset() const { return headDim * page * elementBytes; }
@@ -48,6 +50,8 @@ struct KvLayout {
   }
   int64_t headBytes() const { return scalesOffset() + 2 * scalesBytes(); }
   int64_t pageBytes() const { return heads * headBytes(); }
+  /// From a page of a KV head to the same page of the next one.
+  int64_t headStride() const { return pageRun * headBytes(); }
 };
 
 /// Columns (last dimension) of a tensor value.

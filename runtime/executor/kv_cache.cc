@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "runtime/device/host/host_memory.h"
+#include "runtime/schema/kernel_abi.h"
 
 namespace quern {
 namespace {
@@ -20,31 +21,35 @@ class HostKvMemory final : public KvMemory {
       const uint64_t bytes = KvCache::BytesNeeded({&layer, 1}, pages);
       QUERN_ASSIGN_OR_RETURN(HostMemory pool, HostMemory::Allocate(bytes, "keys and values"));
       memory->pools_.push_back(std::move(pool));
-      memory->page_bytes_.push_back(layer.page_bytes());
     }
+    memory->layers_.assign(layers.begin(), layers.end());
     return std::unique_ptr<KvMemory>(std::move(memory));
   }
 
   std::byte* pool(size_t layer) const override { return pools_[layer].data(); }
   bool starts_zeroed() const override { return true; }
   void Clear(int32_t page) override {
-    for (size_t layer = 0; layer < pools_.size(); ++layer) {
-      std::memset(At(layer, page), 0, page_bytes_[layer]);
-    }
+    ForHeads(page, page,
+             [](std::byte* to, const std::byte*, size_t bytes) { std::memset(to, 0, bytes); });
   }
-  void Copy(int32_t to, int32_t from) override {
-    for (size_t layer = 0; layer < pools_.size(); ++layer) {
-      std::memcpy(At(layer, to), At(layer, from), page_bytes_[layer]);
-    }
-  }
+  void Copy(int32_t to, int32_t from) override { ForHeads(to, from, std::memcpy); }
 
  private:
-  std::byte* At(size_t layer, int32_t page) const {
-    return pools_[layer].data() + static_cast<uint64_t>(page) * page_bytes_[layer];
+  /// Calls work(head of page `to`, the same of page `from`, bytes) for every KV head of every
+  /// layer.
+  template <typename Work>
+  void ForHeads(int32_t to, int32_t from, const Work& work) const {
+    for (size_t i = 0; i < pools_.size(); ++i) {
+      const schema::KvLayer& layer = layers_[i];
+      for (uint32_t head = 0; head < layer.kv_heads(); ++head) {
+        work(pool(i) + HostKvOffset(layer, to, head), pool(i) + HostKvOffset(layer, from, head),
+             layer.page_bytes() / layer.kv_heads());
+      }
+    }
   }
 
-  std::vector<HostMemory> pools_;     // by layer
-  std::vector<uint64_t> page_bytes_;  // by layer
+  std::vector<HostMemory> pools_;        // by layer
+  std::vector<schema::KvLayer> layers_;  // by layer
 };
 
 Status CheckPages(int64_t pages) {
@@ -54,11 +59,19 @@ Status CheckPages(int64_t pages) {
 
 }  // namespace
 
+uint64_t HostKvOffset(const schema::KvLayer& layer, int32_t page, uint32_t head) {
+  const auto number = static_cast<uint64_t>(page);
+  const uint64_t head_bytes = layer.page_bytes() / layer.kv_heads();
+  return number / kKvPageRun * kKvPageRun * layer.page_bytes() +
+         (head * kKvPageRun + number % kKvPageRun) * head_bytes;
+}
+
 uint64_t KvCache::BytesNeeded(std::span<const schema::KvLayer> layers, int64_t pages) {
   uint64_t page_bytes = 0, bytes = 0;
   for (const schema::KvLayer& layer : layers) page_bytes += layer.page_bytes();
-  return __builtin_mul_overflow(page_bytes, static_cast<uint64_t>(pages), &bytes) ? UINT64_MAX
-                                                                                  : bytes;
+  const uint64_t rounded =
+      (static_cast<uint64_t>(pages) + kKvPageRun - 1) / kKvPageRun * kKvPageRun;
+  return __builtin_mul_overflow(page_bytes, rounded, &bytes) ? UINT64_MAX : bytes;
 }
 
 Result<KvCache> KvCache::Create(std::span<const schema::KvLayer> layers, int64_t pages) {

@@ -29,9 +29,13 @@ class KvMemory {
   virtual void Copy(int32_t to, int32_t from) = 0;
 };
 
-/// The pages of a session. Page p exists in every layer's pool, at p * page_bytes of that layer.
-/// What is inside a page is the kernels' matter. Pages are counted: a page with several owners is
-/// read-only.
+/// Bytes from the start of a pool in the host's memory to KV head `head` of page `page`; head h of
+/// the next page follows, but for the last of a run of kKvPageRun.
+uint64_t HostKvOffset(const schema::KvLayer& layer, int32_t page, uint32_t head);
+
+/// The pages of a session. Page p exists in every layer's pool: on a device at p * page_bytes of
+/// that layer, on the host as HostKvOffset says. What is inside a page is the kernels' matter.
+/// Pages are counted: a page with several owners is read-only.
 class KvCache {
  public:
   /// `layers` are the manifest's. Pages lie in the host's memory. Errors: kOutOfMemory; kUsage when
@@ -41,14 +45,14 @@ class KvCache {
   static Result<KvCache> Create(std::span<const schema::KvLayer> layers, int64_t pages,
                                 std::unique_ptr<KvMemory> memory);
 
-  /// Bytes of all layers' pages; saturates.
+  /// Bytes of all layers' pages in the host's memory, in whole runs; saturates.
   static uint64_t BytesNeeded(std::span<const schema::KvLayer> layers, int64_t pages);
 
   /// Slots of a page.
   int64_t page_tokens() const { return page_tokens_; }
   int64_t pages() const { return static_cast<int64_t>(owners_.size()); }
   int64_t free_pages() const { return static_cast<int64_t>(free_.size()); }
-  /// The pool of `layer`, and the bytes from page to page.
+  /// The pool of `layer`, and the bytes of a page.
   std::byte* pool(size_t layer) const { return memory_->pool(layer); }
   int64_t page_bytes(size_t layer) const { return page_bytes_[layer]; }
 

@@ -27,7 +27,7 @@ enum KernelDim : int {
   kDimAttentionTiles = 1,
   /// Entries of the page table a sequence.
   kDimPageTableStride = 2,
-  /// Bytes from page to page in the KV pool of the layer at hand; 0 outside layers.
+  /// Bytes of a page, all KV heads, in the pool of the layer at hand; 0 outside layers.
   kDimPageBytes = 3,
 };
 inline constexpr int kDimCount = 4;
@@ -41,6 +41,11 @@ inline constexpr int64_t kAttentionTileRows = 16;
 inline constexpr uint32_t kMaxAttentionTileRows = 1024;
 /// int32 of an attention tile: first row, row count, sequence, 0.
 inline constexpr int64_t kAttentionTileFields = 4;
+
+/// In a pool of the host, pages lie in runs of so many: a run holds its pages of the first KV head
+/// one after the other, then those of the second, and so on, so that a head of a sequence whose
+/// pages follow one another is one stream. A power of two.
+inline constexpr int64_t kKvPageRun = 16;
 
 /// A split over rows is cut at multiples of so many rows.
 inline constexpr int64_t kRowSplitUnit = 4;

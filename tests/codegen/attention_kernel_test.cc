@@ -109,7 +109,8 @@ class Step {
     std::iota(order.begin(), order.end(), 0);
     std::shuffle(order.begin(), order.end(), random_);
     page_table.assign(order.begin(), order.end());
-    pool = std::make_unique<Buffer>(order.size() * page_bytes);
+    pool = std::make_unique<Buffer>(
+        page.PoolBytes(static_cast<int64_t>(order.size()), shape.kv_heads));
     std::memset(pool->data(), layout_.unwritten, pool->size());
     tokens_.resize(sequences.size() * table_stride_ * kPage * shape.columns() / shape.group() * 2);
     std::normal_distribution<float> normal;
@@ -129,7 +130,7 @@ class Step {
 
   uint8_t* Address(int32_t sequence, int64_t t, int64_t g, int64_t d, bool value) const {
     const int64_t number = page_table[sequence * table_stride_ + t / kPage];
-    return pool->data() + number * page_bytes + g * page.head_bytes() +
+    return pool->data() + page.HeadOffset(number, shape.kv_heads, g) +
            page.Offset(value, t % kPage, d);
   }
   /// Key or value of a token as the cache holds it. (head_dim)

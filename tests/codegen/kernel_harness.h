@@ -113,6 +113,10 @@ struct KvPage {
   int64_t head_bytes() const { return 2 * head_dim * kTokens * element_bytes(); }
   /// Bytes from the start of a KV head to the key (or value) of `token`, column `d`.
   int64_t Offset(bool value, int64_t token, int64_t d) const;
+  /// Bytes from the start of a layer's pool to KV head `head` of `heads` of page `page`.
+  int64_t HeadOffset(int64_t page, int64_t heads, int64_t head) const;
+  /// Bytes of a pool of `pages` pages of `heads` KV heads: in whole runs on the host.
+  int64_t PoolBytes(int64_t pages, int64_t heads) const;
 };
 /// Whether a machine is a GPU.
 bool IsGpu(const Machine& machine);

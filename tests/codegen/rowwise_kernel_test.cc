@@ -216,7 +216,7 @@ TEST_P(RowwiseKernel, RopeTurnsPairsAndAppendsToPages) {
     std::memcpy(pages.data(), table, 32);
     const KvPage layout = {64, /*f32=*/false, IsGpu(GetParam())};
     const int64_t page_bytes = 2 * layout.head_bytes();
-    Buffer pool(4 * page_bytes);
+    Buffer pool(layout.PoolBytes(4, 2));
     std::vector<int64_t> dims(kDimCount);
     dims[0] = rows, dims[1] = 0, dims[2] = 4, dims[3] = page_bytes;
     // The second of two shares: q heads 1 and 2, KV head 1.
@@ -243,7 +243,7 @@ TEST_P(RowwiseKernel, RopeTurnsPairsAndAppendsToPages) {
                     turn(q.as<float>() + m * 192 + i / 64 * 64, i % 64, position[m]), 1e-6)
             << c.mode << " row " << m << " column " << i;
       const int32_t page = table[sequence[m] * 4 + slot[m] / 32];
-      const uint8_t* head = pool.data() + page * page_bytes + layout.head_bytes();
+      const uint8_t* head = pool.data() + layout.HeadOffset(page, 2, 1);
       auto stored = [&](bool value, int64_t i) {
         uint16_t half;
         std::memcpy(&half, head + layout.Offset(value, slot[m] % 32, i), 2);

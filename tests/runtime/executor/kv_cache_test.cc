@@ -3,6 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <span>
+#include <vector>
+
+#include "runtime/schema/kernel_abi.h"
 
 namespace quern {
 namespace {
@@ -22,22 +26,51 @@ KvCache Cache(int64_t pages) {
   return std::move(cache).value();
 }
 
-/// Fills page `page` of every layer with `value`.
+/// The bytes of page `page`, of every KV head of every layer.
+std::vector<std::span<std::byte>> PiecesOf(const KvCache& cache, int32_t page) {
+  std::vector<std::span<std::byte>> pieces;
+  for (size_t i = 0; i < Layers().size(); ++i) {
+    const schema::KvLayer layer = Layers()[i];
+    for (uint32_t head = 0; head < layer.kv_heads(); ++head) {
+      pieces.emplace_back(cache.pool(i) + HostKvOffset(layer, page, head),
+                          layer.page_bytes() / layer.kv_heads());
+    }
+  }
+  return pieces;
+}
+
 void Fill(const KvCache& cache, int32_t page, int value) {
-  for (size_t layer = 0; layer < 2; ++layer) {
-    std::memset(cache.pool(layer) + page * cache.page_bytes(layer), value,
-                static_cast<size_t>(cache.page_bytes(layer)));
+  for (std::span<std::byte> piece : PiecesOf(cache, page)) {
+    std::memset(piece.data(), value, piece.size());
   }
 }
 
 bool Holds(const KvCache& cache, int32_t page, int value) {
-  for (size_t layer = 0; layer < 2; ++layer) {
-    const std::byte* bytes = cache.pool(layer) + page * cache.page_bytes(layer);
-    for (int64_t i = 0; i < cache.page_bytes(layer); ++i) {
-      if (bytes[i] != static_cast<std::byte>(value)) return false;
+  for (std::span<std::byte> piece : PiecesOf(cache, page)) {
+    for (std::byte byte : piece) {
+      if (byte != static_cast<std::byte>(value)) return false;
     }
   }
   return true;
+}
+
+TEST(HostKvOffset, GivesEveryHeadOfEveryPageItsOwnBytes) {
+  const int32_t pages = 2 * kKvPageRun + 1;
+  KvCache cache = Cache(pages);
+  std::vector<bool> taken(KvCache::BytesNeeded({&Layers()[0], 1}, pages));
+  for (int32_t page = 0; page < pages; ++page) {
+    for (uint32_t head = 0; head < 2; ++head) {
+      const uint64_t at = HostKvOffset(Layers()[0], page, head);
+      for (uint64_t i = 0; i < 512; ++i) {
+        ASSERT_LT(at + i, taken.size());
+        ASSERT_FALSE(taken[at + i]) << page << ", " << head;
+        taken[at + i] = true;
+      }
+    }
+  }
+  // A head's pages follow one another within a run.
+  EXPECT_EQ(HostKvOffset(Layers()[0], 17, 1), HostKvOffset(Layers()[0], 16, 1) + 512);
+  EXPECT_EQ(HostKvOffset(Layers()[0], 16, 1), uint64_t{16} * 1024 + 16 * 512);
 }
 
 TEST(KvSequence, TakesPagesAsSlotsNeedThem) {
@@ -146,7 +179,8 @@ TEST(KvCache, ReusedPagesAreZeros) {
 TEST(KvCache, RefusesSizesThatCannotBe) {
   EXPECT_EQ(KvCache::Create(Layers(), 0).status().code(), StatusCode::kUsage);
   EXPECT_EQ(KvCache::Create(Layers(), int64_t{1} << 40).status().code(), StatusCode::kUsage);
-  EXPECT_EQ(KvCache::BytesNeeded(Layers(), 10), 10u * (1024 + 2048));
+  EXPECT_EQ(KvCache::BytesNeeded(Layers(), 10), 16u * (1024 + 2048));
+  EXPECT_EQ(KvCache::BytesNeeded(Layers(), 17), 32u * (1024 + 2048));
   EXPECT_EQ(KvCache::BytesNeeded(Layers(), INT64_MAX), UINT64_MAX);
 }
 

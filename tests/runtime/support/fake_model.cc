@@ -85,7 +85,8 @@ class Maker {
     m.model->context = kContext;
     m.model->parameters = 2 * kVocab * kHidden;
     for (int64_t layer = 0; layer < kLayers; ++layer) {
-      m.kv.emplace_back(2 * kHidden * kPageTokens * 4, 2, kHidden / 2, kPageTokens,
+      // One head to the KV cache, so that a page of the host is one piece.
+      m.kv.emplace_back(2 * kHidden * kPageTokens * 4, 1, kHidden, kPageTokens,
                         schema::KvElement::F32);
     }
     for (const char* name : {"plain", "future"}) {
