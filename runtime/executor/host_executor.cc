@@ -56,6 +56,29 @@ QUERN_READS_BESIDE_WRITERS void CopyBesideWriter(std::byte* to, const std::byte*
 
 }  // namespace
 
+/// Brings what a thread reads next into its L2 cache while it waits for others.
+class ReadAhead {
+ public:
+  /// From `begin` on, but for what is too much, or lies behind `end`.
+  void Aim(const std::byte* begin, const std::byte* end) {
+    at_ = begin;
+    end_ = begin + std::min<std::ptrdiff_t>(kMostBytes, end - begin);
+  }
+  /// Asks for the next lines. False: there are none.
+  bool Ask() {
+    if (end_ - at_ < kLines * kLineBytes) return false;
+    for (int line = 0; line < kLines; ++line, at_ += kLineBytes) __builtin_prefetch(at_, 0, 2);
+    return true;
+  }
+
+ private:
+  /// A part of what any L2 cache of these machines holds.
+  static constexpr std::ptrdiff_t kMostBytes = 256 << 10;
+  static constexpr int kLines = 16, kLineBytes = 64;
+  const std::byte* at_ = nullptr;
+  const std::byte* end_ = nullptr;
+};
+
 /// One thread's walk through the program in one step.
 class HostExecutor::StepThread {
  public:
@@ -95,10 +118,25 @@ class HostExecutor::StepThread {
 
  private:
   bool Join() {
-    if (!e_.team_->Join(thread_, take_over_)) return false;
+    AimAhead();
+    if (!e_.team_->Join(thread_, take_over_, meanwhile_)) return false;
     last_join_ = at_;
     LookAround();
     return true;
+  }
+
+  /// At a join: at the weights of the next dispatch that is split over shares. Those of the
+  /// dispatches after it follow them.
+  void AimAhead() {
+    ahead_ = {};
+    if (!small_ || mine_.none() || at_ >= e_.points_.size()) return;
+    const Point& next = e_.points_[e_.points_[at_].next_stream];
+    if (next.stream < 0) return;
+    size_t share = 0;
+    while (!mine_[share]) ++share;
+    const std::byte* weights = Mutable(e_.weights_.data());
+    const size_t slot = static_cast<size_t>(next.stream) * program_.shares;
+    ahead_.Aim(weights + next.call->weight_offsets[slot + share], weights + e_.weights_.size());
   }
 
   /// Reads what the threads agreed on.
@@ -248,6 +286,8 @@ class HostExecutor::StepThread {
   std::byte* const memory_;
   Profile* const profile_;
   const Team::TakeOver take_over_ = [this](std::span<const int> absent) { TakeOver(absent); };
+  ReadAhead ahead_;
+  const Team::Meanwhile meanwhile_ = [this] { return ahead_.Ask(); };
   std::bitset<kMaxShares> mine_;
   size_t arena_ = 0;
   size_t at_ = 0, last_join_ = 0;  // in points_
@@ -342,7 +382,21 @@ void HostExecutor::ListPoints() {
   }
   epilogue_ = points_.size();
   AddPoints(program_.epilogue, static_cast<int32_t>(program_.layers.size()));
+  size_t next = points_.size() - 1;
+  for (size_t i = points_.size(); i-- > 0;) {
+    points_[i].next_stream = next;
+    if (points_[i].stream >= 0) next = i;
+  }
   can_take_over_ = CanTakeOver();
+}
+
+int64_t HostExecutor::StreamOf(const Instruction& instruction) {
+  if (instruction.op != schema::Op::Dispatch) return -1;
+  if (instruction.split != schema::Split::Shares) return -1;
+  for (const schema::Arg& arg : instruction.args) {
+    if (arg.kind() == schema::ArgKind::Weight) return arg.index();
+  }
+  return -1;
 }
 
 void HostExecutor::AddPoints(const BodyCall& call, int32_t layer) {
@@ -351,7 +405,7 @@ void HostExecutor::AddPoints(const BodyCall& call, int32_t layer) {
         std::any_of(instruction.args.begin(), instruction.args.end(), [](const schema::Arg& arg) {
           return arg.kind() == schema::ArgKind::Kv || arg.kind() == schema::ArgKind::Step;
         });
-    points_.push_back({&instruction, &call, layer, attached});
+    points_.push_back({&instruction, &call, layer, attached, StreamOf(instruction)});
   }
 }
 

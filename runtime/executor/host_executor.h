@@ -73,7 +73,12 @@ class HostExecutor final : public Executor {
     int32_t layer;
     /// Touches pages or the step's inputs.
     bool attached;
+    /// Slot of the weights that shares stream through, or -1.
+    int64_t stream;
+    /// The next point that has one, or the last point.
+    size_t next_stream = 0;
   };
+  static int64_t StreamOf(const Instruction& instruction);
   Status Allocate();
   void ListPoints();
   void AddPoints(const BodyCall& call, int32_t layer);

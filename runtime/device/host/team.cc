@@ -163,7 +163,7 @@ bool Team::Enter(int thread, bool attached) {
   return false;
 }
 
-bool Team::Join(int thread, const TakeOver& take_over) {
+bool Team::Join(int thread, const TakeOver& take_over, const Meanwhile& meanwhile) {
   if (size() == 1) return true;
   Seat& seat = this->seat(thread);
   uint64_t place = seat.place.load(std::memory_order_relaxed);
@@ -171,14 +171,16 @@ bool Team::Join(int thread, const TakeOver& take_over) {
       !seat.place.compare_exchange_strong(place, place + 2, std::memory_order_seq_cst)) {
     return false;
   }
-  WaitForJoin(seat, place + 2, take_over);
+  if (meanwhile) meanwhile();
+  WaitForJoin(seat, place + 2, take_over, meanwhile);
   return true;
 }
 
-void Team::WaitForJoin(Seat& seat, uint64_t place, const TakeOver& take_over) {
+void Team::WaitForJoin(Seat& seat, uint64_t place, const TakeOver& take_over,
+                       const Meanwhile& meanwhile) {
   int64_t arrived = 0;
   for (int spins = 1; AnyMissing(place); ++spins) {
-    Pause();
+    if (!meanwhile || !meanwhile()) Pause();
     if (spins % kSpinsPerLook != 0) continue;
     if (seat.patience < 0) {
       if (spins > kSpinsPerLook * kLooksBeforeYield) sched_yield();

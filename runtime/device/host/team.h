@@ -34,6 +34,8 @@ class Team {
   using Work = std::function<bool(int thread)>;
   /// Does what the `absent` threads owe since the join before.
   using TakeOver = std::function<void(std::span<const int> absent)>;
+  /// What a thread does while it waits, a fraction of a microsecond at a time. False: nothing.
+  using Meanwhile = std::function<bool()>;
 
   /// Error: kFailure when the system gives no more threads.
   static Result<std::unique_ptr<Team>> Create(const Options& options, Work work);
@@ -55,9 +57,10 @@ class Team {
   /// step. False: this thread was left behind, and must touch nothing any more.
   bool Enter(int thread, bool attached);
 
-  /// Waits until all other threads of the step have called it. What each wrote before is then
-  /// visible to all. False: this thread was left behind, and must touch nothing any more.
-  bool Join(int thread, const TakeOver& take_over);
+  /// Waits until all other threads of the step have called it. In a team of several, `meanwhile` is
+  /// called once, and again as long as others are missing. What each wrote before is then visible
+  /// to all. False: this thread was left behind, and must touch nothing any more.
+  bool Join(int thread, const TakeOver& take_over, const Meanwhile& meanwhile = {});
 
  private:
   struct Seat {
@@ -79,7 +82,8 @@ class Team {
   static bool IsHome(const Seat& seat);
   void Serve(int thread);
   void DoStep(int thread, uint32_t step);
-  void WaitForJoin(Seat& seat, uint64_t place, const TakeOver& take_over);
+  void WaitForJoin(Seat& seat, uint64_t place, const TakeOver& take_over,
+                   const Meanwhile& meanwhile);
   bool IsMissing(const Seat& seat, uint64_t place) const;
   bool AnyMissing(uint64_t place) const;
   void LeaveMissingBehind(uint64_t place, const TakeOver& take_over);

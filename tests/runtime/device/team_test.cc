@@ -57,6 +57,24 @@ TEST_P(PatientTeam, JoinMakesWritesVisible) {
   for (int count : wrong) EXPECT_EQ(count, 0);
 }
 
+TEST_P(PatientTeam, WaitersHaveSomethingElseToDo) {
+  const auto n = static_cast<size_t>(GetParam());
+  std::vector<std::atomic<int>> calls(n);
+  std::unique_ptr<Team> team;
+  team = Make(GetParam(), [&](int thread) {
+    const auto t = static_cast<size_t>(thread);
+    const auto meanwhile = [&] { return ++calls[t] % 2 == 0; };
+    // The last one arrives once the first was called a second time, which is while it waits.
+    if (t == n - 1) {
+      while (t > 0 && calls[0].load() < 2) std::this_thread::yield();
+    }
+    return team->Join(thread, {}, meanwhile);
+  });
+  team->Gather(kForEver);
+  team->Run();
+  for (const auto& count : calls) EXPECT_EQ(count.load() > 0, n > 1);
+}
+
 TEST_P(PatientTeam, WorkersWakeFromSleep) {
   std::atomic<int> ran{0};
   std::unique_ptr<Team> team;
