@@ -6,14 +6,13 @@
 namespace quern::api {
 namespace {
 
-/// Copies `message` as one line, cut at a whole UTF-8 character.
+/// Copies `message`, cut at a whole UTF-8 character.
 void CopyMessage(std::string_view message, char* out, size_t capacity) {
   size_t length = std::min(message.size(), capacity - 1);
   if (length < message.size()) {
     while (length > 0 && (static_cast<unsigned char>(message[length]) & 0xc0) == 0x80) --length;
   }
-  std::replace_copy(message.begin(), message.begin() + static_cast<std::ptrdiff_t>(length), out,
-                    '\n', ' ');
+  std::copy_n(message.begin(), length, out);
   out[length] = '\0';
 }
 

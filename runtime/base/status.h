@@ -6,6 +6,8 @@
 #include <utility>
 #include <variant>
 
+#include "runtime/base/one_line.h"
+
 namespace quern {
 
 /// What kind of failure. The values are the exit codes of the command line (docs/commands.md) and
@@ -26,7 +28,9 @@ enum class StatusCode : int {
 class [[nodiscard]] Status {
  public:
   Status() = default;
-  Status(StatusCode code, std::string message) : code_(code), message_(std::move(message)) {}
+  /// The message may quote what came from outside: its control characters become spaces.
+  Status(StatusCode code, std::string message)
+      : code_(code), message_(OneLine(std::move(message))) {}
 
   bool ok() const { return code_ == StatusCode::kOk; }
   StatusCode code() const { return code_; }

@@ -23,7 +23,7 @@ Id IdOf(Handle handle) {
 }
 
 /// A log as one line.
-std::string OneLine(std::string text) {
+std::string LogLine(std::string text) {
   text.resize(std::min(text.find('\0'), text.size()));
   std::string line;
   for (char c : text) {
@@ -213,7 +213,7 @@ Result<GpuModule> CudaDevice::LoadModule(std::string_view ptx) {
   return InContext([&]() -> Result<GpuModule> {
     const DriverResult loaded =
         driver_->ModuleLoadDataEx(&module, text.c_str(), std::size(options), options, values);
-    if (loaded != kSuccess) return LoadFailure(loaded, OneLine(log));
+    if (loaded != kSuccess) return LoadFailure(loaded, LogLine(log));
     modules_.push_back(module);
     return IdOf<GpuModule>(module);
   });

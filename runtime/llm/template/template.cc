@@ -9,17 +9,14 @@
 #include "runtime/llm/template/lexer.h"
 #include "runtime/llm/template/parser.h"
 #include "runtime/llm/utf8.h"
-#include "runtime/schema/plain_text.h"
 
 namespace quern::jinja {
 namespace {
 
 Status ToStatus(const TemplateError& error) {
-  // It may quote the template's own strings, which may have any characters.
-  const std::string message = PlainText(error.message);
   // What the template itself says needs no place in it.
-  if (error.code == StatusCode::kUsage || error.line == 0) return {error.code, message};
-  return {error.code, "chat template, line " + std::to_string(error.line) + ": " + message};
+  if (error.code == StatusCode::kUsage || error.line == 0) return {error.code, error.message};
+  return {error.code, "chat template, line " + std::to_string(error.line) + ": " + error.message};
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 
+#include "runtime/base/status.h"
 #include "runtime/schema/artifact_generated.h"
 #include "runtime/schema/file_header.h"
 #include "runtime/schema/kernel_abi.h"
@@ -38,6 +39,11 @@ TEST(Manifest, KeepsItsNumbersThroughThe64BitFields) {
   EXPECT_EQ(read.kernels()->Get(0)->codes()->Get(0)->offset(), uint64_t{7} << 41);
   EXPECT_EQ(read.kernels()->Get(0)->codes()->Get(0)->scratch_bytes(), uint64_t{9} << 42);
   EXPECT_EQ(read.kernels()->Get(0)->codes()->Get(0)->target(), 1u);
+}
+
+TEST(Status, MessageIsOneLine) {
+  EXPECT_EQ(Malformed("seen `a\r\nb\u0085\x7f`, wanted a name").message(),
+            "seen `a  b  `, wanted a name");
 }
 
 TEST(PlainText, HasNoControlCharacters) {
