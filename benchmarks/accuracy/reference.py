@@ -104,8 +104,8 @@ def state_dict(source: Source) -> dict:
     return state
 
 
-def build_model(path: pathlib.Path):
-    """The transformers model, in float32, ready for inference."""
+def build_model(path: pathlib.Path, attention: str = "eager"):
+    """The transformers model, in float32, ready for inference. `attention`: how transformers does it."""
     import torch
     import transformers
     source = Source(path)
@@ -126,7 +126,7 @@ def build_model(path: pathlib.Path):
         rope_theta=theta,
         rope_parameters={"rope_type": "default", "rope_theta": theta},
         tie_word_embeddings=False,
-        attn_implementation="eager",
+        attn_implementation=attention,
     )
     with torch.device("meta"):
         model = getattr(transformers, source.family.model)(config)

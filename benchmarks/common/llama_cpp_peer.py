@@ -6,16 +6,12 @@ llama_decode itself and synchronises before it reads the clock. As a command it 
     python llama_cpp_peer.py MODEL.gguf -p 512 -n 64 -d 0 -t 2 -r 3      # JSON on stdout
 """
 
-import argparse
 import contextlib
 import ctypes
-import json
-import random
-import statistics
-import time
 
 import llama_cpp
 import numpy
+import peer_bench
 
 FLASH_ATTENTION_ON = 1  # llama_flash_attn_type
 MICRO_BATCH = 512
@@ -76,7 +72,7 @@ def system_info() -> str:
     return llama_cpp.llama_print_system_info().decode().strip()
 
 
-class Session:
+class Session(peer_bench.Stepwise):
     """One model and one context."""
 
     def __init__(self, path, context: int, threads: int, streams: int = 1):
@@ -101,6 +97,7 @@ class Session:
         self.pool = _ThreadPool(self.context, threads)
         vocabulary = llama_cpp.llama_model_get_vocab(self.model)
         self.vocabulary_size = llama_cpp.llama_vocab_n_tokens(vocabulary)
+        self.about = f"llama-cpp-python {llama_cpp.__version__}: {system_info()}"
 
     def close(self) -> None:
         llama_cpp.llama_free(self.context)
@@ -174,67 +171,5 @@ def session(path, context: int, threads: int, streams: int = 1):
         opened.close()
 
 
-def _spread(rates: list) -> dict:
-    return {"median": statistics.median(rates), "min": min(rates), "max": max(rates), "runs": rates}
-
-
-def bench(path, prompt: int, generate: int, depth: int, streams: int, threads: int,
-          repeats: int) -> dict:
-    """Tokens per second of a prompt and of steps of one token a stream, behind `depth` tokens.
-
-    Token ids are random, as llama-bench's: the time does not depend on them, and no sampling is
-    timed on either side. One untimed run of each kind goes first.
-    """
-    choose = random.Random(1)
-    prefill, decode = [], []
-    context = depth + prompt + streams * generate + 32
-    with session(path, context, threads, streams) as peer:
-        def tokens(count):
-            return [choose.randrange(peer.vocabulary_size) for _ in range(count)]
-
-        def timed(work) -> float:
-            peer.clear()
-            if depth:
-                peer.feed(tokens(depth))
-            started = time.perf_counter()
-            work()
-            return time.perf_counter() - started
-
-        def generate_all():
-            if streams == 1:
-                for token in tokens(generate):
-                    peer.feed([token])
-                return
-            if depth:
-                peer.fork(streams)
-            for position in range(depth, depth + generate):
-                peer.step(tokens(streams), position)
-
-        peer.feed(tokens(32))
-        for _ in range(4):
-            peer.feed(tokens(1))
-        for _ in range(repeats):
-            if prompt:
-                ids = tokens(prompt)
-                prefill.append(prompt / timed(lambda: peer.feed(ids)))
-            if generate:
-                decode.append(streams * generate / timed(generate_all))
-    result = {"system_info": system_info()}
-    if prefill:
-        result["prefill_tokens_per_second"] = _spread(prefill)
-    if decode:
-        result["decode_tokens_per_second"] = _spread(decode)
-    return result
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model")
-    for flag, default in (("-p", 512), ("-n", 64), ("-d", 0), ("-s", 1), ("-t", 2), ("-r", 3)):
-        parser.add_argument(flag, type=int, default=default)
-    args = parser.parse_args()
-    print(json.dumps(bench(args.model, args.p, args.n, args.d, args.s, args.t, args.r)))
-
-
 if __name__ == "__main__":
-    main()
+    peer_bench.main(__doc__, Session)

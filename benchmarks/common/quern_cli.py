@@ -89,8 +89,8 @@ def logits(quern: pathlib.Path, artifact: pathlib.Path, tokens, options=(), envi
 
 
 def bench(quern: pathlib.Path, artifact: pathlib.Path, prompt: int, generate: int, depth: int,
-          threads: int, repeats: int, device: str = "cpu", streams: int = 1) -> dict:
-    """The object `quern bench --json` prints."""
+          threads: int, repeats: int, device: str = "cpu", streams: int = 1, options=()) -> dict:
+    """The object `quern bench --json` prints. `options`: further ones."""
     return json.loads(run(quern, "bench", artifact, "-p", prompt, "-n", generate, "-d", depth,
                           "-s", streams, "-t", threads, "-r", repeats, f"--device={device}",
-                          "--json"))
+                          "--json", *options))
