@@ -17,6 +17,18 @@ TEXTS = {
     "russian.txt": "other languages",
     "chinese.txt": "other languages",
     "japanese.txt": "other languages",
+    "manual.txt": "English",
+    "talk.txt": "English",
+    "parser.rs.txt": "code",
+    "orders.js.txt": "code",
+    "backup.sh.txt": "code",
+    "italian.txt": "other languages",
+    "portuguese.txt": "other languages",
+    "polish.txt": "other languages",
+    "ukrainian.txt": "other languages",
+    "turkish.txt": "other languages",
+    "korean.txt": "other languages",
+    "arabic.txt": "other languages",
 }
 # Longer texts are several sequences, so that a sequence's logits fit memory.
 MOST_TOKENS = 1024

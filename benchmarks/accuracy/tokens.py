@@ -1,5 +1,6 @@
 """Token ids of a text for a GGUF vocabulary, by the `tokenizers` library: independent of Quern."""
 
+import functools
 import pathlib
 
 import gguf
@@ -28,8 +29,9 @@ def _qwen2():
 PRE_TOKENIZERS = {"smollm": _smollm, "qwen2": _qwen2}
 
 
-def encode(path: pathlib.Path, text: str) -> list[int]:
-    """The ids of `text`, special tokens not recognised, none added."""
+@functools.cache
+def _tokenizer(path: pathlib.Path) -> tokenizers.Tokenizer:
+    """Read once: a vocabulary of 150,000 tokens takes seconds."""
     fields = gguf.GGUFReader(str(path)).fields
     kind, pre = (fields[f"tokenizer.ggml.{key}"].contents() for key in ("model", "pre"))
     if kind != "gpt2" or pre not in PRE_TOKENIZERS:
@@ -40,4 +42,9 @@ def encode(path: pathlib.Path, text: str) -> list[int]:
     merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"].contents()]
     tokenizer = tokenizers.Tokenizer(models.BPE(vocabulary, merges))
     tokenizer.pre_tokenizer = PRE_TOKENIZERS[pre]()
-    return tokenizer.encode(text, add_special_tokens=False).ids
+    return tokenizer
+
+
+def encode(path: pathlib.Path, text: str) -> list[int]:
+    """The ids of `text`, special tokens not recognised, none added."""
+    return _tokenizer(path).encode(text, add_special_tokens=False).ids
