@@ -48,7 +48,7 @@ private:
 };
 } // namespace
 
-/// Code, tokenizer and weights, in this order.
+/// Code, program, tokenizer and weights, in this order.
 static llvm::Error writeSegments(const ArtifactInputs &inputs,
                                  const WeightPlan &plan,
                                  const PackProgress &progress,
@@ -64,10 +64,20 @@ static llvm::Error writeSegments(const ArtifactInputs &inputs,
                        std::span<const uint8_t>(text, image.text.size())))
       return error;
   }
+  if (!inputs.program.empty()) {
+    const auto *text = reinterpret_cast<const uint8_t *>(inputs.program.data());
+    if (llvm::Error error = writer.add(
+            schema::SegmentKind::Program, "program",
+            std::span<const uint8_t>(text, inputs.program.size())))
+      return error;
+  }
   if (inputs.tokenizer)
     if (llvm::Error error = writer.add(schema::SegmentKind::Tokenizer,
                                        "tokenizer", *inputs.tokenizer))
       return error;
+  if (!inputs.findWeight)
+    return writer.add(schema::SegmentKind::Weights, "weights",
+                      inputs.packedWeights);
   return writer.add(
       schema::SegmentKind::Weights, "weights", [&](ByteSink sink) {
         uint64_t done = 0;
@@ -120,6 +130,12 @@ quern::writeArtifact(const std::string &path, const ArtifactInputs &inputs,
       layOutWeights(*program, *bodies, inputs.findWeight);
   if (!weights)
     return weights.takeError();
+  if (!inputs.findWeight && inputs.packedWeights.size() != weights->plan.size)
+    return compileError(ExitCode::Malformed,
+                        "the program has " + llvm::Twine(weights->plan.size) +
+                            " bytes of weights and the artifact " +
+                            llvm::Twine(inputs.packedWeights.size()) +
+                            "; compile it anew from the model file");
 
   llvm::Expected<OutputFile> file = OutputFile::create(path);
   if (!file)
@@ -130,8 +146,10 @@ quern::writeArtifact(const std::string &path, const ArtifactInputs &inputs,
   if (llvm::Error error = file->append(header))
     return std::move(error);
 
-  std::future<Digest> sourceHash =
-      std::async(std::launch::async, [&] { return hashBytes(inputs.source); });
+  std::future<std::optional<Digest>> sourceHash =
+      std::async(std::launch::async, [&] {
+        return inputs.findWeight ? hashBytes(inputs.source) : inputs.sourceHash;
+      });
   SegmentWriter segments(*file);
   if (llvm::Error error =
           writeSegments(inputs, weights->plan, progress, segments))

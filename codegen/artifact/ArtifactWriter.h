@@ -32,9 +32,16 @@ struct ArtifactInputs {
   llvm::ArrayRef<nvptx::PtxImage> ptxImages;
   /// The tokenizer segment, if the model has one.
   std::optional<std::vector<uint8_t>> tokenizer;
+  /// The module behind the kernels phase as text, from which other code can be
+  /// made; empty: none.
+  std::string program;
   /// The model file: its bytes are hashed, its weights found by name.
   std::span<const uint8_t> source;
   WeightLookup findWeight;
+  /// Or the weights segment of an artifact of the same program, which is copied,
+  /// and the digest of the model file that it was made from.
+  std::span<const uint8_t> packedWeights;
+  std::optional<Digest> sourceHash;
   /// Name and version of the compiler.
   std::string producer;
   /// Records of the tuning database that the kernels follow.

@@ -97,7 +97,7 @@ public:
 private:
   using Call = std::vector<BoundSlot>;
 
-  llvm::Expected<const WeightSource *> find(const std::string &name);
+  llvm::Expected<const WeightSource *> find(WeightSource declared);
   llvm::Expected<BoundSlot> bind(rt::WeightSlotOp slot, int64_t layer);
   llvm::Error bindCall(const ProgramBody &body, int64_t layer);
   llvm::Error checkRanges(const BoundSlot &slot) const;
@@ -130,17 +130,19 @@ private:
 } // namespace
 
 llvm::Expected<const WeightSource *>
-LayoutBuilder::find(const std::string &name) {
-  const WeightSource *&known = sources[name];
+LayoutBuilder::find(WeightSource declared) {
+  const WeightSource *&known = sources[declared.name];
   if (known)
     return known;
-  llvm::Expected<WeightSource> source = lookup(name);
+  llvm::Expected<WeightSource> source =
+      lookup ? lookup(declared.name) : std::move(declared);
   if (!source)
     return source.takeError();
   layout.sources.push_back(std::move(*source));
   known = &layout.sources.back();
   layout.parameters += static_cast<uint64_t>(known->rows * known->columns);
-  layout.sourceBytes += known->data.size();
+  layout.sourceBytes += static_cast<uint64_t>(
+      known->rows * blockFormatInfo(known->format).rowBytes(known->columns));
   return known;
 }
 
@@ -150,10 +152,6 @@ llvm::Expected<BoundSlot> LayoutBuilder::bind(rt::WeightSlotOp slot,
   static constexpr llvm::StringLiteral kLayer = "{layer}";
   if (size_t at = name.find(kLayer); at != std::string::npos)
     name.replace(at, kLayer.size(), std::to_string(layer));
-  llvm::Expected<const WeightSource *> source = find(name);
-  if (!source)
-    return source.takeError();
-
   auto type = dyn_cast<RankedTensorType>(slot.getType());
   std::optional<BlockFormat> format = type ? lm::formatOf(type) : std::nullopt;
   if (!format || !type.hasStaticShape() || type.getRank() < 1 ||
@@ -165,9 +163,13 @@ llvm::Expected<BoundSlot> LayoutBuilder::bind(rt::WeightSlotOp slot,
   const BlockFormat stored =
       slot.getSource() ? lm::formatOf(*slot.getSource()).value_or(*format)
                        : *format;
-  const WeightSource &file = **source;
   const int64_t rows = type.getRank() == 2 ? type.getDimSize(0) : 1;
   const int64_t columns = type.getDimSize(type.getRank() - 1);
+  llvm::Expected<const WeightSource *> source =
+      find({name, stored, rows, columns, {}});
+  if (!source)
+    return source.takeError();
+  const WeightSource &file = **source;
   auto describe = [](int64_t n, int64_t k, BlockFormat f) {
     return std::to_string(n) + "x" + std::to_string(k) + " " +
            std::string(blockFormatInfo(f).name);

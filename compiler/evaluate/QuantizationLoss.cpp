@@ -1,7 +1,7 @@
 #include "compiler/evaluate/QuantizationLoss.h"
 
 #include "compiler/evaluate/Distribution.h"
-#include "compiler/evaluate/RuntimeHandles.h"
+#include "compiler/pipeline/RuntimeHandles.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/JSON.h"
 

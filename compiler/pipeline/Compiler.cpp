@@ -6,6 +6,7 @@
 #include "codegen/kernels/Lowering.h"
 #include "codegen/ptx/PtxCodegen.h"
 #include "codegen/target/Target.h"
+#include "compiler/pipeline/ArtifactInput.h"
 #include "compiler/pipeline/Diagnostics.h"
 #include "compiler/pipeline/Explain.h"
 #include "compiler/pipeline/ModelInput.h"
@@ -57,7 +58,24 @@ static llvm::Error checkPhases(const CompileOptions &options) {
   return llvm::Error::success();
 }
 
+/// What an artifact is made of was decided when it was compiled.
+static llvm::Error checkArtifactInput(const CompileOptions &options) {
+  const CompileOptions plain;
+  if (options.precise == plain.precise && options.int8Kv == plain.int8Kv &&
+      options.quantizeFormat == plain.quantizeFormat &&
+      options.shares == plain.shares && options.disabledPasses.empty() &&
+      options.weights.empty() && !options.compileFrom &&
+      options.compileTo > Phase::Kernels)
+    return llvm::Error::success();
+  return usage(options.input +
+               " is an artifact, whose phases up to kernels are done; leave "
+               "out what changes them, or give the model file");
+}
+
 static llvm::Error checkOptions(const CompileOptions &options) {
+  if (isArtifactPath(options.input))
+    if (llvm::Error error = checkArtifactInput(options))
+      return error;
   if (llvm::Error error = checkPhases(options))
     return error;
   const std::vector<llvm::StringRef> passes = optionalPassNames();
@@ -113,6 +131,8 @@ public:
 private:
   llvm::Error load();
   llvm::Error parse();
+  llvm::Error parseProgram();
+  std::string printed();
   std::string remedy(Phase phase) const;
   llvm::Error runPhase(Phase phase);
   llvm::Error runPasses(Phase phase);
@@ -122,6 +142,7 @@ private:
   LogicalResult generatePtxImage(const Target &target);
   llvm::Error writeArtifactFile();
   llvm::Error printModule();
+  std::vector<std::string> tiledTargets();
   void inferTargets();
   llvm::Error readTuning();
   void noteTuning();
@@ -140,6 +161,9 @@ private:
   DiagnosticCollector diagnostics;
   Phase phase = Phase::Import;
   std::optional<ModelFile> model;
+  std::optional<ArtifactFile> artifact;
+  /// The module behind the kernels phase, as text.
+  std::string program;
   std::optional<SigningKey> signingKey;
   OwningOpRef<ModuleOp> module;
   std::vector<host::CodeImage> images;
@@ -157,6 +181,13 @@ private:
 //===----------------------------------------------------------------------===//
 
 llvm::Error Compilation::load() {
+  if (isArtifactPath(options.input)) {
+    llvm::Expected<ArtifactFile> opened = ArtifactFile::open(options.input);
+    if (!opened)
+      return opened.takeError();
+    artifact.emplace(std::move(*opened));
+    return parseProgram();
+  }
   const bool text = isIrPath(options.input);
   const std::string &file = text ? options.weights : options.input;
   if (!file.empty()) {
@@ -195,6 +226,25 @@ llvm::Error Compilation::parse() {
   return llvm::Error::success();
 }
 
+/// Reads the program of the artifact, which has tiles for the targets that it
+/// was compiled for.
+llvm::Error Compilation::parseProgram() {
+  module = parseSourceString<ModuleOp>(artifact->program(), &context,
+                                       options.input);
+  if (!module || !(*module)->hasAttr(lm::LmDialect::kModelAttr))
+    return diagnostics.take(ExitCode::Malformed,
+                            options.input + ": its program is no module",
+                            "compile it anew from the model file");
+  const std::vector<std::string> tiled = tiledTargets();
+  for (const std::string &name : used.targets)
+    if (!llvm::is_contained(tiled, name))
+      return compileError(ExitCode::Unsupported,
+                          options.input + " was compiled for " +
+                              llvm::join(tiled, ", ") + ", not for " + name +
+                              "; give the model file to compile for others");
+  return llvm::Error::success();
+}
+
 /// Makes `element` the type of what the caches hold.
 void Compilation::setKvElement(Type element) {
   AttrTypeReplacer replacer;
@@ -227,21 +277,28 @@ llvm::Error Compilation::useInt8Kv() {
   return llvm::Error::success();
 }
 
-/// Targets of a module that has tiles already, unless the command names some.
-void Compilation::inferTargets() {
-  if (!used.targets.empty())
-    return;
+/// Targets that kernels of the module have tiles for, in the tables' order.
+std::vector<std::string> Compilation::tiledTargets() {
   llvm::StringMap<bool> seen;
   module->walk([&](Operation *op) {
     if (auto tiles = op->getAttrOfType<DictionaryAttr>("tiles"))
       for (NamedAttribute entry : tiles)
         seen[entry.getName().getValue().split('/').first] = true;
   });
+  std::vector<std::string> tiled;
   for (std::span<const Target> kind : {targets(), gpuTargets()})
     for (const Target &target : kind)
       if (seen.contains(
               llvm::StringRef(target.name.data(), target.name.size())))
-        used.targets.emplace_back(target.name);
+        tiled.emplace_back(target.name);
+  return tiled;
+}
+
+/// Targets of a module that has tiles already, unless the command names some.
+void Compilation::inferTargets() {
+  if (!used.targets.empty())
+    return;
+  used.targets = tiledTargets();
   if (used.targets.empty())
     if (const Target *host = hostTarget())
       used.targets.emplace_back(host->name);
@@ -328,16 +385,20 @@ static llvm::Error createFolder(const std::string &path) {
   return llvm::Error::success();
 }
 
+std::string Compilation::printed() {
+  std::string text;
+  llvm::raw_string_ostream os(text);
+  module->print(os);
+  os << "\n";
+  return text;
+}
+
 llvm::Error Compilation::dump(Phase phase) {
   if (options.dumpIrTo.empty())
     return llvm::Error::success();
   if (llvm::Error error = createFolder(options.dumpIrTo))
     return error;
-  std::string text;
-  llvm::raw_string_ostream os(text);
-  module->print(os);
-  os << "\n";
-  return writeFile(options.dumpIrTo + "/" + dumpFileName(phase), text);
+  return writeFile(options.dumpIrTo + "/" + dumpFileName(phase), printed());
 }
 
 LogicalResult Compilation::generateHostImage(const Target &target) {
@@ -394,18 +455,25 @@ llvm::Error Compilation::writeArtifactFile() {
   inputs.module = *module;
   inputs.images = images;
   inputs.ptxImages = ptxImages;
-  inputs.source = model->bytes();
+  inputs.program = program;
   inputs.producer = "quern " QUERN_VERSION;
   inputs.tuning = tuningRecords;
-  llvm::Expected<std::optional<std::vector<uint8_t>>> tokenizer =
-      model->tokenizerSegment();
-  if (!tokenizer)
-    return tokenizer.takeError();
-  inputs.tokenizer = std::move(*tokenizer);
   auto findWeight = [&](llvm::StringRef name) {
     return model->findWeight(name);
   };
-  inputs.findWeight = findWeight;
+  if (artifact) {
+    inputs.tokenizer = artifact->tokenizerSegment();
+    inputs.packedWeights = artifact->weights();
+    inputs.sourceHash = artifact->sourceHash();
+  } else {
+    inputs.source = model->bytes();
+    inputs.findWeight = findWeight;
+    llvm::Expected<std::optional<std::vector<uint8_t>>> tokenizer =
+        model->tokenizerSegment();
+    if (!tokenizer)
+      return tokenizer.takeError();
+    inputs.tokenizer = std::move(*tokenizer);
+  }
   inputs.signingKey = signingKey ? &*signingKey : nullptr;
   llvm::Expected<ArtifactSummary> written =
       writeArtifact(options.output, inputs, [&](uint64_t done, uint64_t total) {
@@ -444,10 +512,7 @@ llvm::Error Compilation::runPhase(Phase phase) {
 
 /// The module as text, when an IR phase is the last.
 llvm::Error Compilation::printModule() {
-  std::string text;
-  llvm::raw_string_ostream os(text);
-  module->print(os);
-  os << "\n";
+  const std::string text = printed();
   if (!options.output.empty() && options.output != "-")
     return writeFile(options.output, text);
   llvm::outs() << text;
@@ -472,15 +537,20 @@ llvm::Expected<CompileSummary> Compilation::run() {
   if (llvm::Error error = readTuning())
     return std::move(error);
   Phase first = Phase::Import;
-  if (options.compileFrom) {
-    // The dump is what that phase left: check it as such, then go on.
+  std::optional<Phase> done = options.compileFrom;
+  if (isArtifactPath(options.input))
+    done = Phase::Kernels;
+  if (done) {
+    // The input is what that phase left: check it as such, then go on.
     if (llvm::Error error = load())
       return std::move(error);
-    if (failed(checkPhase(*options.compileFrom, *module)))
+    if (failed(checkPhase(*done, *module)))
       return diagnostics.take(ExitCode::Malformed, "the module is invalid",
                               "give the phase that it was dumped after");
     inferTargets();
-    first = static_cast<Phase>(static_cast<int>(*options.compileFrom) + 1);
+    first = static_cast<Phase>(static_cast<int>(*done) + 1);
+    if (done == Phase::Kernels)
+      program = printed();
   }
   for (const PhaseInfo &info : phases()) {
     if (info.phase < first || info.phase > options.compileTo)
@@ -494,6 +564,8 @@ llvm::Expected<CompileSummary> Compilation::run() {
         std::chrono::steady_clock::now() - start;
     summary.phases.emplace_back(phase, seconds.count());
     observer.phaseDone(phase, seconds.count());
+    if (phase == Phase::Kernels)
+      program = printed();
     if (phase == Phase::Lower)
       noteTuning();
     if (!isIrPhase(phase))

@@ -18,7 +18,8 @@ namespace quern {
 
 /// What is to be compiled, and how.
 struct CompileOptions : PipelineOptions {
-  /// MODEL.gguf, or X.mlir: an lm module, or a dump with compileFrom.
+  /// MODEL.gguf; or X.mlir: an lm module, or a dump with compileFrom; or
+  /// M.quern, whose program goes on behind the kernels phase.
   std::string input;
   /// The model file with the weights that X.mlir names.
   std::string weights;

@@ -17,6 +17,8 @@ Examples:
       searches for a minute what suits this machine
   quern compile model.gguf -o model.quern --tuning=model.tuning
       compiles with what was found, without a search
+  quern tune old.quern -o here.tuning && quern compile old.quern -o new.quern --tuning=here.tuning
+      the same where only the artifact is at hand
   sort -u one.tuning two.tuning > both.tuning
       merges what two machines found
 
@@ -27,7 +29,9 @@ void quern::addTune(CLI::App &app, TuneCommandLine &line) {
       "tune", "Search the tiles of a model's kernels on this machine");
   verb->footer(kTuneExamples);
   CompileOptions &compile = line.options.compile;
-  verb->add_option("MODEL", compile.input, "MODEL.gguf, or X.mlir")->required();
+  verb->add_option("MODEL", compile.input,
+                   "MODEL.gguf, X.mlir, or an artifact M.quern")
+      ->required();
   verb->add_option("-o,--output", line.output,
                    "The database; what an existing one holds is kept "
                    "(default: standard output)");
@@ -73,11 +77,6 @@ static llvm::Error resolve(TuneCommandLine &line) {
   compile.targets = {std::string(target->name)};
   if (!line.quantize.empty())
     compile.quantizeFormat = line.quantize == "int8" ? "q8_0" : "q4_0";
-  if (llvm::StringRef(compile.input).ends_with(".quern"))
-    return compileError(ExitCode::Unsupported,
-                        compile.input + " is an artifact, whose kernels are "
-                                        "code already; give the model file "
-                                        "that it was compiled from");
   return llvm::Error::success();
 }
 

@@ -5,6 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 #include "codegen/target/Target.h"
+#include "compiler/pipeline/ArtifactInput.h"
 #include "compiler/tools/Emergency.h"
 #include "compiler/tools/Progress.h"
 #include "compiler/tools/Report.h"
@@ -62,7 +63,9 @@ static void addCompile(CLI::App &app, CommandLine &line) {
       app.add_subcommand("compile", "Compile a model into one artifact");
   verb->footer(kCompileExamples);
   CompileOptions &options = line.compile;
-  verb->add_option("MODEL", options.input, "MODEL.gguf, or X.mlir")->required();
+  verb->add_option("MODEL", options.input,
+                   "MODEL.gguf, X.mlir, or an artifact to make other code for")
+      ->required();
   verb->add_option("-o,--output", options.output,
                    "The artifact; with --compile-to an IR phase, the module");
   verb->add_option("--weights", options.weights,
@@ -146,7 +149,9 @@ static llvm::Error resolvePhase(llvm::StringRef option, const std::string &name,
 static llvm::Error resolveTargets(const CommandLine &line,
                                   std::vector<std::string> &names) {
   std::vector<std::string> wanted = line.targets;
-  if (wanted.empty() && line.compileFrom.empty())
+  // Programs that have tiles say themselves what they are for.
+  if (wanted.empty() && line.compileFrom.empty() &&
+      !isArtifactPath(line.compile.input))
     wanted.push_back("host");
   std::vector<const Target *> found;
   for (const std::string &name : wanted) {

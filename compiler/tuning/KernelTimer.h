@@ -8,7 +8,7 @@
 #define QUERN_COMPILER_TUNING_KERNELTIMER_H
 
 #include "codegen/target/Target.h"
-#include "compiler/evaluate/RuntimeHandles.h"
+#include "compiler/pipeline/RuntimeHandles.h"
 #include "llvm/ADT/StringMap.h"
 
 #include <set>

@@ -84,6 +84,57 @@ class Tune(E2eTest):
     def test_without_a_file_the_database_goes_to_standard_output(self):
         self.assertTrue(self.records(self.assertWorks(self.tune("--budget=0", "-q"))))
 
+    def test_an_artifact_is_enough(self):
+        again = self.folder / "again.quern"
+        self.assertWorks(quern("compile", artifact(), "-o", again, "-q"))
+        self.assertEqual(again.read_bytes(), artifact().read_bytes())
+
+        database = self.folder / "artifact.tuning"
+        self.assertWorks(quern("tune", artifact(), "--target", TARGET, "-o", database,
+                               "--budget=0", "-q"))
+        records = self.records(database.read_text())
+        signatures = {kernel["signature"] for kernel in self.inspect(artifact())["kernels"]}
+        self.assertTrue({record["kernel"] for record in records} <= signatures)
+        chosen = next(record for record in records if record["types"] != "-")
+        chosen.update(ns="50", over_ns="100", noise="0", turns="5")
+        line = " ".join(f"{name}={value}" for name, value in chosen.items())
+        database.write_text(f"# quern tuning 1\n{line}\n")
+        tuned = []
+        for name, source in (("model", self.model()), ("artifact", artifact())):
+            tuned.append(self.folder / f"{name}.quern")
+            self.assertWorks(quern("compile", source, "-o", tuned[-1], "--target", TARGET, "-q",
+                                   f"--tuning={database}"))
+        self.assertEqual(self.inspect(tuned[1])["tuning"], [line])
+        self.assertEqual(tuned[0].read_bytes(), tuned[1].read_bytes())
+        # Defaults come back: the program is that without tiles of a database.
+        self.assertWorks(quern("compile", tuned[1], "-o", again, "-q"))
+        self.assertEqual(again.read_bytes(), artifact().read_bytes())
+
+    def test_an_artifact_that_is_not_enough(self):
+        out = self.folder / "out.quern"
+        for option in ("--precise", "--quantize=int8", "--shares=3", "--compile-from=tile"):
+            self.assertFails(quern("compile", artifact(), "-o", out, option), USAGE,
+                             "whose phases up to kernels are done")
+        for target in ("amx", "sm_80"):
+            self.assertFails(quern("compile", artifact(), "-o", out, f"--target={target}"),
+                             UNSUPPORTED, f"compiled for {TARGET}, not for {target}")
+        dump = self.folder / "memory.mlir"
+        self.assertWorks(quern("compile", self.model(), "--target", TARGET, "-o", dump, "-q",
+                               "--compile-to=memory"))
+        bare = self.folder / "bare.quern"
+        self.assertWorks(quern("compile", dump, "--compile-from=memory", "--weights", self.model(),
+                               "-o", bare, "-q"))
+        self.assertFails(quern("tune", bare, "--target", TARGET), UNSUPPORTED, "no program")
+        self.assertFails(quern("compile", artifact(), "-o", artifact(), "-q"), USAGE,
+                         "replace the input")
+        broken = self.folder / "broken.quern"
+        bytes_ = bytearray(artifact().read_bytes())
+        at = bytes_.index(b"lm.model")
+        bytes_[at] ^= 1
+        broken.write_bytes(bytes_)
+        self.assertFails(quern("tune", broken, "--target", TARGET), MALFORMED, "program")
+        self.assertFalse(out.exists())
+
     def test_refusals(self):
         broken = self.folder / "broken.tuning"
         broken.write_text("# quern tuning 1\nkernel=x\n")
@@ -91,7 +142,6 @@ class Tune(E2eTest):
         self.assertEqual(broken.read_text(), "# quern tuning 1\nkernel=x\n")
         self.assertEqual(self.tune("--json").returncode, USAGE)
         self.assertFails(self.tune("--budget=soon"), USAGE)
-        self.assertFails(quern("tune", artifact()), UNSUPPORTED, "model file")
         self.assertFails(quern("tune", self.model(), "--target=sm_80"), UNSUPPORTED, "GPU")
         self.assertFails(quern("tune", self.folder / "none.gguf", "-q"), FAILURE)
 

@@ -3,8 +3,8 @@
 // Owners of the runtime's handles, and its errors as the compiler's.
 //
 //===----------------------------------------------------------------------===//
-#ifndef QUERN_COMPILER_EVALUATE_RUNTIMEHANDLES_H
-#define QUERN_COMPILER_EVALUATE_RUNTIMEHANDLES_H
+#ifndef QUERN_COMPILER_PIPELINE_RUNTIMEHANDLES_H
+#define QUERN_COMPILER_PIPELINE_RUNTIMEHANDLES_H
 
 #include "codegen/artifact/CompileError.h"
 #include "quern.h"
@@ -50,4 +50,4 @@ struct TemporaryFile {
 
 } // namespace quern
 
-#endif // QUERN_COMPILER_EVALUATE_RUNTIMEHANDLES_H
+#endif // QUERN_COMPILER_PIPELINE_RUNTIMEHANDLES_H
