@@ -66,9 +66,9 @@ static llvm::Error writeSegments(const ArtifactInputs &inputs,
   }
   if (!inputs.program.empty()) {
     const auto *text = reinterpret_cast<const uint8_t *>(inputs.program.data());
-    if (llvm::Error error = writer.add(
-            schema::SegmentKind::Program, "program",
-            std::span<const uint8_t>(text, inputs.program.size())))
+    if (llvm::Error error =
+            writer.add(schema::SegmentKind::Program, "program",
+                       std::span<const uint8_t>(text, inputs.program.size())))
       return error;
   }
   if (inputs.tokenizer)
@@ -154,17 +154,18 @@ quern::writeArtifact(const std::string &path, const ArtifactInputs &inputs,
   if (llvm::Error error =
           writeSegments(inputs, weights->plan, progress, segments))
     return std::move(error);
-  llvm::Expected<std::vector<uint8_t>> manifest = buildManifest(
-      {inputs.module, *program, *bodies, *weights, inputs.images,
-       inputs.ptxImages, segments.records, inputs.producer, inputs.tuning,
-       sourceHash.get()});
+  llvm::Expected<std::vector<uint8_t>> manifest =
+      buildManifest({inputs.module, *program, *bodies, *weights, inputs.images,
+                     inputs.ptxImages, segments.records, inputs.producer,
+                     inputs.tuning, sourceHash.get()});
   if (!manifest)
     return manifest.takeError();
   llvm::Expected<FileHeader> written = writeManifest(*file, *manifest);
   if (!written)
     return written.takeError();
   if (inputs.signingKey)
-    if (llvm::Error error = appendSignature(*file, *written, *inputs.signingKey))
+    if (llvm::Error error =
+            appendSignature(*file, *written, *inputs.signingKey))
       return std::move(error);
   ArtifactSummary summary;
   summary.fileBytes = file->size();

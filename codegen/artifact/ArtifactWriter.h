@@ -38,8 +38,8 @@ struct ArtifactInputs {
   /// The model file: its bytes are hashed, its weights found by name.
   std::span<const uint8_t> source;
   WeightLookup findWeight;
-  /// Or the weights segment of an artifact of the same program, which is copied,
-  /// and the digest of the model file that it was made from.
+  /// Or the weights segment of an artifact of the same program, which is
+  /// copied, and the digest of the model file that it was made from.
   std::span<const uint8_t> packedWeights;
   std::optional<Digest> sourceHash;
   /// Name and version of the compiler.

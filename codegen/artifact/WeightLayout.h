@@ -22,8 +22,8 @@
 
 namespace quern {
 
-/// Finds a weight of the model file by its name. Null: weights are as the program
-/// says, without their numbers.
+/// Finds a weight of the model file by its name. Null: weights are as the
+/// program says, without their numbers.
 using WeightLookup =
     llvm::function_ref<llvm::Expected<WeightSource>(llvm::StringRef name)>;
 

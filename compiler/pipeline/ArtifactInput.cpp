@@ -68,9 +68,10 @@ llvm::Expected<ArtifactFile> ArtifactFile::open(const std::string &path) {
   if (artifact.programBytes.empty())
     return compileError(
         ExitCode::Unsupported,
-        path + " holds no program to generate code from: it is older, or was "
-               "compiled from a module behind the kernels phase; give the model "
-               "file that it was made from");
+        path +
+            " holds no program to generate code from: it is older, or was "
+            "compiled from a module behind the kernels phase; give the model "
+            "file that it was made from");
   return std::move(artifact);
 }
 

@@ -229,8 +229,8 @@ llvm::Error Compilation::parse() {
 /// Reads the program of the artifact, which has tiles for the targets that it
 /// was compiled for.
 llvm::Error Compilation::parseProgram() {
-  module = parseSourceString<ModuleOp>(artifact->program(), &context,
-                                       options.input);
+  module =
+      parseSourceString<ModuleOp>(artifact->program(), &context, options.input);
   if (!module || !(*module)->hasAttr(lm::LmDialect::kModelAttr))
     return diagnostics.take(ExitCode::Malformed,
                             options.input + ": its program is no module",
