@@ -127,7 +127,7 @@ class Mutations(E2eTest):
         data[self.manifest + 4:self.manifest + 8] = b"QRNT"
         self.assertRefused(self.with_fitting_hash(data), "QRN1")
         data = bytearray(self.sound)
-        data[8] = 2
+        data[8] += 1
         self.assertEqual(self.verify(data)[0]["checks"][0]["code"], INCOMPATIBLE)
         data = bytearray(self.sound)
         data[12] = 1
