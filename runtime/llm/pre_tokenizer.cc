@@ -5,16 +5,30 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <new>
 
 #include "runtime/llm/utf8.h"
 
 namespace quern {
 namespace {
 
-struct FreeMatch {
-  void operator()(pcre2_match_data* data) const { pcre2_match_data_free(data); }
+/// Frees what PCRE2 makes, by type.
+struct Free {
+  void operator()(pcre2_general_context* context) const { pcre2_general_context_free(context); }
+  void operator()(pcre2_compile_context* context) const { pcre2_compile_context_free(context); }
   void operator()(pcre2_match_context* context) const { pcre2_match_context_free(context); }
+  void operator()(pcre2_match_data* data) const { pcre2_match_data_free(data); }
 };
+template <typename T>
+using Owned = std::unique_ptr<T, Free>;
+
+/// PCRE2's memory comes from where ours does, so that the same tests make it run out. What is made
+/// from a general context remembers these functions and may outlive it.
+Owned<pcre2_general_context> MakeGeneralContext() {
+  const auto allocate = [](PCRE2_SIZE size, void*) { return ::operator new(size, std::nothrow); };
+  const auto release = [](void* memory, void*) { ::operator delete(memory); };
+  return Owned<pcre2_general_context>(pcre2_general_context_create(allocate, release, nullptr));
+}
 
 std::string ErrorText(int code) {
   PCRE2_UCHAR text[256];
@@ -25,11 +39,14 @@ std::string ErrorText(int code) {
 /// Runs one pattern over pieces. The scratch of PCRE2 is made once.
 class Matcher {
  public:
-  explicit Matcher(const pcre2_code* code)
-      : code_(code),
-        data_(pcre2_match_data_create(1, nullptr)),
-        context_(pcre2_match_context_create(nullptr)) {}
+  explicit Matcher(const pcre2_code* code) : code_(code) {
+    const auto general = MakeGeneralContext();
+    if (!general) return;
+    data_.reset(pcre2_match_data_create(1, general.get()));
+    context_.reset(pcre2_match_context_create(general.get()));
+  }
 
+  /// False when there was no memory.
   bool ok() const { return data_ && context_; }
 
   /// Finds the first non-empty match at or after `start`. Returns PCRE2's result: 1 found,
@@ -57,8 +74,8 @@ class Matcher {
   }
 
   const pcre2_code* code_;
-  std::unique_ptr<pcre2_match_data, FreeMatch> data_;
-  std::unique_ptr<pcre2_match_context, FreeMatch> context_;
+  Owned<pcre2_match_data> data_;
+  Owned<pcre2_match_context> context_;
 };
 
 }  // namespace
@@ -70,6 +87,10 @@ Result<PreTokenizer> PreTokenizer::Create(const std::vector<std::string_view>& p
     return Malformed("tokenizer has " + std::to_string(patterns.size()) +
                      " pre-tokenizer patterns, at most " + std::to_string(kMaxPatterns) +
                      " are allowed");
+  const auto general = MakeGeneralContext();
+  if (!general) return OutOfMemory("no memory for compiling pre-tokenizer patterns");
+  const Owned<pcre2_compile_context> context(pcre2_compile_context_create(general.get()));
+  if (!context) return OutOfMemory("no memory for compiling pre-tokenizer patterns");
   PreTokenizer result;
   for (size_t i = 0; i < patterns.size(); ++i) {
     if (patterns[i].size() > kMaxPatternBytes)
@@ -80,7 +101,9 @@ Result<PreTokenizer> PreTokenizer::Create(const std::vector<std::string_view>& p
     PCRE2_SIZE offset = 0;
     constexpr uint32_t kOptions = PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C;
     Code code(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(patterns[i].data()), patterns[i].size(),
-                            kOptions, &error, &offset, nullptr));
+                            kOptions, &error, &offset, context.get()));
+    if (!code && error == PCRE2_ERROR_HEAP_FAILED)
+      return OutOfMemory("no memory for compiling pre-tokenizer pattern " + std::to_string(i));
     if (!code)
       return Malformed("pre-tokenizer pattern " + std::to_string(i) + " is not a PCRE2 pattern: " +
                        ErrorText(error) + " at byte " + std::to_string(offset));
@@ -114,6 +137,8 @@ Status PreTokenizer::SplitBy(size_t pattern, const std::vector<std::string_view>
       size_t begin = 0, end = 0;
       const int found = matcher.Find(piece, position, begin, end);
       if (found == PCRE2_ERROR_NOMATCH) break;
+      if (found == PCRE2_ERROR_NOMEMORY)
+        return OutOfMemory("no memory for matching a pre-tokenizer pattern");
       if (found < 0)
         return Malformed("pre-tokenizer pattern " + std::to_string(pattern) +
                          " cannot be matched: " + ErrorText(found) + " at byte " +

@@ -20,11 +20,11 @@ class PreTokenizer {
   static constexpr size_t kMaxPatterns = 32;
   static constexpr size_t kMaxPatternBytes = 16384;
 
-  /// Error: kMalformed with the pattern's number, and PCRE2's message and offset.
+  /// Errors: kMalformed with the pattern's number, and PCRE2's message and offset; kOutOfMemory.
   static Result<PreTokenizer> Create(const std::vector<std::string_view>& patterns);
 
-  /// The pieces of `text`, valid UTF-8, in order and without gaps. Error: kMalformed when a
-  /// pattern exceeds its match limit.
+  /// The pieces of `text`, valid UTF-8, in order and without gaps. Errors: kMalformed when a
+  /// pattern exceeds its match limit; kOutOfMemory.
   Result<std::vector<std::string_view>> Split(std::string_view text) const;
 
  private:
