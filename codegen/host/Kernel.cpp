@@ -103,9 +103,11 @@ LogicalResult checkKvCache(Kernel &k, lm::KvCacheType type) {
 ArrayRef<KernelGenerator<Kernel>> kernelGenerators() {
   static const KernelGenerator<Kernel> generators[] = {
       {"amx-matmul", KernelFamily::Matmul, matchesAmxMatmul, generateAmxMatmul,
-       "products of numeric rows, which the tile registers take"},
+       "products of numeric rows, which the tile registers take",
+       /*inNumerics=*/true},
       {"matmul", KernelFamily::Matmul, matchesMatmul, generateMatmul,
-       "products of numeric rows, in vectors"},
+       "products of numeric rows, in vectors",
+       /*inNumerics=*/true},
       {"float-matmul", KernelFamily::FloatMatmul, matchesFloatMatmul,
        generateMatmul, "products of float rows, in vectors"},
       {"attention", KernelFamily::Attention, matchesAttention,

@@ -135,6 +135,8 @@ template <typename Kernel> struct KernelGenerator {
   bool (*matches)(Kernel &);
   mlir::LogicalResult (*generate)(Kernel &);
   llvm::StringRef reason; ///< which kernels it takes, for --explain
+  /// Its products are in the role's numerics; those of others are in f32.
+  bool inNumerics = false;
 };
 
 /// The first of `generators` that takes `kernel`, whose tile is then set; null
@@ -157,8 +159,8 @@ chooseGenerator(llvm::ArrayRef<KernelGenerator<Kernel>> generators,
 template <typename Kernel>
 KernelForm formOf(const KernelGenerator<Kernel> &generator,
                   const Kernel &kernel) {
-  const bool quantized = generator.family == KernelFamily::Matmul;
-  return {generator.name, quantized ? kernel.numerics : Numerics::Float,
+  return {generator.name,
+          generator.inNumerics ? kernel.numerics : Numerics::Float,
           kernel.tile};
 }
 
