@@ -77,9 +77,9 @@ void Emitter::barrier() {
 
 static constexpr llvm::StringLiteral kDeviceScope = "device";
 
-Value Emitter::opaque(Value pointer) {
+Value Emitter::opaque(Value value) {
   return LLVM::InlineAsmOp::create(
-             b, loc, pointer.getType(), pointer, "mov.b64 $0, $1;", "=l,l",
+             b, loc, value.getType(), value, "mov.b64 $0, $1;", "=l,l",
              /*has_side_effects=*/false, /*is_align_stack=*/false,
              LLVM::TailCallKind::None, LLVM::AsmDialectAttr(), ArrayAttr())
       .getResult(0);

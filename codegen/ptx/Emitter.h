@@ -51,9 +51,10 @@ public:
 
   //===--- Memory
   //----------------------------------------------------------===//
-  /// A pointer of which LLVM knows nothing: it would take sums that are carried
-  /// through a loop apart, and add them again in every turn.
-  Value opaque(Value pointer);
+  /// A pointer or i64 of which LLVM knows nothing: it would take sums that are
+  /// carried through a loop apart, and add them again in every turn; and unroll
+  /// loops where registers are short.
+  Value opaque(Value value);
   /// Adds `x` (i32 or i64) to what `pointer` holds and returns what was there:
   /// one step to every thread of the device, without any order of others.
   Value atomicAdd(Value pointer, Value x);

@@ -76,6 +76,56 @@ Emitter::Values loadKvDims(Emitter &e, const KvLayout &layout, KvPart part,
   return result;
 }
 
+/// Byte `i` of `codes` (i32, each with its sign bit turned) as the f32 that its
+/// int8 is: 2^23 + (code + 128) has it as its low byte.
+static Value codeNumber(Emitter &e, Value codes, int i) {
+  constexpr int64_t kMagic = 0x4b000000; // 2^23
+  constexpr double kBias = (1 << 23) + 128;
+  Value word = e.permute(codes, e.constant(e.i32(), kMagic), 0x7440 + i);
+  return e.sub(e.bitcast(word, e.f32()), e.constant(e.f32(), kBias));
+}
+
+/// Numbers [8 item, 8 item + 8) of `from`.
+static void expandItem(Emitter &e, const KvLayout &layout,
+                       const Int8Blocks &from, Value item, Value halves) {
+  Value side = e.index(kBlockSide), block = e.div(item, side);
+  Value dimBlocks = e.index(layout.headDim / kBlockSide);
+  Value token = e.add(e.mul(e.div(block, dimBlocks), side), e.rem(item, side));
+  Value group = e.div(e.rem(block, dimBlocks),
+                      e.index(KvLayout::kScaleColumns / kBlockSide));
+  Value place = e.add(e.mul(group, e.index(from.tokens)), token);
+  Value scale =
+      e.load(e.f32(), e.offset(from.scales, e.mul(place, e.index(4))), 4);
+  // What is written is below; minnum of NaN is the other number.
+  scale = e.intrinsic("llvm.minnum", e.f32(),
+                      {e.absF(scale), e.constant(e.f32(), 65504.0 / 127)});
+  Value codes = e.load(e.vec(2, e.i32()),
+                       e.offset(from.codes, e.mul(item, side)), kBlockSide);
+  Emitter::Values words;
+  for (int word = 0; word < 2; ++word) {
+    Value turned = e.xorI(e.extract(codes, word),
+                          e.constant(e.i32(), int64_t{0x80808080}));
+    for (int i = 0; i < 4; i += 2) {
+      Value pair[2];
+      for (int j = 0; j < 2; ++j)
+        pair[j] = e.mul(codeNumber(e, turned, i + j), scale);
+      words.push_back(e.bitcast(e.packHalves(pair[0], pair[1]), e.i32()));
+    }
+  }
+  e.store(e.pack(words), e.offset(halves, e.mul(item, e.index(16))), 16);
+}
+
+void expandCodes(Emitter &e, const KvLayout &layout, const Int8Blocks &from,
+                 Value thread, int64_t threads, Value halves) {
+  int64_t items = from.tokens * layout.headDim / kBlockSide;
+  e.forLoop(thread, e.opaque(e.index(items)), threads,
+            [&](Value item) { expandItem(e, layout, from, item, halves); });
+}
+
+bool feedsTensorCores(lm::KvCacheType type) {
+  return type.getElementType().isF16() || KvLayout(type).isInt8;
+}
+
 LogicalResult checkKvCache(Kernel &k, lm::KvCacheType type) {
   if (type.getPage() != kWarp)
     return k.emitError() << "expected pages of " << kWarp << " tokens, got "

@@ -39,6 +39,21 @@ Emitter::Values loadKvDims(Emitter &e, const KvLayout &layout, KvPart part,
                            mlir::Value head, mlir::Value token,
                            mlir::Value dimBlock);
 
+/// int8 blocks in shared memory and their scales, [head_dim / 32][tokens] f32;
+/// one that no token wrote counts as a finite number.
+struct Int8Blocks {
+  mlir::Value codes, scales;
+  int64_t tokens;
+};
+/// Thread `thread` (i64) of `threads` writes its part of `from` as blocks of
+/// f16 to `halves`. Scaling rounds to f32, then to f16.
+void expandCodes(Emitter &e, const KvLayout &layout, const Int8Blocks &from,
+                 mlir::Value thread, int64_t threads, mlir::Value halves);
+
+/// Whether attention on tensor cores takes its pages: of f16, or of int8, which
+/// it expands to f16.
+bool feedsTensorCores(lm::KvCacheType type);
+
 /// Pages of the cache must be as above.
 mlir::LogicalResult checkKvCache(Kernel &k, lm::KvCacheType type);
 

@@ -6,7 +6,7 @@
 // rows of an mma (GQA packing), so that keys and values are loaded once for
 // all. A warp's steps come into a ring of its own by cp.async; ldmatrix reads
 // the 8x8 blocks as they lie in the cache, keys as they are and values
-// transposed.
+// transposed; those of int8 are expanded to f16 before.
 //
 // The warps' states are joined in warp order; where a row has several runs, the
 // last block to arrive joins theirs, in the order of the keys. How a row is cut
@@ -38,7 +38,8 @@ constexpr int64_t kColumns = 8;
 /// Runs of a row at most, and the steps of a run at least.
 constexpr int64_t kMostRuns = 16;
 constexpr int64_t kLeastSteps = 16;
-/// Of a block's rings: several blocks share a multiprocessor.
+/// Of a block's rings and what is expanded: several blocks share a
+/// multiprocessor.
 constexpr int64_t kRingBytes = 64 * 1024;
 constexpr int64_t kMostStages = 4;
 constexpr int64_t kCopyBytes = 16;
@@ -52,12 +53,15 @@ class SplitAttentionEmitter {
 public:
   SplitAttentionEmitter(Kernel &k, const AttentionPlan &plan)
       : k(k), e(k.e), plan(plan), work(k, plan), layout(work.layout),
-        softmax(e, plan.scale), partBytes(kStepKeys * layout.headDim * 2),
+        softmax(e, plan.scale),
+        codeBytes(kStepKeys * layout.headDim * layout.elementBytes),
+        partBytes(codeBytes + layout.scalesBytes() * kStepKeys / kWarp),
+        expandedBytes(layout.isInt8 ? 2 * codeBytes : 0),
         warps(std::clamp<int64_t>(k.tile.rows, 1, 8)) {
-    while (warps > 1 && warps * 4 * partBytes > kRingBytes)
+    while (warps > 1 && warps * (4 * partBytes + expandedBytes) > kRingBytes)
       warps /= 2;
-    stages = std::clamp<int64_t>(kRingBytes / (warps * 2 * partBytes), 2,
-                                 kMostStages);
+    stages = std::clamp<int64_t>(
+        (kRingBytes / warps - expandedBytes) / (2 * partBytes), 2, kMostStages);
   }
 
   void emit();
@@ -92,8 +96,16 @@ private:
   Values queryOperand(int64_t d);
   /// Begins to copy step `step`, where the run has it.
   void copyStep(Value kvHead, Value step, Value stage);
+  /// The lanes copy `bytes` bytes; of what `bytesOf(piece)` says (i32) only so
+  /// many of a piece's kCopyBytes are read.
+  void copyPieces(Value from, Value to, int64_t bytes,
+                  function_ref<Value(Value piece)> bytesOf = {});
+  /// Scales of `part` of half a page.
+  void copyScales(Value head, Value half, KvPart part, Value to);
   State runSteps(Value kvHead);
   void emitStep(Value step, Value stage, State &state);
+  /// Where the keys or values of a stage are as blocks of f16.
+  Value blocksOf(Value stage, KvPart part);
   void hide(Value step, MutableArrayRef<Value> scores);
   void leaveState(const State &state);
 
@@ -117,13 +129,16 @@ private:
   AttentionWork work;
   KvLayout layout;
   OnlineSoftmax softmax;
-  int64_t partBytes; ///< of the keys, or values, of a step
+  /// Of the keys, or values, of a step: their elements; with their scales.
+  int64_t codeBytes, partBytes;
+  int64_t expandedBytes; ///< of either as f16, where pages are int8
   int64_t warps, stages;
   KvArgs kv;
   Kernel::Workspace workspace;
   int64_t stateFloats, rowStates; ///< in the workspace
   Value row, slot, pages;
   Value ring, maxima, sums, isLast; ///< shared
+  Value expanded;                   ///< shared, the warp's
   Value sharedQueries;              ///< [warp][head_dim / 16][lane][4] i32
   Value firstHead;                  ///< of the share
   Value runs, begin, end;           ///< of the row; steps of this run
@@ -159,6 +174,9 @@ void SplitAttentionEmitter::emit() {
   constexpr uint32_t kRunPages = kLeastSteps * kStepKeys / kWarp;
   k.launch.grid = {heads, {GridCount::Rows, 1}, {GridCount::Pages, kRunPages}};
   ring = k.shared(warps * stages * 2 * partBytes);
+  if (expandedBytes > 0)
+    expanded = e.offset(k.shared(warps * expandedBytes),
+                        e.mul(e.warp(), e.index(expandedBytes)));
   maxima = k.shared(warps * kUnitHeads * 4);
   sums = k.shared(warps * kUnitHeads * 4);
   isLast = k.shared(4);
@@ -305,34 +323,66 @@ void SplitAttentionEmitter::copyStep(Value kvHead, Value step, Value stage) {
   e.ifThen(e.less(step, end), [&] {
     constexpr int64_t kPageSteps = kWarp / kStepKeys;
     Value page = e.loadIndex(pages, e.div(step, e.index(kPageSteps)));
-    Value source =
-        e.offset(work.headPointer(k, kv, page, kvHead),
-                 e.mul(e.rem(step, e.index(kPageSteps)), e.index(partBytes)));
+    Value head = work.headPointer(k, kv, page, kvHead);
+    Value half = e.rem(step, e.index(kPageSteps));
+    Value source = e.offset(head, e.mul(half, e.index(codeBytes)));
     Value left = e.sub(slot, e.mul(step, e.index(kStepKeys)));
-    for (int64_t at = 0; at < partBytes; at += kWarp * kCopyBytes) {
-      // A copy is 8 dims of a key; a block of 8 keys has head_dim of them.
-      Value number = e.add(e.lane(), e.index(at / kCopyBytes));
+    // What lies behind the row's own slot may never have been written, and
+    // zero probabilities do not make numbers of it. Codes always are numbers.
+    auto writtenBytes = [&](Value piece) {
+      // A piece is 8 dims of a key; a block of 8 keys has head_dim of them.
       Value key = e.add(
-          e.mul(e.div(number, e.index(layout.headDim)), e.index(kBlockSide)),
-          e.rem(number, e.index(kBlockSide)));
-      // What lies behind the row's own slot may never have been written, and
-      // zero probabilities do not make numbers of it.
-      Value bytes = e.select(e.less(left, key), e.constant(e.i32(), 0),
-                             e.constant(e.i32(), kCopyBytes));
-      auto copy = [&] {
-        Value place = e.mul(number, e.index(kCopyBytes));
-        e.copyAsync(e.offset(stage, place), e.offset(source, place), bytes);
-        e.copyAsync(e.offset(e.offset(stage, partBytes), place),
-                    e.offset(e.offset(source, layout.valuesOffset()), place),
-                    bytes);
-      };
-      if (at + kWarp * kCopyBytes <= partBytes)
-        copy();
-      else
-        e.ifThen(e.less(number, e.index(partBytes / kCopyBytes)), copy);
+          e.mul(e.div(piece, e.index(layout.headDim)), e.index(kBlockSide)),
+          e.rem(piece, e.index(kBlockSide)));
+      return e.select(e.less(left, key), e.constant(e.i32(), 0),
+                      e.constant(e.i32(), kCopyBytes));
+    };
+    for (KvPart part : {KvPart::Keys, KvPart::Values}) {
+      bool isValues = part == KvPart::Values;
+      Value to = e.offset(stage, isValues ? partBytes : 0);
+      Value from = e.offset(source, isValues ? layout.valuesOffset() : 0);
+      if (!layout.isInt8) {
+        copyPieces(from, to, codeBytes, writtenBytes);
+        continue;
+      }
+      copyPieces(from, to, codeBytes);
+      copyScales(head, half, part, e.offset(to, codeBytes));
     }
   });
   e.commitCopies();
+}
+
+void SplitAttentionEmitter::copyPieces(
+    Value from, Value to, int64_t bytes,
+    function_ref<Value(Value piece)> bytesOf) {
+  for (int64_t at = 0; at < bytes; at += kWarp * kCopyBytes) {
+    Value piece = e.add(e.lane(), e.index(at / kCopyBytes));
+    auto copy = [&] {
+      Value place = e.mul(piece, e.index(kCopyBytes));
+      e.copyAsync(e.offset(to, place), e.offset(from, place),
+                  bytesOf ? bytesOf(piece) : Value());
+    };
+    if (at + kWarp * kCopyBytes <= bytes)
+      copy();
+    else
+      e.ifThen(e.less(piece, e.index(bytes / kCopyBytes)), copy);
+  }
+}
+
+void SplitAttentionEmitter::copyScales(Value head, Value half, KvPart part,
+                                       Value to) {
+  // (head_dim / 32, kWarp tokens) of a page to (head_dim / 32, kStepKeys).
+  constexpr int64_t kPieces = kStepKeys * 4 / kCopyBytes; // of a row of these
+  int64_t pieces = layout.headDim / KvLayout::kScaleColumns * kPieces;
+  static_assert(256 / KvLayout::kScaleColumns * kPieces <= kWarp);
+  e.ifThen(e.less(e.lane(), e.index(pieces)), [&] {
+    Value group = e.div(e.lane(), e.index(kPieces));
+    Value token = e.add(
+        e.mul(half, e.index(kStepKeys)),
+        e.mul(e.rem(e.lane(), e.index(kPieces)), e.index(kCopyBytes / 4)));
+    e.copyAsync(e.offset(to, e.mul(e.lane(), e.index(kCopyBytes))),
+                e.offset(head, kvScaleOffset(e, layout, part, token, group)));
+  });
 }
 
 SplitAttentionEmitter::State SplitAttentionEmitter::runSteps(Value kvHead) {
@@ -378,6 +428,19 @@ void SplitAttentionEmitter::hide(Value step, MutableArrayRef<Value> scores) {
   }
 }
 
+Value SplitAttentionEmitter::blocksOf(Value stage, KvPart part) {
+  bool isValues = part == KvPart::Values;
+  Value at = e.offset(stage, isValues ? partBytes : 0);
+  if (!layout.isInt8)
+    return at;
+  if (isValues)
+    e.warpBarrier(); // nobody reads the keys any more
+  Int8Blocks from = {at, e.offset(at, codeBytes), kStepKeys};
+  expandCodes(e, layout, from, e.lane(), kWarp, expanded);
+  e.warpBarrier();
+  return expanded;
+}
+
 void SplitAttentionEmitter::emitStep(Value step, Value stage, State &state) {
   // ldmatrix takes four blocks: of keys two dim blocks of a key block, then of
   // the next; of values two key blocks of a dim block, then of the next.
@@ -388,8 +451,7 @@ void SplitAttentionEmitter::emitStep(Value step, Value stage, State &state) {
     Value block = e.add(e.mul(key, e.index(layout.headDim / kBlockSide)), dim);
     return e.offset(part, e.add(line, e.mul(block, e.index(kBlockBytes))));
   };
-  Value keys = place(stage, outer, inner);
-  Value values = place(e.offset(stage, partBytes), inner, outer);
+  Value keys = place(blocksOf(stage, KvPart::Keys), outer, inner);
 
   auto multiply = [&](ValueRange a, Value at, bool transposed,
                       MutableArrayRef<Value> tiles) {
@@ -410,6 +472,7 @@ void SplitAttentionEmitter::emitStep(Value step, Value stage, State &state) {
   for (auto [i, value] : llvm::enumerate(state.output))
     value = e.mul(value, corrections[i % kFragment / 2]);
   Values probabilities = packOperand(e, scores);
+  Value values = place(blocksOf(stage, KvPart::Values), inner, outer);
   for (int64_t d = 0; d < turns; ++d)
     multiply(probabilities, e.offset(values, d * 2 * kBlockBytes),
              /*transposed=*/true,
@@ -527,7 +590,7 @@ bool matchesSplitAttention(Kernel &k) {
   if (!plan || k.role != Role::Decode || !(plan->scale > 0))
     return false;
   auto type = cast<lm::KvCacheType>(plan->kv.getType());
-  return type.getElementType().isF16() && type.getPage() == kWarp &&
+  return feedsTensorCores(type) && type.getPage() == kWarp &&
          type.getHeadDim() % kStepKeys == 0 && type.getHeadDim() <= 256;
 }
 

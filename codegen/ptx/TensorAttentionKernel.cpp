@@ -6,6 +6,8 @@
 // in 8x8 blocks, which ldmatrix reads free of bank conflicts, values
 // transposed. Pages come by cp.async as they lie in the cache: the values of a
 // step while its scores are computed, the next keys during its second product.
+// Those of int8 come to a place of their own, from which they are expanded to
+// f16.
 //
 // Reference: T. Dao, "FlashAttention-2: Faster Attention with Better
 // Parallelism and Work Partitioning", 2023.
@@ -65,6 +67,11 @@ private:
   void emitBlock();
   /// Begins to copy keys or values of a step.
   void copyPages(ValueRange poolPages, KvPart part);
+  /// The block copies `bytes` bytes from byte `from` of a page's KV head on.
+  void copyPiece(Value to, Value poolPage, int64_t from, int64_t bytes);
+  /// Waits for the copies of a step's keys or values; nobody reads what was
+  /// read before.
+  void awaitPages(KvPart part);
   Value partIn(KvPart part) { return part == KvPart::Keys ? keys : values; }
 
   /// What a lane carries from step to step.
@@ -100,6 +107,7 @@ private:
   AttentionTile tile;
   OnlineSoftmax softmax;
   Value queries, keys, values; ///< shared
+  Value codes; ///< shared, of int8 pages: [page]{codes, scales} of a part
   /// What a lane points ldmatrix at, in bytes from the first of four blocks:
   /// two tokens by two dims, dims or tokens first.
   Value dimsFirst, tokensFirst;
@@ -131,6 +139,9 @@ void TensorAttentionEmitter::emit() {
   queries = k.shared(2 * kWarps * sizes.tiles * kRows * layout.headDim);
   keys = k.shared(2 * sizes.keys * layout.headDim);
   values = k.shared(2 * sizes.keys * layout.headDim);
+  if (layout.isInt8)
+    codes = k.shared(sizes.keys / layout.page *
+                     (layout.valuesOffset() + layout.scalesBytes()));
   Value lane = e.lane();
   Value row = e.mul(e.rem(lane, e.index(kBlockSide)), e.index(2 * kBlockSide));
   auto place = [&](int64_t dims, int64_t tokens) {
@@ -162,23 +173,53 @@ void TensorAttentionEmitter::emitBlock() {
 }
 
 void TensorAttentionEmitter::copyPages(ValueRange poolPages, KvPart part) {
+  bool isValues = part == KvPart::Values;
   int64_t bytes = layout.valuesOffset(); // of either part
-  int64_t turnBytes = k.launch.blockThreads * kCopyBytes;
-  Value mine = e.mul(e.thread(), e.index(kCopyBytes));
-  Value target = e.offset(partIn(part), mine);
   for (auto [i, page] : llvm::enumerate(poolPages)) {
-    Value from = e.offset(tile.headPointer(page, mine),
-                          part == KvPart::Values ? bytes : 0);
-    Value to = e.offset(target, i * bytes);
-    for (int64_t at = 0; at < bytes; at += turnBytes) {
-      auto copy = [&] { e.copyAsync(e.offset(to, at), e.offset(from, at)); };
-      if (at + turnBytes <= bytes)
-        copy();
-      else
-        e.ifThen(e.less(mine, e.index(bytes - at)), copy);
+    if (!layout.isInt8) {
+      copyPiece(e.offset(partIn(part), i * bytes), page, isValues ? bytes : 0,
+                bytes);
+      continue;
     }
+    Value to = e.offset(codes, i * (bytes + layout.scalesBytes()));
+    copyPiece(to, page, isValues ? bytes : 0, bytes);
+    copyPiece(e.offset(to, bytes), page,
+              layout.scalesOffset() + (isValues ? layout.scalesBytes() : 0),
+              layout.scalesBytes());
   }
   e.commitCopies();
+}
+
+void TensorAttentionEmitter::copyPiece(Value to, Value poolPage, int64_t from,
+                                       int64_t bytes) {
+  int64_t turnBytes = k.launch.blockThreads * kCopyBytes;
+  Value mine = e.mul(e.thread(), e.index(kCopyBytes));
+  Value source = e.offset(tile.headPointer(poolPage, mine), from);
+  Value target = e.offset(to, mine);
+  for (int64_t at = 0; at < bytes; at += turnBytes) {
+    auto copy = [&] {
+      e.copyAsync(e.offset(target, at), e.offset(source, at));
+    };
+    if (at + turnBytes <= bytes)
+      copy();
+    else
+      e.ifThen(e.less(mine, e.index(bytes - at)), copy);
+  }
+}
+
+void TensorAttentionEmitter::awaitPages(KvPart part) {
+  e.waitCopies(0);
+  e.barrier();
+  if (!layout.isInt8)
+    return;
+  int64_t bytes = layout.valuesOffset();
+  for (int64_t i = 0; i < sizes.keys / layout.page; ++i) {
+    Value from = e.offset(codes, i * (bytes + layout.scalesBytes()));
+    Int8Blocks blocks = {from, e.offset(from, bytes), layout.page};
+    Value to = e.offset(partIn(part), i * 2 * bytes);
+    expandCodes(e, layout, blocks, e.thread(), k.launch.blockThreads, to);
+  }
+  e.barrier();
 }
 
 void TensorAttentionEmitter::run(Value begin, Value end, bool masked,
@@ -195,13 +236,11 @@ void TensorAttentionEmitter::run(Value begin, Value end, bool masked,
 
 void TensorAttentionEmitter::emitStep(Value step, bool masked, State &state) {
   Value next = e.add(step, e.constant(e.i32(), 1));
-  e.waitCopies(0);
-  e.barrier(); // the keys are there, and nobody reads the values before them
+  awaitPages(KvPart::Keys); // and nobody reads the values before them
   copyPages(state.pages, KvPart::Values);
   state.pages = tile.poolPages(next);
   Values s = scores();
-  e.waitCopies(0);
-  e.barrier(); // the values are there, and nobody reads the keys
+  awaitPages(KvPart::Values); // and nobody reads the keys
   e.ifThen(e.less(next, steps.end),
            [&] { copyPages(state.pages, KvPart::Keys); });
   if (masked)
@@ -329,7 +368,7 @@ bool matchesTensorAttention(Kernel &k) {
   if (!plan || k.role != Role::Prefill || !k.splitShares())
     return false;
   auto type = cast<lm::KvCacheType>(plan->kv.getType());
-  return type.getElementType().isF16() && plan->scale > 0 &&
+  return feedsTensorCores(type) && plan->scale > 0 &&
          type.getHeadDim() % kDepth == 0 && type.getHeadDim() <= 256;
 }
 

@@ -59,8 +59,8 @@ class Step {
             slots.data(), row_sequence.data(), slots.data(),      result.data()};
   }
 
-  /// Attention of `row` and `head` by the definition, with queries, probabilities and results
-  /// rounded to `Number`. (head_dim)
+  /// Attention of `row` and `head` by the definition, with queries, keys, values, probabilities and
+  /// results rounded to `Number`. (head_dim)
   template <typename Number>
   std::vector<double> Expected(int64_t row, int64_t head, double scale) const {
     const float* query = q->as<float>() + row * shape.columns() + head * shape.head_dim;
@@ -70,7 +70,8 @@ class Step {
     for (int64_t t = first; t <= slot; ++t) {
       double sum = 0;
       const float* key = Token(row_sequence[row], t, head / shape.group(), false);
-      for (int64_t d = 0; d < shape.head_dim; ++d) sum += Number::Round(query[d]) * key[d];
+      for (int64_t d = 0; d < shape.head_dim; ++d)
+        sum += Number::Round(query[d]) * Number::Round(key[d]);
       scores.push_back(sum * scale);
     }
     const double best = *std::max_element(scores.begin(), scores.end());
@@ -79,7 +80,8 @@ class Step {
     std::vector<double> out(shape.head_dim);
     for (int64_t t = first; t <= slot; ++t) {
       const float* value = Token(row_sequence[row], t, head / shape.group(), true);
-      for (int64_t d = 0; d < shape.head_dim; ++d) out[d] += scores[t - first] / total * value[d];
+      for (int64_t d = 0; d < shape.head_dim; ++d)
+        out[d] += scores[t - first] / total * Number::Round(value[d]);
     }
     for (double& x : out) x = Number::Round(x);
     return out;
@@ -117,22 +119,41 @@ class Step {
     for (size_t s = 0; s < sequences.size(); ++s)
       for (int64_t t = 0; t < sequences[s].context; ++t)
         for (int64_t g = 0; g < shape.kv_heads; ++g)
-          for (int64_t d = 0; d < shape.head_dim; ++d)
-            for (bool value : {false, true}) {
-              const int32_t sequence = static_cast<int32_t>(s);
-              uint8_t* at = Address(sequence, t, g, d, value);
-              const float x = normal(random_);
-              const uint16_t half = f32ToF16(x);
-              page.f32 ? std::memcpy(at, &x, 4) : std::memcpy(at, &half, 2);
-              const_cast<float*>(Token(sequence, t, g, value))[d] = page.f32 ? x : f16ToF32(half);
-            }
+          for (bool value : {false, true}) {
+            std::vector<float> numbers(shape.head_dim);
+            for (float& x : numbers) x = normal(random_);
+            Write(static_cast<int32_t>(s), t, g, value, numbers);
+          }
   }
 
-  uint8_t* Address(int32_t sequence, int64_t t, int64_t g, int64_t d, bool value) const {
+  // Writes the key or value of a token as the page holds it.
+  void Write(int32_t sequence, int64_t t, int64_t g, bool value, std::vector<float> numbers) {
     const int64_t number = page_table[sequence * table_stride_ + t / kPage];
-    return pool->data() + page.HeadOffset(number, shape.kv_heads, g) +
-           page.Offset(value, t % kPage, d);
+    uint8_t* head = pool->data() + page.HeadOffset(number, shape.kv_heads, g);
+    float scale = 0;
+    for (int64_t d = 0; d < shape.head_dim; ++d) {
+      float& x = numbers[d];
+      uint8_t* at = head + page.Offset(value, t % kPage, d);
+      if (page.int8) {
+        if (d % KvPage::kGroup == 0) {
+          for (int64_t i = 0; i < KvPage::kGroup; ++i)
+            scale = std::max(i == 0 ? 0 : scale, std::fabs(numbers[d + i]) / 127);
+          std::memcpy(head + page.OffsetOfScale(value, t % kPage, d / KvPage::kGroup), &scale, 4);
+        }
+        const auto code = static_cast<int8_t>(std::nearbyint(x / scale));
+        std::memcpy(at, &code, 1);
+        x = static_cast<float>(code) * scale;
+      } else if (page.f32) {
+        std::memcpy(at, &x, 4);
+      } else {
+        const uint16_t half = f32ToF16(x);
+        std::memcpy(at, &half, 2);
+        x = f16ToF32(half);
+      }
+    }
+    std::copy(numbers.begin(), numbers.end(), const_cast<float*>(Token(sequence, t, g, value)));
   }
+
   /// Key or value of a token as the cache holds it. (head_dim)
   const float* Token(int32_t sequence, int64_t t, int64_t g, bool value) const {
     return tokens_.data() +
@@ -152,6 +173,7 @@ struct Variant {
   bool online = true;
   int key_tile = 32;
   bool f32_cache = false;
+  bool int8_cache = false;
   Output output = Output::kFloat;
   const char* split = "shares";
 };
@@ -161,7 +183,10 @@ std::string KernelText(const Shape& shape, const Variant& variant) {
   const std::string codes = "tensor<?x" + std::to_string(shape.columns()) + "x!lm.block<a8>>";
   const std::string kv = "!lm.kv_cache<heads = " + std::to_string(shape.kv_heads) +
                          ", head_dim = " + std::to_string(shape.head_dim) + ", page = 32, " +
-                         (variant.f32_cache ? "f32" : "f16") + ">";
+                         (variant.int8_cache  ? "!lm.block<a8>"
+                          : variant.f32_cache ? "f32"
+                                              : "f16") +
+                         ">";
   const bool quantized = variant.output == Output::kQuantized;
   std::string text = "rt.kernel @attention_" + std::to_string(shape.head_dim) +
                      (shape.window > 0 ? "_window" : "") + "(%q: " + rows + ", %kv: " + kv +
@@ -217,15 +242,15 @@ class AttentionKernel : public testing::TestWithParam<Machine> {
     return OnTensorCores(variant) || (decode && !variant.f32_cache);
   }
   /// A prompt's kernels on tensor cores read whole pages, of which the executor promises finite
-  /// numbers.
+  /// numbers; any bytes are, as int8.
   static bool OnTensorCores(const Variant& variant) {
     return IsGpu(GetParam()) && GetParam().role == Role::Prefill && !variant.f32_cache &&
            std::string_view(variant.split) == "shares";
   }
   static Layout LayoutOf(const Shape& shape, const Variant& variant) {
-    return {{shape.head_dim, variant.f32_cache, IsGpu(GetParam())},
+    return {{shape.head_dim, variant.f32_cache, IsGpu(GetParam()), variant.int8_cache},
             findTarget(GetParam().target)->attentionTileRows,
-            static_cast<uint8_t>(OnTensorCores(variant) ? 0x7b : 0xff)};
+            static_cast<uint8_t>(OnTensorCores(variant) && !variant.int8_cache ? 0x7b : 0xff)};
   }
   void CheckVariant(const Shape& shape, const Variant& variant, unsigned seed,
                     const std::vector<Sequence>& sequences = kMixedStep) {
@@ -283,6 +308,15 @@ TEST_P(HalfAttention, TakesHeadsOfManySizesAndGroups) {
                  << shape.heads << "/" << shape.kv_heads << "x" << shape.head_dim);
     CheckVariant(shape, {}, 6, {{1, 1}, {63, Rows(63, 3)}, {140, Rows(130, 2)}});
   }
+}
+
+TEST_P(HalfAttention, ReadsPagesOfInt8) {
+  for (const Shape& shape : {Shape{3, 1, 64, 40}, Shape{8, 2, 96}, Shape{2, 1, 256}}) {
+    SCOPED_TRACE(testing::Message() << shape.heads << "/" << shape.kv_heads << "x" << shape.head_dim
+                                    << " window " << shape.window);
+    CheckVariant(shape, {.int8_cache = true}, 8, {{1, 1}, {63, Rows(9, 2)}, {140, Rows(70, 2)}});
+  }
+  CheckVariant({3, 1, 64}, {.int8_cache = true}, 8, {{600, 1}});
 }
 
 TEST_P(HalfAttention, ReadsALongContext) {

@@ -269,7 +269,7 @@ int64_t HalfRowsBytes(int64_t rows, int64_t columns) {
 int64_t KvPage::Offset(bool value, int64_t token, int64_t d) const {
   int64_t element = value ? token * head_dim + d : d * kTokens + token;
   if (on_gpu && !f32) element = (token / 8 * (head_dim / 8) + d / 8) * 64 + token % 8 * 8 + d % 8;
-  return (value ? head_bytes() / 2 : 0) + element * element_bytes();
+  return (value ? part_bytes() : 0) + element * element_bytes();
 }
 
 int64_t KvPage::HeadOffset(int64_t page, int64_t heads, int64_t head) const {

@@ -49,7 +49,8 @@ MODELS = {
     "formats, heads of 64": [*mixed(range(4)), "--head-dim", 64, "--embedding-type", "q6_k"],
     "formats, heads of 128": [*mixed(range(4, 7)), "--head-dim", 128, "--embedding-type", "bf16"],
     "heads of 96, one group, tied": "--head-dim 96 --layers 1 --ffn 96 --vocab 321".split(),
-    "eight heads of 128 a key": "--head-dim 128 --heads 8 --kv-heads 1 --layers 1 --type q8_0".split(),
+    "eight heads of 128 a key, int8 pages": ("--head-dim 128 --heads 8 --kv-heads 1 --layers 1"
+                                             " --type q8_0 --kv=int8").split(),
     "three heads of 256 a key": "--head-dim 256 --heads 3 --kv-heads 1 --layers 1 --type f16".split(),
     "seven heads a key, biases": ("--family qwen2 --heads 14 --kv-heads 2 --head-dim 64 --layers 1"
                                   " --type q5_0 --vocab 333").split(),
@@ -77,7 +78,7 @@ def assemble(gguf, *options):
 def assemble_tiny(options):
     with tempfile.TemporaryDirectory(prefix="quern-ptxas-") as folder:
         gguf = pathlib.Path(folder) / "m.gguf"
-        of_compile = [option for option in options if option == "--precise"]
+        of_compile = [option for option in options if option in ("--precise", "--kv=int8")]
         make_gguf.write_model(gguf, *[each for each in options if each not in of_compile])
         return assemble(gguf, *of_compile)
 

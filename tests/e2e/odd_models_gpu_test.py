@@ -41,8 +41,13 @@ class OddModelsGpu(odd.ModelTest):
         model = self.folder / "model.gguf"
         support.make_gguf.write_model(model, "--head-dim", "96", "--layers", "1")
         self.compile(model, "--target=sm_80", "--kv=int8")
-        kv = json.loads(self.assertWorks(
-            support.quern("inspect", "--json", self.folder / "model.quern")))["kv"][0]
+        report = json.loads(self.assertWorks(
+            support.quern("inspect", "--json", self.folder / "model.quern")))
+        attention = next(each for each in report["kernels"] if each["name"] == "attention")
+        self.assertEqual({(form["role"], form["generator"], form["arithmetic"])
+                          for form in attention["forms"]},
+                         {("decode", "split-attention", "F16"), ("prefill", "tensor-attention", "F16")})
+        kv = report["kv"][0]
         self.assertEqual(kv["element"], "int8")
         self.assertEqual(kv["page_bytes"], 2 * kv["kv_heads"] * 96 // 32 * 36 * kv["page_tokens"])
         wanted = self.reference("01-import")
