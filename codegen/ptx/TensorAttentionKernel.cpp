@@ -41,7 +41,8 @@ struct Sizes {
 };
 
 Sizes sizesOf(const Kernel &k, const KvLayout &layout) {
-  Sizes most = {layout.headDim <= 128 ? 2 : 1, 64};
+  // Expanding int8 takes registers beside the scores and results.
+  Sizes most = {layout.headDim <= (layout.isInt8 ? 64 : 128) ? 2 : 1, 64};
   most.tiles =
       std::clamp<int64_t>(k.tile.rows / (kWarps * kRows), 1, most.tiles);
   most.keys = std::clamp(k.tile.keys / layout.page * layout.page, layout.page,
