@@ -182,7 +182,7 @@ TEST(Artifact, TellsOtherFilesApart) {
   EXPECT_NE(as_gguf.status().message().find("quern compile"), std::string::npos);
 
   std::vector<uint8_t> newer = Assemble(MakeFakeModel());
-  newer[8] = 2;
+  newer[8] += 1;
   const auto as_newer = Read(newer);
   ExpectRefused(as_newer);
   EXPECT_EQ(as_newer.status().code(), StatusCode::kIncompatible);
