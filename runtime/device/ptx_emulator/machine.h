@@ -126,7 +126,7 @@ class Warp {
 
   // ---- Memory
   /// The `bytes` bytes at `address` of `space`, checked for bounds and for alignment to
-  /// `alignment`; null after a fault.
+  /// `alignment`, a power of two; null after a fault.
   uint8_t* Access(Space space, uint64_t address, uint32_t bytes, uint32_t alignment, uint32_t lane,
                   AccessKind kind);
   uint8_t* Global(uint64_t address, uint32_t bytes, uint32_t alignment, uint32_t lane);

@@ -36,17 +36,17 @@ inline float HalfToFloat(uint16_t half) {
   return FloatOf(bits | (uint32_t{half & 0x8000u} << 16));
 }
 
-/// Round to nearest even; NaN becomes 0x7fff, as PTX defines.
+/// Round to nearest even; NaN becomes 0x7fff, as PTX defines. No branch: vectorises.
 inline uint16_t FloatToHalf(float x) {
   const uint32_t bits = BitsOf(x), sign = (bits >> 16) & 0x8000u, magnitude = bits & 0x7fffffffu;
-  if (magnitude > 0x7f800000u) return 0x7fff;
-  if (magnitude >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00u);
-  if (magnitude < 0x38800000u) {  // Subnormal: the adder of float32 rounds at the right bit.
-    const float rounded = FloatOf(magnitude) + 0.5f;
-    return static_cast<uint16_t>(sign | (BitsOf(rounded) - BitsOf(0.5f)));
-  }
   const uint32_t rebiased = magnitude - (112u << 23);
-  return static_cast<uint16_t>(sign | ((rebiased + 0xfffu + ((rebiased >> 13) & 1)) >> 13));
+  const uint32_t normal = (rebiased + 0xfffu + ((rebiased >> 13) & 1)) >> 13;
+  // The adder of float32 rounds at the right bit.
+  const uint32_t subnormal = BitsOf(FloatOf(magnitude) + 0.5f) - BitsOf(0.5f);
+  uint32_t half = magnitude < 0x38800000u ? subnormal : normal;
+  half = magnitude >= 0x477ff000u ? 0x7c00u : half;
+  half |= sign;
+  return static_cast<uint16_t>(magnitude > 0x7f800000u ? 0x7fffu : half);
 }
 
 inline float Bf16ToFloat(uint16_t bits) { return FloatOf(uint32_t{bits} << 16); }

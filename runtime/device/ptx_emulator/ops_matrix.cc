@@ -101,10 +101,8 @@ constexpr uint32_t kRows = 16, kColumns = 8, kMostDepth = 32;
 
 /// Registers hold runs of `per` = 32 / bits elements along k. Register 2 b + h of A: row
 /// lane / 4 + 8 h, k = 4 per b + (lane % 4) per + i. Register b of B: the same k, column lane / 4.
-template <class T>
-void LoadFragments(Warp& warp, const Inst& inst, T* a, T* b) {
-  const auto type_a = static_cast<MatrixType>(inst.data[kTypeA]);
-  const auto type_b = static_cast<MatrixType>(inst.data[kTypeB]);
+template <class T, class TypeA, class TypeB>
+void LoadFragmentsOf(TypeA type_a, TypeB type_b, Warp& warp, const Inst& inst, T* a, T* b) {
   const auto depth = static_cast<uint32_t>(inst.data[kDepth]);
   const uint32_t per = 4 / MatrixTypeBytes(type_a), blocks = depth / (4 * per);
   for (uint32_t block = 0; block < blocks; ++block) {
@@ -141,6 +139,18 @@ uint32_t ToWord(T value, bool saturate) {
     return BitsOf(value);
   else
     return static_cast<uint32_t>(saturate ? std::clamp<T>(value, INT32_MIN, INT32_MAX) : value);
+}
+
+/// The commonest type is a constant: the loops need not ask for it.
+template <class T>
+void LoadFragments(Warp& warp, const Inst& inst, T* a, T* b) {
+  using F16 = std::integral_constant<MatrixType, MatrixType::kF16>;
+  const auto type_a = static_cast<MatrixType>(inst.data[kTypeA]);
+  const auto type_b = static_cast<MatrixType>(inst.data[kTypeB]);
+  if (type_a == MatrixType::kF16)  // Then both are: BindMma sees to it.
+    LoadFragmentsOf(F16(), F16(), warp, inst, a, b);
+  else
+    LoadFragmentsOf(type_a, type_b, warp, inst, a, b);
 }
 
 template <class T>

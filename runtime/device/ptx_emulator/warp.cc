@@ -76,7 +76,7 @@ uint8_t* Warp::Global(uint64_t address, uint32_t bytes, uint32_t alignment, uint
     return address - range.address < range.bytes &&
            bytes <= range.bytes - (address - range.address);
   };
-  if (address % alignment) {
+  if (address & (alignment - 1)) {
     Fault("misaligned access of " + std::to_string(bytes) + " bytes to global memory at " +
               Hex(address) + "; it must be a multiple of " + std::to_string(alignment),
           lane);
@@ -113,7 +113,7 @@ uint8_t* Warp::Shared(uint64_t address, uint32_t bytes, uint32_t alignment, uint
           lane);
     return nullptr;
   }
-  if (address % alignment) {
+  if (address & (alignment - 1)) {
     Fault("misaligned access of " + std::to_string(bytes) + " bytes to shared memory at offset " +
               std::to_string(address - kSharedBase) + "; it must be a multiple of " +
               std::to_string(alignment),
