@@ -253,6 +253,22 @@ TEST_P(GpuDeviceCts, RefusesWhatIsNoPtx) {
   EXPECT_TRUE(device_->LoadModule(Module()).ok()) << "and works on";
 }
 
+TEST_P(GpuDeviceCts, RefusesPtxThatIsCut) {
+  const std::string text = Module();
+  for (const char* at : {".address_size", ".visible", "st.shared", "DONE:", "ret;"}) {
+    const Status status = device_->LoadModule(text.substr(0, text.find(at) + 3)).status();
+    EXPECT_EQ(status.code(), StatusCode::kMalformed) << at << ": " << status.message();
+  }
+}
+
+TEST_P(GpuDeviceCts, ALaunchWithTooLittleSharedMemoryFails) {
+  if (std::string_view(GetParam().name) == "Cuda")
+    GTEST_SKIP() << "a GPU gives more than it is asked for";
+  const DeviceAddress data = Numbers(64), out = Allocate(4);
+  (void)device_->Launch({Find("sum", 64, 252), {1, 1, 1}, 64, 252, {data, out}});
+  EXPECT_EQ(device_->Synchronize().code(), StatusCode::kFailure);
+}
+
 TEST_P(GpuDeviceCts, RefusesPtxOfAnotherGpu) {
   const Status status = device_->LoadModule(PtxHeader("sm_999", 80)).status();
   EXPECT_TRUE(status.code() == StatusCode::kIncompatible || status.code() == StatusCode::kMalformed)
