@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <numeric>
@@ -257,6 +258,10 @@ class AttentionKernel : public testing::TestWithParam<Machine> {
     const auto kernel =
         CompiledKernel::Compile(KernelText(shape, variant), GetParam(), kMaxContext);
     ASSERT_TRUE(kernel);
+    kernel->Note("queries a key", shape.group());
+    kernel->Note("head size", shape.head_dim);
+    kernel->Note("window", shape.window);
+    for (const Sequence& sequence : sequences) kernel->Note("context", sequence.context);
     const Step step(shape, sequences, LayoutOf(shape, variant), seed);
     const Buffer result(step.rows() * shape.columns() * 4);
     RunShares(*kernel, step, result);
@@ -322,6 +327,18 @@ TEST_P(HalfAttention, ReadsPagesOfInt8) {
 TEST_P(HalfAttention, ReadsALongContext) {
   CheckVariant({3, 1, 64}, {}, 7, {{4097, Rows(5, 2)}, {300, 1}});
   CheckVariant({3, 1, 64, 1000}, {}, 7, {{4097, Rows(70, 2)}});
+}
+
+/// Groups x head sizes x windows, each at three contexts.
+TEST_P(HalfAttention, TheWholeMatrix) {
+  if (!std::getenv("QUERN_FULL_MATRIX")) GTEST_SKIP() << "QUERN_FULL_MATRIX is not set";
+  for (const int64_t group : {1, 3, 8})
+    for (const int64_t head_dim : {64, 96, 128, 256})
+      for (const int64_t window : {0, 1000}) {
+        SCOPED_TRACE(testing::Message() << group << "x" << head_dim << ", window " << window);
+        CheckVariant({group, 1, head_dim, window}, {}, 8,
+                     {{1, 1}, {63, Rows(40, 2)}, {4097, Rows(3, 1)}});
+      }
 }
 
 TEST_P(AttentionKernel, ARowsBitsDoNotDependOnItsCompany) {
@@ -395,7 +412,9 @@ TEST_P(AttentionKernel, QuantizesItsResult) {
 
 INSTANTIATE_TEST_SUITE_P(Targets, AttentionKernel, testing::ValuesIn(RunnableMachines()),
                          [](const auto& info) { return MachineName(info.param); });
-INSTANTIATE_TEST_SUITE_P(Ptx, HalfAttention, testing::ValuesIn(EmulatedMachines()),
+/// What LLVM makes of attention for sm_120a differs from sm_80's.
+const std::vector<Machine> kMore = {{"sm_120a", Role::Decode}, {"sm_120a", Role::Prefill}};
+INSTANTIATE_TEST_SUITE_P(Ptx, HalfAttention, testing::ValuesIn(EmulatedMachines(kMore)),
                          [](const auto& info) { return MachineName(info.param); });
 INSTANTIATE_TEST_SUITE_P(Ptx, AttentionKernel, testing::ValuesIn(EmulatedMachines()),
                          [](const auto& info) { return MachineName(info.param); });

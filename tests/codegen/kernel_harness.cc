@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <map>
@@ -20,6 +21,7 @@
 #include "mlir/IR/MLIRContext.h"
 #include "mlir/Parser/Parser.h"
 #include "runtime/schema/kernel_abi.h"
+#include "tests/codegen/kernel_proof.h"
 #include "tests/support/amx_emulator/amx_emulator.h"
 
 namespace quern::test {
@@ -107,11 +109,16 @@ std::vector<Machine> RunnableMachines() {
   return machines;
 }
 
-std::vector<Machine> EmulatedMachines() {
+std::vector<Machine> EmulatedMachines(const std::vector<Machine>& more) {
+  const bool all = std::getenv("QUERN_FULL_MATRIX") != nullptr;
   std::vector<Machine> machines;
-  for (std::string_view target : {"sm_80", "sm_90a"})
-    for (Role role : {Role::Decode, Role::Prefill})
-      if (RunsHere(*findTarget(target))) machines.push_back({target, role});
+  for (const Target& target : gpuTargets())
+    for (Role role : {Role::Decode, Role::Prefill}) {
+      bool wanted = all || target.name == "sm_80" || target.name == "sm_90a";
+      for (const Machine& machine : more)
+        wanted |= machine.target == target.name && machine.role == role;
+      if (wanted && RunsHere(target)) machines.push_back({target.name, role});
+    }
   return machines;
 }
 
@@ -127,6 +134,7 @@ std::unique_ptr<CompiledKernel> CompiledKernel::Compile(const std::string& text,
   if (const Target& target = *findTarget(machine.target); target.isGpu()) {
     std::unique_ptr<CompiledKernel> kernel(new CompiledKernel);
     kernel->emulated_ = EmulatedKernel::Compile(text, target, machine.role);
+    kernel->machine_ = MachineName(machine);
     return kernel->emulated_ ? std::move(kernel) : nullptr;
   }
   const std::optional<host::CodeImage>& image = Generate(text, machine.target, context);
@@ -156,9 +164,17 @@ CompiledKernel::~CompiledKernel() {
   if (code_ && code_ != MAP_FAILED) munmap(code_, code_bytes_);
 }
 
+void CompiledKernel::Note(std::string_view axis, std::string value) const {
+  if (emulated_) NoteProof(emulated_->generator(), axis, std::move(value));
+}
+
 void CompiledKernel::Run(std::vector<const void*> args, std::vector<int64_t> dims,
                          std::vector<int64_t> ranges) const {
-  if (emulated_) return emulated_->Run(args, dims, ranges);
+  if (emulated_) {
+    Note("machine", machine_);
+    Note("rows", dims[kDimRows]);
+    return emulated_->Run(args, dims, ranges);
+  }
   Buffer scratch(scratch_bytes_);
   std::memset(scratch.data(), 0xff, scratch.size());  // NaN: nothing may rely on its contents
   args.push_back(scratch.data());

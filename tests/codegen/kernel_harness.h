@@ -25,8 +25,9 @@ struct Machine {
 
 /// Every target whose code this machine can run, in both roles.
 std::vector<Machine> RunnableMachines();
-/// The GPU targets that tests run (ptx_harness.h), in both roles.
-std::vector<Machine> EmulatedMachines();
+/// The GPU machines that tests run (ptx_harness.h): sm_80 and sm_90a, and of the others, whose code
+/// is mostly the same, `more`; with QUERN_FULL_MATRIX in the environment all of them.
+std::vector<Machine> EmulatedMachines(const std::vector<Machine>& more = {});
 /// "amx_prefill", a test's name.
 std::string MachineName(const Machine& machine);
 
@@ -38,12 +39,18 @@ class CompiledKernel {
                                                  int64_t context = 0);
   ~CompiledKernel();
 
+  /// The caller compares what it computes with a reference, at `value` of `axis` (kernel_proof.h).
+  /// Of GPUs only.
+  void Note(std::string_view axis, std::string value) const;
+  void Note(std::string_view axis, int64_t value) const { Note(axis, std::to_string(value)); }
+
   /// Calls the kernel; scratch is added to `args`. `dims` are KernelDim's.
   void Run(std::vector<const void*> args, std::vector<int64_t> dims,
            std::vector<int64_t> ranges) const;
 
  private:
   CompiledKernel() = default;
+  std::string machine_;
   std::unique_ptr<EmulatedKernel> emulated_;  ///< Of GPU targets; nothing below then.
   void* code_ = nullptr;
   size_t code_bytes_ = 0;

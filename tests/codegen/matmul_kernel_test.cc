@@ -138,6 +138,7 @@ TEST_P(MatmulKernel, FloatActivationsWithEveryFormat) {
       if (result == &of_halves && IsGpu(GetParam())) continue;
       auto kernel = CompiledKernel::Compile(MatmulText(c, element, 1, ""), GetParam());
       ASSERT_TRUE(kernel);
+      kernel->Note("format", std::string(blockFormatInfo(format).name));
       kernel->Run({x.data(), packed.data(), result->data()}, {c.rows}, {0, c.outputs});
       EXPECT_TRUE(result->IsIntact());
     }

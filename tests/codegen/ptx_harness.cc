@@ -63,11 +63,11 @@ const Compiled& Generate(const std::string& text, const Target& target) {
   return compiled;
 }
 
-/// Which order of warps and asynchronous operations: any will do, scripts/emulate-all tries
-/// several.
-uint64_t Seed() {
-  const char* seed = std::getenv("QUERN_EMULATE_SEED");
-  return seed ? std::strtoull(seed, nullptr, 10) : 1;
+/// How many orders of warps and asynchronous operations a kernel is emulated in. Any will do;
+/// scripts/emulate-all asks for several.
+uint64_t Schedules() {
+  const char* count = std::getenv("QUERN_EMULATE_SCHEDULES");
+  return count ? std::strtoull(count, nullptr, 10) : 1;
 }
 
 /// A launch, and memory that its parameters point at.
@@ -85,6 +85,7 @@ class Runner {
 
 class EmulatorRunner : public Runner {
  public:
+  explicit EmulatorRunner(uint64_t schedule) : schedule_(schedule) {}
   Result<uint64_t> Allocate(uint64_t bytes) override { return memory_.Allocate(bytes); }
   Status Upload(uint64_t to, const void* from, uint64_t bytes) override {
     return memory_.CopyToDevice(to, from, bytes);
@@ -103,7 +104,7 @@ class EmulatorRunner : public Runner {
     options.block = {kernel.launch.blockThreads, 1, 1};
     options.shared_bytes = kernel.launch.sharedBytes;
     options.check_races = true;
-    options.seed = Seed();
+    options.seed = schedule_;
     const auto* bytes = reinterpret_cast<const uint8_t*>(parameters.data());
     QUERN_ASSIGN_OR_RETURN(const ptx::LaunchReport report,
                            ptx::Launch(*compiled.module, kernel.entry,
@@ -115,6 +116,7 @@ class EmulatorRunner : public Runner {
 
  private:
   ptx::Memory memory_;
+  uint64_t schedule_;
 };
 
 /// The GPU that QUERN_TEST_GPU names, or null where it names none.
@@ -168,9 +170,9 @@ class DeviceRunner : public Runner {
   std::vector<uint64_t> allocated_;
 };
 
-std::unique_ptr<Runner> MakeRunner() {
+std::unique_ptr<Runner> MakeRunner(uint64_t schedule) {
   if (GpuDevice* device = TestGpu()) return std::make_unique<DeviceRunner>(*device);
-  return std::make_unique<EmulatorRunner>();
+  return std::make_unique<EmulatorRunner>(schedule);
 }
 
 /// Blocks of one dimension, as the executor counts them.
@@ -212,9 +214,26 @@ std::unique_ptr<EmulatedKernel> EmulatedKernel::Compile(const std::string& text,
 
 EmulatedKernel::~EmulatedKernel() = default;
 
+std::string_view EmulatedKernel::generator() const { return state_->kernel.form.generator; }
+
 void EmulatedKernel::Run(const std::vector<const void*>& args, const std::vector<int64_t>& dims,
                          const std::vector<int64_t>& ranges) const {
-  const std::unique_ptr<Runner> runner = MakeRunner();
+  Memory first;
+  for (uint64_t schedule = 1; schedule <= Schedules(); ++schedule) {
+    Memory memory;
+    ASSERT_NO_FATAL_FAILURE(RunOnce(args, dims, ranges, schedule, memory));
+    if (schedule == 1)
+      first = std::move(memory);
+    else
+      EXPECT_TRUE(memory == first) << "the bits of schedule " << schedule << " are others";
+  }
+  for (const auto& [host, bytes] : first) std::memcpy(host, bytes.data(), bytes.size());
+}
+
+void EmulatedKernel::RunOnce(const std::vector<const void*>& args, const std::vector<int64_t>& dims,
+                             const std::vector<int64_t>& ranges, uint64_t schedule,
+                             Memory& memory) const {
+  const std::unique_ptr<Runner> runner = MakeRunner(schedule);
   std::map<uint8_t*, std::pair<size_t, uint64_t>> copies;  // host -> bytes, device
   std::vector<uint64_t> parameters;
   for (const void* arg : args) {
@@ -259,8 +278,11 @@ void EmulatedKernel::Run(const std::vector<const void*>& args, const std::vector
   std::vector<uint8_t> left(zeros.size());
   if (counters) ASSERT_TRUE(runner->Download(left.data(), counters, left.size()).ok());
   EXPECT_EQ(left, zeros) << "counters must be left as they were found";
-  for (const auto& [host, copy] : copies)
-    ASSERT_TRUE(runner->Download(host, copy.second, copy.first).ok());
+  for (const auto& [host, copy] : copies) {
+    std::vector<uint8_t>& bytes = memory[host];
+    bytes.resize(copy.first);
+    ASSERT_TRUE(runner->Download(bytes.data(), copy.second, copy.first).ok());
+  }
 }
 
 }  // namespace quern::test

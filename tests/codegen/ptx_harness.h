@@ -4,8 +4,10 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "codegen/target/Target.h"
@@ -22,14 +24,23 @@ class EmulatedKernel {
                                                  Role role);
   ~EmulatedKernel();
 
+  /// Which family made it: "wgmma-matmul".
+  std::string_view generator() const;
+
   /// Copies what `args` point at (tracked memory) to the device, launches the kernel, and
-  /// copies it back. An emulator error, a race on shared memory or a missing fence is a test
+  /// copies it back; as often as QUERN_EMULATE_SCHEDULES says, in other orders of warps, which must
+  /// give the same bits. An emulator error, a race on shared memory or a missing fence is a test
   /// failure. `dims` are KernelDim's.
   void Run(const std::vector<const void*>& args, const std::vector<int64_t>& dims,
            const std::vector<int64_t>& ranges) const;
 
  private:
   EmulatedKernel() = default;
+  /// What lies at each piece of host memory after a launch.
+  using Memory = std::map<uint8_t*, std::vector<uint8_t>>;
+  void RunOnce(const std::vector<const void*>& args, const std::vector<int64_t>& dims,
+               const std::vector<int64_t>& ranges, uint64_t schedule, Memory& memory) const;
+
   struct State;
   std::unique_ptr<State> state_;
 };

@@ -76,8 +76,8 @@ class TensorMatmulKernel : public testing::TestWithParam<Machine> {
 };
 
 std::string ProductText(BlockFormat format, int64_t outputs, int64_t depth, bool bias) {
-  const std::string x = NumericRows(format, depth), w = Matrix(format, outputs, depth), b = Vector(outputs),
-                    y = FloatRows(outputs);
+  const std::string x = NumericRows(format, depth), w = Matrix(format, outputs, depth),
+                    b = Vector(outputs), y = FloatRows(outputs);
   return "rt.kernel @k(%x: " + x + ", %w: " + w + (bias ? ", %b: " + b : "") + ") -> (" + y +
          ") attributes {split = #lm<kernel_split shares>} {\n  %y = lm.quant_matmul %x, %w" +
          (bias ? " bias %b" : "") + " : (" + x + ", " + w + (bias ? ", " + b : "") + ") -> " + y +
@@ -92,6 +92,7 @@ TEST_P(TensorMatmulKernel, ProductsOfEveryFormat) {
     const int64_t outputs = 40, depth = 3 * 256, cut = 32;
     const auto kernel = Compile(ProductText(format, outputs, depth, true));
     ASSERT_TRUE(kernel) << name;
+    kernel->Note("format", name);
     const Weight weight = RandomWeight(random_, format, outputs, depth);
     const Buffer bias = RandomFloats(random_, outputs);
     for (int64_t rows : {3, 17}) {
@@ -119,6 +120,8 @@ TEST_P(TensorMatmulKernel, ProductsWithFloatWeights) {
     const std::string name(blockFormatInfo(format).name);
     const auto kernel = Compile(ProductText(format, outputs, depth, true));
     ASSERT_TRUE(kernel) << name;
+    kernel->Note("format", name);
+    kernel->Note("depth", depth);
     const Weight weight = RandomWeight(random_, format, outputs, depth);
     const Buffer piece = weight.Pack(0, outputs, 0, depth);
     const Buffer bias = RandomFloats(random_, outputs), x = RandomFloats(random_, rows * depth);
@@ -164,6 +167,8 @@ TEST_P(TensorMatmulKernel, ProductsOfRaggedShapes) {
                              std::to_string(s.depth);
     const auto kernel = Compile(ProductText(BlockFormat::Q4_1, s.outputs, s.depth, false));
     ASSERT_TRUE(kernel) << what;
+    kernel->Note("outputs", s.outputs);
+    kernel->Note("depth", s.depth);
     const Weight weight = RandomWeight(random_, BlockFormat::Q4_1, s.outputs, s.depth);
     const Buffer piece = weight.Pack(0, s.outputs, 0, s.depth);
     const Buffer x = RandomFloats(random_, s.rows * s.depth);
@@ -328,14 +333,10 @@ TEST_P(TensorMatmulKernel, ARowDoesNotDependOnItsNeighbours) {
   }
 }
 
-/// sm_100a has matmuls of its own for prompts.
-std::vector<Machine> Machines() {
-  std::vector<Machine> machines = EmulatedMachines();
-  if (RunsHere(*findTarget("sm_100a"))) machines.push_back({"sm_100a", Role::Prefill});
-  return machines;
-}
+/// For prompts, sm_89 has room for fewer stages, and sm_100a matmuls of its own.
+const std::vector<Machine> kMore = {{"sm_89", Role::Prefill}, {"sm_100a", Role::Prefill}};
 
-INSTANTIATE_TEST_SUITE_P(, TensorMatmulKernel, testing::ValuesIn(Machines()),
+INSTANTIATE_TEST_SUITE_P(, TensorMatmulKernel, testing::ValuesIn(EmulatedMachines(kMore)),
                          [](const auto& info) { return MachineName(info.param); });
 
 }  // namespace
