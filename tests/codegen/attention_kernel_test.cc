@@ -261,6 +261,7 @@ class AttentionKernel : public testing::TestWithParam<Machine> {
     kernel->Note("queries a key", shape.group());
     kernel->Note("head size", shape.head_dim);
     kernel->Note("window", shape.window);
+    kernel->Note("cache", variant.int8_cache ? "int8" : variant.f32_cache ? "f32" : "f16");
     for (const Sequence& sequence : sequences) kernel->Note("context", sequence.context);
     const Step step(shape, sequences, LayoutOf(shape, variant), seed);
     const Buffer result(step.rows() * shape.columns() * 4);

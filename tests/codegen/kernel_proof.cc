@@ -35,7 +35,6 @@ std::vector<Demand> MakeDemands() {
       {"vector-matmul", "matmul_kernel_test", "format", formats},
       {"vector-attention", kAttention, "machine", both},
       {"vector-attention", kAttention, "context", {"1", "31", "33", "100"}},
-      {"vector-attention", kInt8, "machine", both},
       {"rope-append", kRows, "machine", both},
       {"rope-append", kInt8, "machine", both},
       {"lookup", kRows, "machine", both},
@@ -65,6 +64,8 @@ std::vector<Demand> MakeDemands() {
     demands.push_back({generator, kAttention, "head size", {"64", "96", "128", "256"}});
     demands.push_back({generator, kAttention, "window", {"0", "1", "31", "32", "1000"}});
   }
+  for (std::string_view generator : {"split-attention", "tensor-attention"})
+    demands.push_back({generator, kAttention, "cache", {"f16", "int8"}});
   return demands;
 }
 
