@@ -43,7 +43,8 @@ std::vector<Demand> MakeDemands() {
       {"top-k", "top_k_kernel_test", "machine", {"sm_80_decode", "sm_90a_decode"}},
   };
   const std::pair<std::string_view, Values> matmuls[] = {
-      {"tensor-matmul", {"sm_80_decode", "sm_80_prefill", "sm_89_prefill", "sm_90a_decode"}},
+      {"tensor-matmul",
+       {"sm_80_decode", "sm_80_prefill", "sm_89_decode", "sm_89_prefill", "sm_90a_decode"}},
       {"wgmma-matmul", {"sm_90a_prefill"}},
       {"tensor-memory-matmul", {"sm_100a_prefill"}}};
   for (const auto& [generator, machines] : matmuls) {

@@ -14,8 +14,6 @@ import unittest
 
 import odd_models_test as odd
 import support
-from support import make_gguf  # puts tests/support on the path
-import cuda_tools
 
 TARGETS = ("sm_80", "sm_90a")
 if "QUERN_FULL_MATRIX" in os.environ:
@@ -65,21 +63,6 @@ class OddModelsGpu(odd.ModelTest):
         for name, options in odd.MODELS.items():
             if name in FEW or "QUERN_FULL_MATRIX" in os.environ:
                 self.check(name, options)
-
-    def test_code_that_targets_share(self):
-        """sm_89 and sm_120a run the text of sm_80, but for what the kernel tests emulate of theirs."""
-        make_gguf.write_model(self.folder / "model.gguf", "--layers", "1", "--head-dim", "64")
-        self.compile(self.folder / "model.gguf", "--target=sm_80,sm_89,sm_120a")
-        entries = {}
-        for target, text in cuda_tools.ptx_segments(support.QUERN, self.folder / "model.quern").items():
-            code = re.sub(r"//.*", "", text.decode())
-            entries[target] = {each.split("(")[0]: each for each in code.split(".visible .entry ")[1:]}
-        for name, text in entries["sm_89"].items():
-            if "attention" in name or not name.endswith("_prefill"):
-                self.assertEqual(text, entries["sm_80"][name])
-        for name, text in entries["sm_120a"].items():
-            if "attention" not in name and "embed" not in name:
-                self.assertEqual(text, entries["sm_89"][name])
 
     def test_int8_cache(self):
         """Keys and values in int8: the interpreter rounds them in the same way."""
