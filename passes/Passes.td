@@ -142,7 +142,8 @@ def QuantizeWeightsPass : Quern_Pass<"lm-quantize-weights"> {
   }];
   let options = [
     Option<"format", "format", "std::string", "\"q8_0\"",
-           "Block format of the weights: q8_0 (int8), q4_0 or q4_1 (int4)">,
+           "Block format of the weights: q8_0 (int8), q4_0 or q4_1 (int4), "
+           "e4m3 (fp8, a scale a row)">,
   ];
 }
 

@@ -41,6 +41,8 @@ Value LaneDecoder::parameter(Value pointer, Value lane, ParamKind kind,
                              bool isSigned, Value super) {
   if (kind == ParamKind::F16)
     return half(pointer, lane);
+  if (kind == ParamKind::Row)
+    return super;
   Value byte = e.load(e.i8(), e.offset(pointer, lane));
   Value wide =
       isSigned ? e.extend(byte, e.i32()) : e.extendUnsigned(byte, e.i32());
@@ -75,6 +77,8 @@ void LaneDecoder::decodeGroup(const WeightDecoder::Group &group, Value lane,
     if (w.hasMinimum())
       superMin = half(e.offset(group.super, format.superMinOffset()), lane);
   }
+  if (format.isRowScaled())
+    superScale = e.load(e.f32(), e.offset(group.super, word), 4);
   Type four = e.vec(4, e.i8());
   for (int quad = 0; quad < 8; ++quad) {
     int sub = 4 * quad / format.subGroup;
@@ -90,11 +94,15 @@ void LaneDecoder::decodeGroup(const WeightDecoder::Group &group, Value lane,
       merged = merged ? e.orI(merged, part) : part;
     }
     Value codes = e.extendUnsigned(merged, e.i32());
-    Value centred = e.sub(codes, e.constant(codes.getType(), format.zero));
     Value scale =
         parameter(e.offset(group.pointer, format.scaleOffset(sub)), lane,
                   format.scaleKind, format.scaleSigned, superScale);
-    Value values = e.mul(e.broadcast(scale, 4), e.toFloat(centred, e.f32()));
+    Value numbers =
+        format.isRowScaled()
+            ? e.e4m3ToFloat(codes)
+            : e.toFloat(e.sub(codes, e.constant(codes.getType(), format.zero)),
+                        e.f32());
+    Value values = e.mul(e.broadcast(scale, 4), numbers);
     if (w.hasMinimum()) {
       Value minimum =
           parameter(e.offset(group.pointer, format.minOffset(sub)), lane,

@@ -5,8 +5,8 @@
 //   integer  x is a8 in int8 numerics: u8 codes by s8 activations, an exact
 //            int32 dot per sub-group, then two fused multiply-adds in f32
 //            (the contract of section 5 of docs/architecture.md)
-//   float    x is f32, or f16 held as f32: weights are decoded to f32, one fma
-//   per product
+//   float    x is f32, or f16 or e4m3 held as f32: weights are decoded to f32,
+//   one fma per product
 //
 // The register tile is `rows` x `blocks`. Rows left over are done in tiles of
 // half as many, and so on; since every output is computed by the same sequence
@@ -274,7 +274,8 @@ LogicalResult MatmulEmitter::emitSplitK() {
         storeTile(out, row, rows, column, blocks, projection.outputs(), b, acc);
       };
       if (bias)
-        e.ifElse(isFirst, [&] { put(bias); }, [&] { put({}); });
+        e.ifElse(
+            isFirst, [&] { put(bias); }, [&] { put({}); });
       else
         put({});
     });
@@ -372,7 +373,7 @@ LogicalResult generateMatmul(Kernel &k) {
   MatmulPlan plan = *planMatmul(k.op);
   for (const Projection &projection : plan.projections) {
     const PackedFormat &format = packedFormat(formatOf(projection.weight));
-    if (format.isFloat() && isActivation(plan.x))
+    if ((format.isFloat() || format.isRowScaled()) && isActivation(plan.x))
       return k.emitError()
              << "reads int8 activations against a float weight; leave x in f32";
     int64_t unit = format.superblockColumns();

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cassert>
+#include <cmath>
 #include <cstring>
 
 namespace quern {
@@ -26,7 +27,9 @@ PackedFormat makePackedFormat(const BlockFormatInfo &info) {
   packed.subGroup = std::min(packed.subGroup, info.subGroup);
   packed.scaleSigned = info.subScaleSigned;
   packed.minSign = info.minSign;
-  packed.scaleKind = info.isTwoLevel() ? ParamKind::Byte : ParamKind::F16;
+  packed.scaleKind = info.isTwoLevel()    ? ParamKind::Byte
+                     : info.isRowScaled() ? ParamKind::Row
+                                          : ParamKind::F16;
   packed.minKind = info.hasMin() ? packed.scaleKind : ParamKind::None;
   packed.groupsPerSuperblock =
       info.blockElements / static_cast<int>(kPackedGroup);
@@ -96,6 +99,8 @@ void packGroupParams(const PackedFormat &packed,
         std::memcpy(dst + packed.minOffset() + 2 * r, &row.mins[group], 2);
       continue;
     }
+    if (packed.isRowScaled())
+      continue;
     for (int sub = 0; sub < packed.subGroups(); ++sub) {
       int64_t index = group * packed.subGroups() + sub;
       dst[packed.scaleOffset(sub) + r] = row.subScales[index];
@@ -123,6 +128,10 @@ void packQuantized(const PackedFormat &packed,
                    uint8_t *dst) {
   int64_t groups = columns / kPackedGroup;
   GroupCodes codes;
+  if (packed.isRowScaled())
+    for (size_t r = 0; r < rows.size(); ++r)
+      std::memcpy(dst + 4 * r, &rows[r].rowScale, 4);
+  dst += packed.frontBytes();
   for (int64_t g = 0; g < groups; ++g) {
     int64_t superblock = g / packed.groupsPerSuperblock;
     int64_t inside = g % packed.groupsPerSuperblock;
@@ -146,13 +155,20 @@ template <typename T> constexpr bool isNotFinite(T bits, T exponent) {
 constexpr uint16_t kF16Exponent = 0x7c00, kBf16Exponent = 0x7f80;
 constexpr uint32_t kF32Exponent = 0x7f800000;
 
-/// The first of the rows with a scale or minimum that is not finite, or -1.
-int firstNotFinite(std::span<const UnpackedBlockRow> rows) {
-  for (size_t r = 0; r < rows.size(); ++r)
+/// The first of the rows with a scale, minimum or E4M3 number that is not
+/// finite, or -1.
+int firstNotFinite(const PackedFormat &packed,
+                   std::span<const UnpackedBlockRow> rows) {
+  for (size_t r = 0; r < rows.size(); ++r) {
+    if (packed.isRowScaled() &&
+        (!std::isfinite(rows[r].rowScale) ||
+         std::any_of(rows[r].codes.begin(), rows[r].codes.end(), isE4m3Nan)))
+      return static_cast<int>(r);
     for (const std::vector<uint16_t> *values : {&rows[r].scales, &rows[r].mins})
       for (uint16_t bits : *values)
         if (isNotFinite(bits, kF16Exponent))
           return static_cast<int>(r);
+  }
   return -1;
 }
 
@@ -175,8 +191,8 @@ int packFloats(std::span<const uint8_t *const> rows, T exponent, int64_t kBegin,
 }
 
 /// The value of row `r`, column `k` of a packed group, from its definition.
-float decodeElement(const PackedFormat &packed, const uint8_t *super,
-                    const uint8_t *group, int r, int k) {
+float decodeElement(const PackedFormat &packed, const uint8_t *rowBlock,
+                    const uint8_t *super, const uint8_t *group, int r, int k) {
   auto f16At = [&](const uint8_t *src) {
     uint16_t bits;
     std::memcpy(&bits, src + 2 * r, 2);
@@ -190,6 +206,9 @@ float decodeElement(const PackedFormat &packed, const uint8_t *super,
     int field = (vector[byte] >> (quad * bits % 8)) & ((1 << bits) - 1);
     code |= field << shift;
   }
+  if (packed.isRowScaled())
+    return std::bit_cast<float>(load32(rowBlock + 4 * r)) *
+           e4m3ToF32(static_cast<uint8_t>(code));
   bool hasMin = packed.minKind != ParamKind::None;
   float scale, min = 0.0f;
   if (packed.scaleKind == ParamKind::F16) {
@@ -242,14 +261,13 @@ int packRowBlock(BlockFormat format, std::span<const uint8_t *const> rows,
   for (int64_t r = 0; r < kPackedRows; ++r) {
     const uint8_t *row =
         r < static_cast<int64_t>(rows.size()) ? rows[r] : nullptr;
-    if (row)
-      row += info.rowBytes(kBegin);
-    else if (padding.empty())
+    if (!row && padding.empty())
       padding.resize(info.rowBytes(columns));
-    unpackBlockRow(format, row ? row : padding.data(), columns, unpacked[r]);
+    unpackBlockRow(format, row ? row : padding.data(), row ? kBegin : 0,
+                   columns, unpacked[r]);
   }
   packQuantized(packed, unpacked, columns, dst);
-  return firstNotFinite(unpacked);
+  return firstNotFinite(packed, unpacked);
 }
 
 void unpackRowBlockToFloat(BlockFormat format, const uint8_t *packed,
@@ -258,7 +276,8 @@ void unpackRowBlockToFloat(BlockFormat format, const uint8_t *packed,
   for (int64_t k = 0; k < columns; ++k) {
     int64_t group = k / kPackedGroup;
     const uint8_t *super =
-        packed + group / layout.groupsPerSuperblock * layout.superblockBytes();
+        packed + layout.frontBytes() +
+        group / layout.groupsPerSuperblock * layout.superblockBytes();
     const uint8_t *base =
         super + group % layout.groupsPerSuperblock * layout.groupBytes();
     for (int64_t r = 0; r < kPackedRows; ++r) {
@@ -269,7 +288,7 @@ void unpackRowBlockToFloat(BlockFormat format, const uint8_t *packed,
                                  layout.elementBytes,
                       &value, 1);
       else
-        value = decodeElement(layout, super, base, static_cast<int>(r),
+        value = decodeElement(layout, packed, super, base, static_cast<int>(r),
                               static_cast<int>(k % kPackedGroup));
     }
   }

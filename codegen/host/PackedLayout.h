@@ -16,10 +16,12 @@
 //
 //   group      = planes | scales | minima            (per group of 32 columns)
 //   superblock = 8 groups | 16 x f16 d | 16 x f16 dmin (K-quants only)
+//   row block  = 16 x f32 row scales (row-scaled formats only) | superblocks
 //
 // Scales and minima are 16 values by row: f16 in one-level formats, bytes per
 // sub-group in K-quants. Float formats store a group as [32 columns][16 rows]
-// elements and nothing else.
+// elements and nothing else. Every piece of K of a row-scaled matrix has the
+// row scales.
 #ifndef QUERN_CODEGEN_HOST_PACKEDLAYOUT_H
 #define QUERN_CODEGEN_HOST_PACKEDLAYOUT_H
 
@@ -51,11 +53,13 @@ enum class ParamKind : uint8_t {
   F16,
   /// 16 bytes by row, one per sub-group; multiplied by the superblock's f16.
   Byte,
+  /// 16 x f32 by row, in front of the row block.
+  Row,
 };
 
 /// The layout of one format. Offsets are in bytes, from the start of the group
 /// for planes, scales and minima, from the start of the superblock for
-/// superScale and superMin.
+/// superScale and superMin. A row block begins with its front.
 struct PackedFormat {
   BlockFormat format;
   /// Planes in use; 0 for float formats.
@@ -76,6 +80,12 @@ struct PackedFormat {
   /// Groups that share a superblock's f16 scales: 1 (no superblock) or 8.
   int groupsPerSuperblock;
 
+  /// Codes are E4M3 numbers under a scale of their row.
+  constexpr bool isRowScaled() const { return scaleKind == ParamKind::Row; }
+  /// Bytes of the row scales.
+  constexpr int64_t frontBytes() const {
+    return isRowScaled() ? kPackedRows * 4 : 0;
+  }
   constexpr bool isFloat() const { return elementBytes != 0; }
   constexpr bool hasSuperblock() const { return groupsPerSuperblock != 1; }
   /// Sub-groups in a group: 1 or 2.
@@ -126,7 +136,7 @@ struct PackedFormat {
   /// Bytes of a row block over `columns` columns, a multiple of
   /// superblockColumns().
   constexpr int64_t rowBlockBytes(int64_t columns) const {
-    return columns / superblockColumns() * superblockBytes();
+    return frontBytes() + columns / superblockColumns() * superblockBytes();
   }
   /// Bytes of a whole matrix of `rows` x `columns`.
   constexpr int64_t matrixBytes(int64_t rows, int64_t columns) const {
@@ -135,9 +145,9 @@ struct PackedFormat {
 
 private:
   static constexpr int64_t paramBytes(ParamKind kind) {
-    return kind == ParamKind::None  ? 0
-           : kind == ParamKind::F16 ? kPackedRows * 2
-                                    : kPackedRows;
+    return kind == ParamKind::F16    ? kPackedRows * 2
+           : kind == ParamKind::Byte ? kPackedRows
+                                     : 0;
   }
 };
 
@@ -146,7 +156,7 @@ const PackedFormat &packedFormat(BlockFormat format);
 
 /// Packs columns [kBegin, kEnd) of up to 16 rows into `dst`, which gets
 /// rowBlockBytes(kEnd - kBegin) bytes. `rows` are pointers to the rows as
-/// `format` (GGUF) encodes them, from column 0; nullptr, like a row past the
+/// `format` encodes them, from column 0; nullptr, like a row past the
 /// end of the span, is a padding row. Precondition: kBegin and kEnd are
 /// multiples of superblockColumns(). Returns the place in `rows` of the first
 /// row there that has a scale, a minimum or a number which is NaN or infinite;

@@ -30,10 +30,10 @@ private:
     e.store(piece[0], at, 4);
     e.store(piece[1], e.offset(at, 64), 4);
   }
-  Values loadActivations(Value row, int64_t columns, Value group) override;
-  void storeActivations(ValueRange piece, Value row, int64_t columns,
+  Values loadActivations(Value row, Value rows, Value group) override;
+  void storeActivations(ValueRange piece, Value row, Value rows,
                         Value group) override {
-    storeActivationGroup(k, row, columns, group, piece[0], piece[1]);
+    storeActivationGroup(k, row, columnsOf(rows), group, piece[0], piece[1]);
   }
   Values zeros() override {
     Value zero = e.constant(lanes, 0.0);
@@ -49,7 +49,7 @@ private:
   Type lanes;
 };
 
-HostRowwise::Values HostRowwise::loadActivations(Value row, int64_t columns,
+HostRowwise::Values HostRowwise::loadActivations(Value row, Value rows,
                                                  Value group) {
   Values piece;
   for (int half = 0; half < 2; ++half) {
@@ -61,7 +61,7 @@ HostRowwise::Values HostRowwise::loadActivations(Value row, int64_t columns,
     }
     Value at = e.offset(e.offset(row, e.mul(group, e.index(32))), 16 * half);
     Value codes = e.extend(e.load(e.vec(kLanes, e.i8()), at), e.i32());
-    Value scales = e.offset(row, activationScaleOffset(columns));
+    Value scales = e.offset(row, activationScaleOffset(columnsOf(rows)));
     Value scale =
         e.load(e.f32(), e.offset(scales, e.mul(group, e.index(4))), 4);
     piece.push_back(e.mul(e.toFloat(codes, e.f32()), e.broadcast(scale)));

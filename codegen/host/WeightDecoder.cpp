@@ -23,11 +23,18 @@ Emitter::Values WeightDecoder::forGroups(
   Value zero = e.index(0);
   Value count = e.div(columns, e.index(format.superblockColumns()));
   return e.forLoop(zero, count, 1, inits, [&](Value block, ValueRange carried) {
-    Value super =
-        e.offset(base, e.mul(block, e.index(format.superblockBytes())));
-    if (!format.hasSuperblock())
-      return body({super, block, {}, {}, {}}, carried);
+    Value super = e.offset(e.offset(base, format.frontBytes()),
+                           e.mul(block, e.index(format.superblockBytes())));
     Group group;
+    if (!format.hasSuperblock()) {
+      group.pointer = super;
+      group.index = block;
+      if (format.isRowScaled()) {
+        group.super = base;
+        loadSuperParameters(group);
+      }
+      return body(group, carried);
+    }
     group.super = super;
     loadSuperParameters(group);
     Value first = e.mul(block, e.index(groups));
@@ -42,6 +49,10 @@ Emitter::Values WeightDecoder::forGroups(
 }
 
 void WeightDecoder::loadSuperParameters(Group &group) {
+  if (format.isRowScaled()) {
+    group.superScale = e.load(e.vec(kLanes, e.f32()), group.super, 4);
+    return;
+  }
   group.superScale =
       halfParameters(e.offset(group.super, format.superScaleOffset()));
   if (hasMinimum())
@@ -50,8 +61,9 @@ void WeightDecoder::loadSuperParameters(Group &group) {
 }
 
 Value WeightDecoder::rowBlockBytes(Value columns) {
-  return e.mul(e.div(columns, e.index(format.superblockColumns())),
-               e.index(format.superblockBytes()));
+  return e.add(e.mul(e.div(columns, e.index(format.superblockColumns())),
+                     e.index(format.superblockBytes())),
+               e.index(format.frontBytes()));
 }
 
 int WeightDecoder::maxCode() const {
@@ -86,6 +98,8 @@ Value WeightDecoder::codes(const Group &group, int quad) {
 }
 
 Value WeightDecoder::scale(const Group &group, int sub) {
+  if (format.isRowScaled())
+    return group.superScale;
   Value pointer = e.offset(group.pointer, format.scaleOffset(sub));
   if (format.scaleKind == ParamKind::F16)
     return halfParameters(pointer);
@@ -108,6 +122,8 @@ Value WeightDecoder::value(Value codes, int j, Value scale, Value minimum) {
   Value word = e.bitcast(codes, lanes);
   if (j > 0)
     word = e.shrU(word, e.constant(lanes, 8 * j));
+  if (format.isRowScaled())
+    return e.mul(scale, e.e4m3ToFloat(word));
   if (j < 3)
     word = e.andI(word, e.constant(lanes, 0xff));
   Value centred =
@@ -152,7 +168,7 @@ WeightDecoder::Group WeightDecoder::shifted(const Group &group,
   Value bytes = e.mul(blockBytes, e.index(blocks));
   Group result = group;
   result.pointer = e.offset(group.pointer, bytes);
-  if (!format.hasSuperblock())
+  if (!group.super)
     return result;
   result.super = e.offset(group.super, bytes);
   loadSuperParameters(result);

@@ -27,8 +27,9 @@ public:
   struct Group {
     Value pointer;    ///< first byte of the group
     Value index;      ///< i64, from the first group of the stream
-    Value super;      ///< first byte of the superblock, K-quants only
-    Value superScale; ///< 16 x f32 d, K-quants only
+    Value super;      ///< first byte of the superblock, K-quants only; of
+                      ///< the row block in row-scaled formats
+    Value superScale; ///< 16 x f32 d, where there is `super`
     Value superMin;   ///< 16 x f32 dmin, K-quants only
   };
 

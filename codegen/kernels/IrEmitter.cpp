@@ -220,6 +220,18 @@ Value IrEmitter::exp(Value x) {
   return select(low, c(0.0), mul(p, scale));
 }
 
+Value IrEmitter::e4m3ToFloat(Value codes) {
+  // The same bits as a float32 have an exponent that is 120 too small, also
+  // where they are subnormal.
+  Type ints = codes.getType();
+  auto moved = [&](int64_t mask, int by) {
+    return shl(andI(codes, constant(ints, mask)), constant(ints, by));
+  };
+  Type floats = withElement(ints, f32());
+  Value bits = bitcast(orI(moved(0x80, 24), moved(0x7f, 20)), floats);
+  return mul(bits, constant(floats, 0x1p120));
+}
+
 Value IrEmitter::silu(Value x) {
   Value one = constant(x.getType(), 1.0);
   Value minus = sub(constant(x.getType(), 0.0), x);

@@ -85,6 +85,8 @@ public:
   Value extendUnsigned(Value value, mlir::Type type);
   Value truncate(Value value, mlir::Type type); ///< f32 -> f16/bf16 or int
   Value bitcast(Value value, mlir::Type type);
+  /// f32 of the E4M3 numbers (none of them NaN) in i32 codes, exact.
+  Value e4m3ToFloat(Value codes);
 
   //===--- Vectors --------------------------------------------------------===//
   Value broadcast(Value scalar, int64_t lanes);

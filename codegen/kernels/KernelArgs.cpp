@@ -57,7 +57,7 @@ std::pair<Value, Value> KernelArgs::columns(unsigned i, int64_t width) {
 
 bool KernelArgs::hasNumericRows(Value value) const {
   return isActivation(value) ||
-         (target.isGpu() && formatOf(value) == BlockFormat::F16);
+         (target.isGpu() && formatOf(value) != BlockFormat::F32);
 }
 
 int64_t KernelArgs::rowBytes(Value value) const {

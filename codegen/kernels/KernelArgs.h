@@ -71,8 +71,8 @@ public:
   /// kernel is split over rows.
   std::pair<Value, Value> columns(unsigned i, int64_t width);
 
-  /// The rows of `value` are numeric rows: type a8, on GPUs f16 as well. All
-  /// others are f32.
+  /// The rows of `value` are numeric rows: type a8, on GPUs f16 and e4m3 as
+  /// well. All others are f32.
   bool hasNumericRows(Value value) const;
   /// Bytes between rows of `value`.
   int64_t rowBytes(Value value) const;

@@ -29,7 +29,7 @@ struct Projection {
 struct MatmulPlan {
   enum class Epilogue { Store, Swiglu, SwigluQuantize };
 
-  mlir::Value x; ///< (rows, K): f32, f16 or a8
+  mlir::Value x; ///< (rows, K): f32, f16, a8 or e4m3
   llvm::SmallVector<Projection, 3> projections;
   Epilogue epilogue = Epilogue::Store;
   bool splitK = false;

@@ -93,6 +93,23 @@ void RowwiseEmitter::emitRmsNorm(Value x, Value weight, Value result,
   });
 }
 
+void RowwiseEmitter::emitQuantize(Value x, Value result) {
+  Value source = buffers.row(x, row), target = buffers.row(result, row);
+  const bool isNumeric = k.hasNumericRows(result);
+  Value factor = isNumeric ? factorOfRow(source, target, result) : Value();
+  forGroups(groupsOf(x), {}, [&](Value group, ValueRange) {
+    Values piece = load(source, group);
+    if (factor)
+      for (Value &value : piece)
+        value = e.mul(value, factor);
+    if (isNumeric)
+      storeActivations(piece, target, result, group);
+    else
+      store(piece, target, group);
+    return Values();
+  });
+}
+
 LogicalResult RowwiseEmitter::emitOp(Operation &op) {
   return TypeSwitch<Operation *, LogicalResult>(&op)
       .Case([&](lm::AddOp add) {
@@ -128,24 +145,15 @@ LogicalResult RowwiseEmitter::emitOp(Operation &op) {
         return success();
       })
       .Case([&](lm::QuantizeOp quantize) {
-        Value x = quantize.getX(), result = quantize.getResult();
-        Value source = buffers.row(x, row), target = buffers.row(result, row);
-        forGroups(groupsOf(x), {}, [&](Value group, ValueRange) {
-          if (k.hasNumericRows(result))
-            storeActivations(load(source, group), target, columnsOf(x), group);
-          else
-            store(load(source, group), target, group);
-          return Values();
-        });
+        emitQuantize(quantize.getX(), quantize.getResult());
         return success();
       })
       .Case([&](lm::DequantizeOp dequantize) {
         Value x = dequantize.getX(), result = dequantize.getResult();
         Value source = buffers.row(x, row), target = buffers.row(result, row);
         forGroups(groupsOf(x), {}, [&](Value group, ValueRange) {
-          store(k.hasNumericRows(x)
-                    ? loadActivations(source, columnsOf(x), group)
-                    : load(source, group),
+          store(k.hasNumericRows(x) ? loadActivations(source, x, group)
+                                    : load(source, group),
                 target, group);
           return Values();
         });

@@ -34,10 +34,14 @@ protected:
   /// The piece of group `group` of the f32 row at `row`.
   virtual Values load(Value row, Value group) = 0;
   virtual void store(mlir::ValueRange piece, Value row, Value group) = 0;
-  /// The same of a numeric row of `columns` columns.
-  virtual Values loadActivations(Value row, int64_t columns, Value group) = 0;
-  virtual void storeActivations(mlir::ValueRange piece, Value row,
-                                int64_t columns, Value group) = 0;
+  /// The same of a numeric row of `rows`.
+  virtual Values loadActivations(Value row, Value rows, Value group) = 0;
+  virtual void storeActivations(mlir::ValueRange piece, Value row, Value rows,
+                                Value group) = 0;
+  /// What the f32 row at `source` is to be multiplied by before its groups are
+  /// stored in the numeric row `row` of `rows`, whose scale this stores; null
+  /// where rows have no scale.
+  virtual Value factorOfRow(Value source, Value row, Value rows) { return {}; }
   /// A piece of zeros.
   virtual Values zeros() = 0;
   /// A scalar as each value of a piece is.
@@ -54,6 +58,7 @@ private:
   void emitRmsNorm(Value x, Value weight, Value result, mlir::FloatAttr eps,
                    Values squares);
   Values squaresOf(Value x);
+  void emitQuantize(Value x, Value result);
 
   KernelArgs &k;
   IrEmitter &e;

@@ -120,6 +120,10 @@ Value Emitter::packHalves(Value low, Value high) {
   return intrinsic("llvm.nvvm.ff2f16x2.rn", half2(), {high, low});
 }
 
+Value Emitter::packE4m3(Value low, Value high) {
+  return intrinsic("llvm.nvvm.ff.to.e4m3x2.rn", i16(), {high, low});
+}
+
 static Value clampTo(Emitter &e, Value x) {
   constexpr double kLargestHalf = 65504;
   Type type = x.getType();
@@ -181,7 +185,26 @@ static Type structOf(Emitter &e, Type element, int count) {
                                           SmallVector<Type>(count, element));
 }
 
-Emitter::Values Emitter::mma(ValueRange a, ValueRange b, ValueRange acc) {
+/// mma.m16n8k32 with e4m3 operands.
+static Value mmaE4m3(Emitter &e, ValueRange a, ValueRange b, ValueRange acc) {
+  SmallVector<Value> operands(a);
+  operands.append(b.begin(), b.end());
+  operands.append(acc.begin(), acc.end());
+  return LLVM::InlineAsmOp::create(
+             e.b, e.loc, structOf(e, e.f32(), 4), operands,
+             "mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 "
+             "{$0, $1, $2, $3}, {$4, $5, $6, $7}, {$8, $9}, "
+             "{$10, $11, $12, $13};",
+             "=f,=f,=f,=f,r,r,r,r,r,r,f,f,f,f", /*has_side_effects=*/false,
+             /*is_align_stack=*/false, LLVM::TailCallKind::None,
+             LLVM::AsmDialectAttr(), ArrayAttr())
+      .getResult(0);
+}
+
+Emitter::Values Emitter::mma(ValueRange a, ValueRange b, ValueRange acc,
+                             Operands kind) {
+  if (kind == Operands::E4M3)
+    return fields(*this, mmaE4m3(*this, a, b, acc), 4);
   SmallVector<Value> operands;
   for (Value word :
        llvm::concat<Value>(SmallVector<Value>(a), SmallVector<Value>(b)))

@@ -22,6 +22,9 @@ inline constexpr int64_t kWarp = 32;
 inline constexpr unsigned kGlobal = 1;
 inline constexpr unsigned kShared = 3;
 
+/// What tensor cores multiply. Their products take 32 bytes of K.
+enum class Operands : uint8_t { F16, E4M3 };
+
 class Emitter : public IrEmitter {
 public:
   Emitter(mlir::OpBuilder &builder, mlir::Location loc, const Target &target)
@@ -69,6 +72,9 @@ public:
   /// 2 x f16, and the same of two f32, rounded.
   mlir::Type half2() { return vec(2, f16()); }
   Value packHalves(Value low, Value high);
+  /// Two f32 as e4m3, rounded to nearest even, the largest number in place of
+  /// what is beyond it: i16, `low` in the low byte.
+  Value packE4m3(Value low, Value high);
   /// A float that rounds to a finite f16: x, or the largest f16 of its sign.
   Value clampToHalf(Value x);
   /// A half2 without infinities: the largest numbers in their place.
@@ -87,9 +93,11 @@ public:
   Value pack(mlir::ValueRange scalars);
 
   //===--- Tensor cores ---------------------------------------------------===//
-  /// acc (4 x f32) + A (4 x i32, 16x16) * B (2 x i32, 16x8): mma.m16n8k16 with
-  /// f16 operands.
-  Values mma(mlir::ValueRange a, mlir::ValueRange b, mlir::ValueRange acc);
+  /// acc (4 x f32) + A (4 x i32) * B (2 x i32): mma.m16n8k16 with f16 operands,
+  /// (16, 16) x (16, 8), or mma.m16n8k32 with e4m3 operands, (16, 32) x (32,
+  /// 8).
+  Values mma(mlir::ValueRange a, mlir::ValueRange b, mlir::ValueRange acc,
+             Operands kind = Operands::F16);
   /// The same; the result takes the place of `acc`.
   void mmaInto(llvm::MutableArrayRef<Value> acc, mlir::ValueRange a,
                mlir::ValueRange b) {

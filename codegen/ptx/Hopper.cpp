@@ -138,7 +138,8 @@ static Emitter::Values emitSums(Emitter &e, const std::string &text,
 }
 
 Emitter::Values startProducts(Emitter &e, int64_t columns,
-                              ArrayRef<WgmmaStep> steps, ValueRange sums) {
+                              ArrayRef<WgmmaStep> steps, ValueRange sums,
+                              Operands kind) {
   // One statement a group: between two, LLVM might move sums, which nothing
   // may touch while products are under way.
   size_t count = sums.empty() ? columns / 2 : sums.size();
@@ -147,16 +148,24 @@ Emitter::Values startProducts(Emitter &e, int64_t columns,
                      "setp.ne.u32 set, 0, 0;\nwgmma.fence.sync.aligned;\n";
   SmallVector<Value> operands;
   std::string constraints;
+  bool isHalf = kind == Operands::F16;
+  auto transposes = [&](const WgmmaStep &step, bool inRegisters) {
+    if (!isHalf)
+      return std::string(";\n");
+    return std::string(inRegisters ? "" : ", 0") +
+           (step.rowMajorB ? ", 1;\n" : ", 0;\n");
+  };
   for (auto [i, step] : llvm::enumerate(steps)) {
     auto words = static_cast<int64_t>(step.a.size());
     bool inRegisters = words > 1;
     text +=
         "wgmma.mma_async.sync.aligned.m64n" + std::to_string(columns) +
-        "k16.f32.f16.f16 " + operandList(step.firstSum, columns / 2) + ", " +
+        (isHalf ? "k16.f32.f16.f16 " : "k32.f32.e4m3.e4m3 ") +
+        operandList(step.firstSum, columns / 2) + ", " +
         (inRegisters ? operandList(next, words) : "$" + std::to_string(next)) +
         ", $" + std::to_string(next + words) +
         (sums.empty() && i == 0 ? ", set" : ", add") + ", 1, 1" +
-        (inRegisters ? "" : ", 0") + (step.rowMajorB ? ", 1;\n" : ", 0;\n");
+        transposes(step, inRegisters);
     llvm::append_range(operands, step.a);
     operands.push_back(step.b);
     constraints += inRegisters ? "r,r,r,r,l," : "l,l,";

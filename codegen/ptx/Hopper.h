@@ -75,15 +75,15 @@ mlir::Value matrixDescriptor(Emitter &e, mlir::Value address,
 /// The same matrix `words` (i32) times 16 bytes further on.
 mlir::Value advance(Emitter &e, mlir::Value descriptor, mlir::Value words);
 
-/// One operand pair of wgmma.m64nNk16.
+/// One operand pair of wgmma.m64nNk16 of f16, or .m64nNk32 of e4m3.
 struct WgmmaStep {
-  /// This warp's A fragment, 4 x i32 of f16 as mma.m16n8k16 has it; or one
-  /// i64, the descriptor of A (64, 16), K-major.
+  /// This warp's A fragment, 4 x i32 as mma has it; or one i64, the descriptor
+  /// of A (64, 16 or 32), K-major.
   llvm::SmallVector<mlir::Value, 4> a;
-  mlir::Value b; ///< descriptor of B (N, 16)
+  mlir::Value b; ///< descriptor of B (N, 16 or 32)
   /// The first of the N / 2 sums that the product is added to.
   int64_t firstSum = 0;
-  bool rowMajorB = false; ///< MN-major
+  bool rowMajorB = false; ///< MN-major, f16 only
 };
 /// Starts adding the products of `steps`, one group, to `sums` (f32); N is
 /// `columns`. Without sums the products are added up from 0, N / 2 of them. The
@@ -92,7 +92,8 @@ struct WgmmaStep {
 /// the warp's 16, column 8 (i / 4) + 2 (l % 4) + i % 2.
 Emitter::Values startProducts(Emitter &e, int64_t columns,
                               llvm::ArrayRef<WgmmaStep> steps,
-                              mlir::ValueRange sums);
+                              mlir::ValueRange sums,
+                              Operands kind = Operands::F16);
 /// Waits until at most `pending` groups are under way.
 void waitProducts(Emitter &e, int pending);
 /// Waits until at most `pending` groups are under way, that of `sums` not among

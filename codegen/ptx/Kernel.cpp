@@ -70,9 +70,14 @@ Value Kernel::activationRow(Value buffer, Value row, int64_t columns) {
   return e.offset(buffer, e.add(block, inBlock));
 }
 
+/// A row of its own, in shared memory, needs no blocks.
+static bool isAlone(Value row) {
+  return cast<LLVM::LLVMPointerType>(row.getType()).getAddressSpace() ==
+         kShared;
+}
+
 Value halfAt(Emitter &e, Value row, Value group, Value column) {
-  // A row of its own, in shared memory, needs no blocks.
-  if (cast<LLVM::LLVMPointerType>(row.getType()).getAddressSpace() == kShared) {
+  if (isAlone(row)) {
     Value place = e.add(e.mul(group, e.index(32)), column);
     return e.offset(row, e.mul(place, e.index(2)));
   }
@@ -89,6 +94,23 @@ Value halfAt(Emitter &e, Value row, Value group, Value column) {
   return e.offset(row, e.add(e.mul(group, e.index(kHalfGroupBytes)), offset));
 }
 
+Value fp8At(Emitter &e, Value row, Value group, Value column) {
+  if (isAlone(row))
+    return e.offset(row, e.add(e.mul(group, e.index(32)), column));
+  // Column 8 c + 4 s + j is element 4 c + j of block s of the group: quad s of
+  // the two that a lane holds of a weight (WeightDecoder.h).
+  Value c = e.shrU(column, e.index(3));
+  Value s = e.andI(e.shrU(column, e.index(2)), e.index(1));
+  Value j = e.andI(column, e.index(3));
+  Value inGroup =
+      e.add(e.mul(s, e.index(kHalfBlockBytes)), e.add(e.mul(c, e.index(4)), j));
+  return e.offset(row, e.add(e.mul(group, e.index(kFp8GroupBytes)), inGroup));
+}
+
+Value fp8ScaleAt(Emitter &e, Value row, int64_t columns) {
+  return e.offset(row, isAlone(row) ? columns : kHalfRows * columns);
+}
+
 void storeActivation(Emitter &e, Value row, Value group, Value column,
                      Value value) {
   e.store(e.truncate(e.clampToHalf(value), e.f16()),
@@ -101,10 +123,11 @@ ArrayRef<KernelGenerator<Kernel>> kernelGenerators() {
        generateTensorMemoryMatmul, "products of f16 rows of prompts by tcgen05",
        /*inNumerics=*/true},
       {"wgmma-matmul", KernelFamily::Matmul, matchesWgmmaMatmul,
-       generateWgmmaMatmul, "products of f16 rows of prompts by warpgroups",
+       generateWgmmaMatmul,
+       "products of f16 or e4m3 rows of prompts by warpgroups",
        /*inNumerics=*/true},
       {"tensor-matmul", KernelFamily::Matmul, matchesTensorMatmul,
-       generateTensorMatmul, "products of f16 rows by mma.sync",
+       generateTensorMatmul, "products of f16 or e4m3 rows by mma.sync",
        /*inNumerics=*/true},
       {"vector-matmul", KernelFamily::FloatMatmul, matchesVectorMatmul,
        generateVectorMatmul, "products of float rows"},

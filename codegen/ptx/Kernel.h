@@ -36,6 +36,11 @@ public:
   mlir::Value temporary(int64_t bytes) override { return shared(bytes); }
   mlir::Value activationRow(mlir::Value buffer, mlir::Value row,
                             int64_t columns) override;
+  /// The numeric rows of `value` are e4m3 with a scale a row: type e4m3 on
+  /// machines whose kernels multiply them.
+  bool hasFp8Rows(mlir::Value value) const {
+    return target.gpu.hasFp8 && formatOf(value) == BlockFormat::E4M3;
+  }
 
   /// Memory of the device beside the buffers, which blocks may use to talk to
   /// each other: `bytesPerRow` for every row that a step can have, and
@@ -59,10 +64,11 @@ private:
   mlir::Value sharedBase;
 };
 
-// Numeric rows (types a8 and f16 in the IR) are f16, in blocks of 8 rows x 8
-// columns, the matrices that tensor cores read (section 8 of
+// Numeric rows (types a8, f16 and e4m3 in the IR) are f16, in blocks of 8 rows
+// x 8 columns, the matrices that tensor cores read (section 8 of
 // docs/architecture.md): a buffer is [rows / 8][groups][4][8 rows][8 columns]
-// f16.
+// f16. Rows of e4m3 are [rows / 8]{[groups][2][8 rows][16 columns] e4m3 |
+// [8 rows] of 16 bytes, the first four a row's f32 scale}, at the same stride.
 
 /// Rows of a block.
 inline constexpr int64_t kHalfRows = 8;
@@ -71,6 +77,11 @@ inline constexpr int64_t kHalfRows = 8;
 inline constexpr int64_t kHalfBlockRowBytes = 16;
 inline constexpr int64_t kHalfBlockBytes = kHalfRows * kHalfBlockRowBytes;
 inline constexpr int64_t kHalfGroupBytes = 4 * kHalfBlockBytes;
+
+inline constexpr int64_t kFp8GroupBytes = 2 * kHalfBlockBytes;
+constexpr int64_t groupBytesOf(Operands operands) {
+  return operands == Operands::E4M3 ? kFp8GroupBytes : kHalfGroupBytes;
+}
 
 /// The address of column `column` (i64, 0..31) of group `group` (i64) of the
 /// numeric row at `row`.
@@ -81,6 +92,12 @@ mlir::Value halfAt(Emitter &e, mlir::Value row, mlir::Value group,
 /// largest.
 void storeActivation(Emitter &e, mlir::Value row, mlir::Value group,
                      mlir::Value column, mlir::Value value);
+
+/// The address of a column of the e4m3 row at `row`, as halfAt() has it.
+mlir::Value fp8At(Emitter &e, mlir::Value row, mlir::Value group,
+                  mlir::Value column);
+/// Where the scale of the e4m3 row at `row` lies, which has `columns` columns.
+mlir::Value fp8ScaleAt(Emitter &e, mlir::Value row, int64_t columns);
 
 /// All generators, in the order in which they are asked.
 llvm::ArrayRef<KernelGenerator<Kernel>> kernelGenerators();

@@ -131,6 +131,9 @@ void storeSwiglu(Kernel &k, const MatmulPlan &plan, Value row, Value column,
 LogicalResult checkMatmul(Kernel &k, const MatmulPlan &plan) {
   for (const Projection &projection : plan.projections) {
     const PackedFormat &format = packedFormat(formatOf(projection.weight));
+    if (k.hasFp8Rows(plan.x) && !format.isRowScaled())
+      return k.emitError() << "reads e4m3 activations against a weight of "
+                           << projection.weight.getType() << "; leave x in f16";
     if (plan.depth() % format.superblockColumns() != 0)
       return k.emitError() << "sums over " << plan.depth()
                            << " columns, expected a multiple of "

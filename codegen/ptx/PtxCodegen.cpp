@@ -90,6 +90,18 @@ void markWeights(rt::KernelOp op, LLVM::LLVMFuncOp function) {
   }
 }
 
+/// The scale of an e4m3 row is known when the whole row is, which only kernels
+/// that work row by row have.
+LogicalResult checkScaledRows(Kernel &kernel, KernelFamily family) {
+  for (Value result : kernel.yielded())
+    if (family != KernelFamily::Rows &&
+        isa<RankedTensorType>(result.getType()) && kernel.hasFp8Rows(result))
+      return kernel.emitError()
+             << "gives pieces of e4m3 rows, whose scale is of a whole row; "
+                "quantize in a kernel split over rows";
+  return success();
+}
+
 FailureOr<ImageBuilder::Generated> ImageBuilder::generate(rt::KernelOp op,
                                                           Role role) {
   Location loc = op.getLoc();
@@ -109,7 +121,8 @@ FailureOr<ImageBuilder::Generated> ImageBuilder::generate(rt::KernelOp op,
   Emitter e(builder, loc, target);
   Kernel kernel(e, op, role, entry);
   const auto *generator = chooseGenerator(kernelGenerators(), kernel);
-  if (!generator || failed(generator->generate(kernel)))
+  if (!generator || failed(checkScaledRows(kernel, generator->family)) ||
+      failed(generator->generate(kernel)))
     return failure();
   kernel.addRanges(std::max(1u, dispatchSegments.lookup(op.getSymName())));
   LLVM::ReturnOp::create(builder, loc, ValueRange());

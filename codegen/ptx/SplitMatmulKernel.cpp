@@ -1,6 +1,6 @@
 //===- SplitMatmulKernel.cpp - Matmuls of few tokens on tensor cores ------===//
 //
-// Products of at most 8 rows of f16 with packed weights by mma.m16n8k16. The
+// Products of at most 8 rows of f16 or e4m3 with packed weights by mma. The
 // warps of a block share a row block, each taking every kWarps-th stage (64
 // columns) of K; their sums are added in their order. A warp copies its own
 // stages into a ring of its own, so that no warp waits for another before the
@@ -69,7 +69,7 @@ void SplitEmitter::launch(GridFactor columns) {
   k.launch.grid = {columns, {GridCount::Rows, static_cast<uint32_t>(tokens)}};
   partials = k.shared(kWarps * streamCount * kSums * kWarp * 4);
   // Two blocks should fit on a multiprocessor.
-  stages.emplace(k, plan, kMmaTokens, /*warps=*/1, streamCount,
+  stages.emplace(k, plan, operands, kMmaTokens, /*warps=*/1, streamCount,
                  e.target.gpu.sharedBytes / 2 - k.launch.sharedBytes,
                  /*frontBytes=*/0, kWarps);
   warp = warpUniform(e, e.warp());
@@ -89,7 +89,7 @@ SplitEmitter::Sources SplitEmitter::sourcesOf(ArrayRef<Stream> streams,
   auto narrow = [&](Value value) { return e.truncate(value, e.i32()); };
   Value lane = stages->laneBytes();
   Value rows = k.activationRow(k.argument(plan.x), firstRow, plan.depth());
-  Value at = e.offset(rows, e.mul(firstGroup, e.index(kHalfGroupBytes)));
+  Value at = e.offset(rows, e.mul(firstGroup, e.index(groupBytes)));
   from.tokens = e.opaque(e.offset(at, lane));
   Value row = e.add(firstRow, e.rem(e.lane(), e.index(kHalfRows)));
   Value hasToken = e.less(row, k.rows()), none = e.constant(e.i32(), 0);
@@ -120,12 +120,10 @@ void SplitEmitter::copyStage(const Sources &from, Decoders decoders, Value t,
     };
     Value wide = e.extendUnsigned(t, e.i64());
     Value source =
-        e.offset(from.tokens, e.mul(wide, e.index(WeightStages::kTokenBytes)));
+        e.offset(from.tokens, e.mul(wide, e.index(stages->blockBytes)));
     Value target = e.offset(stages->tokens(stage), stages->laneBytes());
-    e.copyAsync(target, source, from.tokenBytes);
-    e.copyAsync(e.offset(target, kHalfGroupBytes),
-                e.offset(source, kHalfGroupBytes),
-                bytesBefore(from.wholeTokens));
+    stages->copyTokens(source, target, from.tokenBytes,
+                       bytesBefore(from.wholeTokens));
     for (auto [i, decoder] : llvm::enumerate(decoders))
       stages->copyWarp(decoder, from.weights[i],
                        stages->slot(stage, place(), i), wide,
@@ -159,15 +157,14 @@ Emitter::Values SplitEmitter::multiply(const Sources &from, Decoders decoders) {
 
 void SplitEmitter::multiplyStage(Decoders decoders, Value stage,
                                  MutableArrayRef<Value> sums) {
-  // Lane l points ldmatrix at row l % 8 of matrix l / 8 of a group.
+  // Lane l points ldmatrix at row l % 8 of matrix l / 8.
   Value rows = e.offset(stages->tokens(stage), stages->laneBytes());
-  for (int64_t group = 0; group < WeightStages::kGroups; ++group) {
-    Values b = e.loadMatrices(e.offset(rows, group * kHalfGroupBytes),
-                              /*transposed=*/false);
+  for (int64_t at = 0; at < stages->blockBytes;
+       at += WeightStages::kLoadBytes) {
+    Values b = e.loadMatrices(e.offset(rows, at), /*transposed=*/false);
     for (auto [i, decoder] : llvm::enumerate(decoders))
-      accumulate(
-          stages->fragment(decoder, stages->slot(stage, place(), i), group), b,
-          sums.slice(i * kSums, kSums));
+      accumulate(stages->loaded(decoder, stages->slot(stage, place(), i), at),
+                 b, sums.slice(i * kSums, kSums));
   }
 }
 

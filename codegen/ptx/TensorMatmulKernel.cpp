@@ -1,10 +1,11 @@
 //===- TensorMatmulKernel.cpp - Matmuls of many tokens by mma.sync --------===//
 //
-// Products of rows of f16 with packed weights by mma.m16n8k16. The weights are
+// Products of rows of f16 or e4m3 with packed weights by mma. The weights are
 // the A operand: a warp has row blocks of its own, which it decodes to f16 in
-// registers. The activations are the B operand, as they lie in their buffer.
-// Both come through shared memory, copied some stages of 64 columns ahead; a
-// tile of tokens serves all warps. K is summed in ascending order.
+// registers, or takes as they are to multiply e4m3. The activations are the B
+// operand, as they lie in their buffer. Both come through shared memory, copied
+// some stages of 64 columns ahead; a tile of tokens serves all warps. K is
+// summed in ascending order.
 //
 // Steps of at most 8 tokens are SplitMatmulKernel's.
 //
@@ -23,7 +24,6 @@ constexpr int64_t kWarps = 4;
 constexpr int64_t kSmallTile = 16;
 /// Accumulators of an mma.
 constexpr int64_t kSums = 4;
-constexpr int64_t kCopyBytes = WeightStages::kCopyBytes;
 
 class TensorEmitter : public TensorProducts {
 public:
@@ -62,8 +62,10 @@ private:
                   Value secondBytes);
   /// Sums of the tile's tokens, [stream][block of tokens][kSums].
   Values multiply(const Sources &from, Decoders decoders, int64_t tileTokens);
-  void multiplyGroup(Decoders decoders, int64_t tileTokens, Value stage,
-                     int64_t group, MutableArrayRef<Value> sums);
+  /// Multiplies what one ldmatrix brings from byte `at` of every block of
+  /// tokens on.
+  void multiplyLoad(Decoders decoders, int64_t tileTokens, Value stage,
+                    int64_t at, MutableArrayRef<Value> sums);
 
   std::optional<WeightStages> stages;
 };
@@ -72,7 +74,7 @@ void TensorEmitter::launch(GridFactor columns) {
   k.launch.blockThreads = kWarps * kWarp;
   k.launch.grid = {columns, {GridCount::Rows, static_cast<uint32_t>(tokens)}};
   // Two blocks should fit on a multiprocessor.
-  stages.emplace(k, plan, tokens, kWarps, streamCount,
+  stages.emplace(k, plan, operands, tokens, kWarps, streamCount,
                  e.target.gpu.sharedBytes / 2);
 }
 
@@ -111,7 +113,7 @@ TensorEmitter::Sources TensorEmitter::sourcesOf(ArrayRef<Stream> streams,
     Value block = e.minI(e.add(first, e.index(i)), last);
     Value rows = k.activationRow(
         k.argument(plan.x), e.mul(block, e.index(kMmaTokens)), plan.depth());
-    Value at = e.offset(rows, e.mul(firstGroup, e.index(kHalfGroupBytes)));
+    Value at = e.offset(rows, e.mul(firstGroup, e.index(groupBytes)));
     from.tokens.push_back(e.opaque(e.offset(at, lane)));
   }
   for (const Stream &stream : streams)
@@ -125,9 +127,9 @@ void TensorEmitter::copyStage(const Sources &from, Decoders decoders,
     Value stage = stages->at(e.rem(t, e.index(stages->count)));
     // Where the second group is missing, there are zeros.
     Value second = e.add(e.mul(t, e.index(WeightStages::kGroups)), e.index(1));
-    Value secondBytes =
-        e.select(e.less(second, from.groups), e.constant(e.i32(), kCopyBytes),
-                 e.constant(e.i32(), 0));
+    Value secondBytes = e.select(e.less(second, from.groups),
+                                 e.constant(e.i32(), WeightStages::kCopyBytes),
+                                 e.constant(e.i32(), 0));
     copyTokens(from, tileTokens, t, stage, secondBytes);
     for (auto [i, decoder] : llvm::enumerate(decoders))
       stages->copyWarp(decoder, from.weights[i],
@@ -142,14 +144,10 @@ void TensorEmitter::copyTokens(const Sources &from, int64_t tileTokens, Value t,
   Value lane = stages->laneBytes();
   for (auto [i, rows] : llvm::enumerate(from.tokens)) {
     Value block = e.add(e.warp(), e.index(static_cast<int64_t>(i) * kWarps));
-    Value source = e.offset(rows, e.mul(t, e.index(WeightStages::kTokenBytes)));
-    Value target = e.offset(
-        stage, e.add(e.mul(block, e.index(WeightStages::kTokenBytes)), lane));
-    auto copy = [&] {
-      e.copyAsync(target, source);
-      e.copyAsync(e.offset(target, kHalfGroupBytes),
-                  e.offset(source, kHalfGroupBytes), secondBytes);
-    };
+    Value source = e.offset(rows, e.mul(t, e.index(stages->blockBytes)));
+    Value target =
+        e.offset(stage, e.add(e.mul(block, e.index(stages->blockBytes)), lane));
+    auto copy = [&] { stages->copyTokens(source, target, {}, secondBytes); };
     if (static_cast<int64_t>(i + 1) * kWarps <= blocks)
       copy();
     else
@@ -177,26 +175,25 @@ Emitter::Values TensorEmitter::multiply(const Sources &from, Decoders decoders,
         e.barrier();
         copyStage(from, decoders, tileTokens, e.extendUnsigned(ahead, e.i64()));
         Value stage = stages->at(e.rem(t, e.index(stages->count)));
-        for (int64_t group = 0; group < WeightStages::kGroups; ++group)
-          multiplyGroup(decoders, tileTokens, stage, group, next);
+        for (int64_t at = 0; at < stages->blockBytes;
+             at += WeightStages::kLoadBytes)
+          multiplyLoad(decoders, tileTokens, stage, at, next);
         return next;
       });
 }
 
-void TensorEmitter::multiplyGroup(Decoders decoders, int64_t tileTokens,
-                                  Value stage, int64_t group,
-                                  MutableArrayRef<Value> sums) {
+void TensorEmitter::multiplyLoad(Decoders decoders, int64_t tileTokens,
+                                 Value stage, int64_t at,
+                                 MutableArrayRef<Value> sums) {
   int64_t blocks = tileTokens / kMmaTokens;
   SmallVector<WeightDecoder::Fragment> a;
   for (auto [i, decoder] : llvm::enumerate(decoders))
-    a.push_back(
-        stages->fragment(decoder, stages->slot(stage, place(), i), group));
-  // Lane l points ldmatrix at row l % 8 of matrix l / 8 of a group.
-  Value rows =
-      e.offset(e.offset(stage, e.mul(e.lane(), e.index(kHalfBlockRowBytes))),
-               group * kHalfGroupBytes);
+    a.push_back(stages->loaded(decoder, stages->slot(stage, place(), i), at));
+  // Lane l points ldmatrix at row l % 8 of matrix l / 8.
+  Value rows = e.offset(
+      e.offset(stage, e.mul(e.lane(), e.index(kHalfBlockRowBytes))), at);
   for (int64_t block = 0; block < blocks; ++block) {
-    Values b = e.loadMatrices(e.offset(rows, block * WeightStages::kTokenBytes),
+    Values b = e.loadMatrices(e.offset(rows, block * stages->blockBytes),
                               /*transposed=*/false);
     for (auto [i, fragment] : llvm::enumerate(a))
       accumulate(fragment, b, sums.slice((i * blocks + block) * kSums, kSums));

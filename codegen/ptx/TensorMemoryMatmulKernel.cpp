@@ -102,7 +102,7 @@ void TensorMemoryEmitter::launch(GridFactor columns) {
   k.launch.grid = {columns, {GridCount::Rows, static_cast<uint32_t>(tokens)}};
   int64_t barrierBytes = Barriers::bytes(3 * WeightStages::kMost + 1);
   constexpr int64_t kPieces = 3, kAlignment = 128; // of Kernel::shared
-  stages.emplace(k, plan, tokens, kDecoderWarps, streamCount,
+  stages.emplace(k, plan, operands, tokens, kDecoderWarps, streamCount,
                  e.target.gpu.sharedBytes - barrierBytes - kPieces * kAlignment,
                  rowsOffset());
   barriers = k.shared(barrierBytes);
@@ -176,7 +176,7 @@ void TensorMemoryEmitter::produce(ArrayRef<Stream> streams, Value firstGroup,
         Value from = e.add(e.mul(block, e.index(blockStride)),
                            e.mul(first, e.index(kHalfGroupBytes)));
         Value to = e.offset(stages->tokens(stages->at(number)),
-                            e.mul(block, e.index(WeightStages::kTokenBytes)));
+                            e.mul(block, e.index(stages->blockBytes)));
         copyBulk(e, to, e.offset(rows, from), e.truncate(rowBytes, e.i32()),
                  filled);
       });
@@ -260,7 +260,7 @@ void TensorMemoryEmitter::issue(Value groups) {
                   matrixDescriptor(e,
                                    at(rowsOffset() + group * kHalfGroupBytes +
                                       s * 2 * kHalfBlockBytes),
-                                   kHalfBlockBytes, WeightStages::kTokenBytes);
+                                   kHalfBlockBytes, stages->blockBytes);
               Value isFirst = group + s > 0 ? e.index(0) : e.index(1);
               startTensorProduct(
                   e, e.add(sums, e.constant(e.i32(), i * tokens)), tokens, a, b,

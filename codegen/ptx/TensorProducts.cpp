@@ -61,7 +61,9 @@ void TensorProducts::emitStore() {
       for (auto [i, value] : llvm::enumerate(values)) {
         Value block = blockOf(place, static_cast<int64_t>(i));
         Value column = e.add(e.mul(block, e.index(kPackedRows)), output);
-        tiles.store(tile, row, e.add(tile.firstColumn, column), value);
+        tiles.store(
+            tile, row, e.add(tile.firstColumn, column),
+            scaled(value, formats, streams[i].base(place), output, row));
       }
     };
     Value groups = e.div(tile.depth, e.index(kPackedGroup));
@@ -102,11 +104,36 @@ void TensorProducts::emitSwiglu() {
     Value block = blockOf(place);
     Value column =
         e.add(e.add(begin, e.mul(block, e.index(kPackedRows))), output);
-    Value y = e.mul(e.silu(values[0]), values[1]);
+    Value products[2];
+    for (auto [i, stream] : llvm::enumerate(streams))
+      products[i] =
+          scaled(values[i], stream.formats, stream.base(place), output, row);
+    Value y = e.mul(e.silu(products[0]), products[1]);
     e.ifThen(e.less(block, count),
              [&] { storeSwiglu(k, plan, row, column, y); });
   };
   compute(streams, e.index(0), e.index(plan.depth() / kPackedGroup), visit);
+}
+
+Value TensorProducts::scaled(Value value, ArrayRef<FormatChoice> formats,
+                             Value base, Value output, Value row) {
+  auto isRowScaled = [](const FormatChoice &choice) {
+    return packedFormat(choice.format).isRowScaled();
+  };
+  if (llvm::none_of(formats, isRowScaled))
+    return value;
+  Value unit = e.constant(e.f32(), 1 / WeightDecoder::fragmentUnit(operands));
+  Value scale =
+      byFormat(e, formats, [&](const WeightDecoder &decoder) {
+        return Values{decoder.format.isRowScaled()
+                          ? e.mul(decoder.rowScale(base, output), unit)
+                          : e.constant(e.f32(), 1.0)};
+      }).front();
+  if (operands == Operands::E4M3) {
+    Value x = k.activationRow(k.argument(plan.x), row, plan.depth());
+    scale = e.mul(scale, e.load(e.f32(), fp8ScaleAt(e, x, plan.depth()), 4));
+  }
+  return e.mul(value, scale);
 }
 
 Emitter::Values
@@ -125,8 +152,8 @@ TensorProducts::byFormats(ArrayRef<Stream> streams,
 
 void TensorProducts::accumulate(const WeightDecoder::Fragment &a, ValueRange b,
                                 MutableArrayRef<Value> sums) {
-  for (int step = 0; step < 2; ++step)
-    llvm::copy(e.mma(a[step], b.slice(2 * step, 2), ValueRange(sums)),
+  for (auto [step, words] : llvm::enumerate(a))
+    llvm::copy(e.mma(words, b.slice(2 * step, 2), ValueRange(sums), operands),
                sums.begin());
 }
 
@@ -157,11 +184,12 @@ void TensorProducts::visitTile(ArrayRef<Stream> streams, int64_t count,
 // Stages
 //===----------------------------------------------------------------------===//
 
-WeightStages::WeightStages(Kernel &k, const MatmulPlan &plan, int64_t tokens,
-                           int64_t warps, int64_t streams, int64_t bytes,
-                           int64_t frontBytes, int64_t rings)
-    : count(kMost), e(k.e), frontBytes(frontBytes),
-      tokenBytes(tokens / kMmaTokens * kTokenBytes), slotBytes(0),
+WeightStages::WeightStages(Kernel &k, const MatmulPlan &plan, Operands operands,
+                           int64_t tokens, int64_t warps, int64_t streams,
+                           int64_t bytes, int64_t frontBytes, int64_t rings)
+    : count(kMost), blockBytes(kGroups * groupBytesOf(operands)), e(k.e),
+      operands(operands), frontBytes(frontBytes),
+      tokenBytes(tokens / kMmaTokens * blockBytes), slotBytes(0),
       streams(streams) {
   for (const Projection &projection : plan.projections) {
     const PackedFormat &format = packedFormat(formatOf(projection.weight));
@@ -205,7 +233,35 @@ WeightDecoder::Fragment WeightStages::fragment(const WeightDecoder &decoder,
   if (format.hasSuperblock())
     place.super = e.offset(slot, kGroups * format.groupBytes() -
                                      format.superScaleOffset());
-  return decoder.fragment(place, lane);
+  return decoder.fragment(place, lane, operands);
+}
+
+WeightDecoder::Fragment WeightStages::loaded(const WeightDecoder &decoder,
+                                             Value slot, int64_t at) {
+  const int64_t groupBytes = blockBytes / kGroups;
+  WeightDecoder::Fragment steps;
+  for (int64_t byte = at; byte < at + kLoadBytes; byte += groupBytes)
+    llvm::append_range(steps, fragment(decoder, slot, byte / groupBytes));
+  return steps;
+}
+
+Value WeightStages::bytesFrom(int64_t second, Value firstBytes,
+                              Value secondBytes) {
+  if (second >= kCopyBytes * kWarp)
+    return firstBytes;
+  if (second <= 0)
+    return secondBytes;
+  Value first = firstBytes ? firstBytes : e.constant(e.i32(), kCopyBytes);
+  return e.select(e.less(e.lane(), e.index(second / kCopyBytes)), first,
+                  secondBytes);
+}
+
+void WeightStages::copyTokens(Value from, Value to, Value firstBytes,
+                              Value secondBytes) {
+  for (int64_t done = 0; done < blockBytes; done += kCopyBytes * kWarp)
+    e.copyAsync(
+        e.offset(to, done), e.offset(from, done),
+        bytesFrom(blockBytes / kGroups - done, firstBytes, secondBytes));
 }
 
 void WeightStages::copyWarp(const WeightDecoder &decoder, Value base,
@@ -226,11 +282,8 @@ void WeightStages::copyWarp(const WeightDecoder &decoder, Value base,
   const int64_t perGroup = format.groupBytes() / kCopyBytes;
   for (int64_t done = 0; done < 2 * perGroup; done += kWarp) {
     Value bytes; // superblocks have an even number of groups
-    if (!format.hasSuperblock() && done + kWarp > perGroup)
-      bytes = done >= perGroup
-                  ? secondBytes
-                  : e.select(e.less(lane, e.index(perGroup - done)),
-                             e.constant(e.i32(), kCopyBytes), secondBytes);
+    if (!format.hasSuperblock())
+      bytes = bytesFrom((perGroup - done) * kCopyBytes, {}, secondBytes);
     copyLanes(2 * perGroup - done, done * kCopyBytes,
               e.offset(group.pointer, done * kCopyBytes), bytes);
   }

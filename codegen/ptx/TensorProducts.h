@@ -54,7 +54,9 @@ protected:
                                         llvm::ArrayRef<Value> values)>;
 
   TensorProducts(Kernel &k, const MatmulPlan &plan, const TileLimits &limits)
-      : k(k), e(k.e), plan(plan), limits(limits) {}
+      : k(k), e(k.e), plan(plan), limits(limits),
+        operands(k.hasFp8Rows(plan.x) ? Operands::E4M3 : Operands::F16),
+        groupBytes(groupBytesOf(operands)) {}
 
   /// Sets threads and grid, allocates shared memory.
   virtual void launch(GridFactor columns) = 0;
@@ -74,7 +76,7 @@ protected:
   Values
   byFormats(llvm::ArrayRef<Stream> streams,
             llvm::function_ref<Values(llvm::ArrayRef<WeightDecoder>)> make);
-  /// sums (4) += A * B of a group: `b` is what ldmatrix gives of its tokens.
+  /// sums (4) += A * B of the steps of `a`: `b` has two words of each.
   void accumulate(const WeightDecoder::Fragment &a, mlir::ValueRange b,
                   llvm::MutableArrayRef<Value> sums);
 
@@ -82,6 +84,8 @@ protected:
   Emitter &e;
   const MatmulPlan &plan;
   TileLimits limits;
+  Operands operands;
+  int64_t groupBytes;      ///< of 8 rows of x
   int64_t streamCount = 0; ///< row blocks of a warp
   int64_t tokens = 0;      ///< of a block of the grid
   Value firstRow;          ///< of the block's tokens
@@ -89,28 +93,32 @@ protected:
 private:
   void emitStore();
   void emitSwiglu();
+  /// The sum `value` of products with row `output` of the row block at `base`
+  /// and row `row` of x, by their scales, where they have some.
+  Value scaled(Value value, llvm::ArrayRef<FormatChoice> formats, Value base,
+               Value output, Value row);
 };
 
-/// Stages in shared memory, each of two groups of K (64 columns):
-/// [stage]{front | [block of 8 tokens][group] | [warp][stream] slot}. A slot
-/// has the groups of a row block, packed, and behind them a superblock's
-/// parameters; the front is the generator's own. Step t (i64) of K is in stage
-/// t % count of its ring; ring r has the stages from number r * count on.
+/// Stages in shared memory, each of two groups of K (64 columns), `groupBytes`
+/// a block of 8 tokens: [stage]{front | [block of 8 tokens][group] |
+/// [warp][stream] slot}. A slot has the groups of a row block, packed, and
+/// behind them a superblock's parameters; the front is the generator's own.
+/// Step t (i64) of K is in stage t % count of its ring; ring r has the stages
+/// from number r * count on.
 class WeightStages {
 public:
   static constexpr int64_t kGroups = 2;
-  /// Of a block of 8 tokens.
-  static constexpr int64_t kTokenBytes = kGroups * kHalfGroupBytes;
-
   static constexpr int64_t kMost = 4;
   /// Bytes of an asynchronous copy of a lane.
   static constexpr int64_t kCopyBytes = 16;
+  /// Bytes that one ldmatrix brings.
+  static constexpr int64_t kLoadBytes = 4 * kHalfBlockBytes;
 
   /// As many stages a ring as `bytes` have the place for, a power of two of 2
   /// to kMost.
-  WeightStages(Kernel &k, const MatmulPlan &plan, int64_t tokens, int64_t warps,
-               int64_t streams, int64_t bytes, int64_t frontBytes = 0,
-               int64_t rings = 1);
+  WeightStages(Kernel &k, const MatmulPlan &plan, Operands operands,
+               int64_t tokens, int64_t warps, int64_t streams, int64_t bytes,
+               int64_t frontBytes = 0, int64_t rings = 1);
 
   /// Stages that `groups` (i64) take.
   mlir::Value stagesOf(mlir::Value groups);
@@ -126,8 +134,18 @@ public:
   /// The A fragment of group `group` of the slot at `slot`.
   WeightDecoder::Fragment fragment(const WeightDecoder &decoder,
                                    mlir::Value slot, int64_t group);
+  /// Those of the groups that lie in kLoadBytes from byte `at` of every block
+  /// of tokens on: one of f16, two of e4m3.
+  WeightDecoder::Fragment loaded(const WeightDecoder &decoder, mlir::Value slot,
+                                 int64_t at);
   /// Lanes' places in what copyWarp copies (bytes).
   mlir::Value laneBytes() { return e.mul(e.lane(), e.index(kCopyBytes)); }
+  /// The lanes of a warp copy the tokens of a block of 8 of a stage; `from` and
+  /// `to` are the lane's places. Of a lane's kCopyBytes only `firstBytes` (i32,
+  /// null: all) of the first group and `secondBytes` of the second are read,
+  /// the rest are zeros.
+  void copyTokens(mlir::Value from, mlir::Value to, mlir::Value firstBytes,
+                  mlir::Value secondBytes);
   /// The lanes of a warp copy stage `t` of a row block to the slot at `slot`;
   /// `base` is the lane's place in it. Of the second group only `secondBytes`
   /// (i32: 0 or kCopyBytes) of a lane's kCopyBytes are read, the rest are
@@ -146,10 +164,17 @@ public:
   }
 
   int64_t count, stageBytes;
+  int64_t blockBytes; ///< of a block of 8 tokens
   mlir::Value base;
 
 private:
+  /// Bytes of a lane's copy where the second group begins `second` bytes behind
+  /// lane 0's place.
+  mlir::Value bytesFrom(int64_t second, mlir::Value firstBytes,
+                        mlir::Value secondBytes);
+
   Emitter &e;
+  Operands operands;
   int64_t frontBytes, tokenBytes, slotBytes, streams;
 };
 

@@ -8,9 +8,9 @@ namespace quern::nvptx {
 WeightDecoder::Group WeightDecoder::group(Value base, Value index,
                                           Value row) const {
   if (!format.hasSuperblock())
-    return {e.offset(base, e.mul(index, e.index(format.superblockBytes()))),
-            {},
-            row};
+    return {e.offset(e.offset(base, format.frontBytes()),
+                     e.mul(index, e.index(format.superblockBytes()))),
+            format.isRowScaled() ? base : Value(), row};
   Value count = e.index(format.groupsPerSuperblock);
   Value super = e.offset(
       base, e.mul(e.div(index, count), e.index(format.superblockBytes())));
@@ -20,8 +20,9 @@ WeightDecoder::Group WeightDecoder::group(Value base, Value index,
 }
 
 Value WeightDecoder::rowBlockBytes(Value columns) const {
-  return e.mul(e.div(columns, e.index(format.superblockColumns())),
-               e.index(format.superblockBytes()));
+  return e.add(e.mul(e.div(columns, e.index(format.superblockColumns())),
+                     e.index(format.superblockBytes())),
+               e.index(format.frontBytes()));
 }
 
 Value WeightDecoder::codes(const Group &group, int quad) const {
@@ -76,7 +77,13 @@ Value WeightDecoder::byte(Value pointer, Value row, bool isSigned) const {
   return e.toFloat(wide, e.f32());
 }
 
+Value WeightDecoder::rowScale(Value base, Value row) const {
+  return e.load(e.f32(), e.offset(base, e.mul(row, e.index(4))), 4);
+}
+
 Value WeightDecoder::scale(const Group &group, int sub) const {
+  if (format.isRowScaled())
+    return rowScale(group.super, group.row);
   Value pointer = e.offset(group.pointer, format.scaleOffset(sub));
   if (format.scaleKind == ParamKind::F16)
     return half(pointer, group.row);
@@ -102,6 +109,8 @@ Value WeightDecoder::minimum(const Group &group, int sub) const {
 Value WeightDecoder::value(Value codes, int j, Value scale,
                            Value minimum) const {
   Value code = j > 0 ? e.shrU(codes, e.constant(e.i32(), 8 * j)) : codes;
+  if (format.isRowScaled())
+    return e.mul(scale, e.e4m3ToFloat(code));
   if (j < 3)
     code = e.andI(code, e.constant(e.i32(), 0xff));
   if (format.zero)

@@ -3,7 +3,7 @@
 // The part of WeightDecoder that serves tensor cores. A code of up to 10 bits
 // below the exponent 0x6400 is the f16 1024 + code, so codes become numbers by
 // one lop3; taking 1024 + zero away is exact. What remains, scale * code or
-// scale * code + minimum, rounds once.
+// scale * code + minimum, rounds once. E4M3 numbers become f16 by moving bits.
 //
 //===----------------------------------------------------------------------===//
 #include "codegen/ptx/WeightDecoder.h"
@@ -24,9 +24,13 @@ Value WeightDecoder::fragmentRow(Value lane, int i) const {
 /// Words of a plane that a lane holds of one row.
 static int wordsOf(const PlaneSpec &plane) { return plane.bits == 8 ? 2 : 1; }
 
-WeightDecoder::Fragment WeightDecoder::fragment(const Group &group,
-                                                Value lane) const {
-  return decodeFragment(loadFragment(group, lane), lane);
+static unsigned parameterCount(ParamKind kind) {
+  return kind == ParamKind::F16 ? 1 : kind == ParamKind::Byte ? 2 : 0;
+}
+
+WeightDecoder::Fragment WeightDecoder::fragment(const Group &group, Value lane,
+                                                Operands operands) const {
+  return decodeFragment(loadFragment(group, lane), lane, operands);
 }
 
 //===----------------------------------------------------------------------===//
@@ -74,7 +78,7 @@ Emitter::Values WeightDecoder::loadFragment(const Group &group,
   // Both quads lie in one sub-group.
   auto parameters = [&](ParamKind kind, int64_t first, int64_t second,
                         int64_t super) {
-    if (kind == ParamKind::None)
+    if (parameterCount(kind) == 0)
       return;
     Value at = e.offset(group.pointer, first);
     if (format.subGroups() == 2)
@@ -134,7 +138,7 @@ WeightDecoder::decodeFloatFragment(ValueRange loaded) const {
   auto pack = [&](Value low, Value high) {
     return e.bitcast(e.clampHalves(e.packHalves(low, high)), e.i32());
   };
-  Fragment result;
+  Fragment result(2);
   for (int s = 0; s < 2; ++s)
     for (int r = 0; r < 4; ++r) {
       Value &pair = result[s][r];
@@ -230,10 +234,37 @@ static Value pairCodes(Emitter &e, const PackedFormat &format,
   return e.bitcast(codes, e.half2());
 }
 
+/// Numbers of bytes (h, h + 2) of a word, e4m3, as 2 x f16: sign and magnitude
+/// stay next to each other, which is the number times 2^-8, subnormal or not.
+static Value pairOfE4m3(Emitter &e, Value word, int h) {
+  if (h == 0)
+    word = e.shl(word, e.constant(e.i32(), 8));
+  Value magnitude = e.andI(e.shrU(word, e.constant(e.i32(), 1)),
+                           e.constant(e.i32(), 0x3f803f80));
+  return e.orI(e.andI(word, e.constant(e.i32(), int64_t{0x80008000})),
+               magnitude);
+}
+
+WeightDecoder::Fragment
+WeightDecoder::decodeRowScaledFragment(ValueRange words,
+                                       Operands operands) const {
+  if (operands == Operands::E4M3)
+    return {{words[0], words[1], words[2], words[3]}};
+  Fragment result(2);
+  for (int s = 0; s < 2; ++s)
+    for (int h = 0; h < 2; ++h)
+      for (int row = 0; row < 2; ++row)
+        result[s][2 * h + row] = pairOfE4m3(e, words[2 * s + row], h);
+  return result;
+}
+
 WeightDecoder::Fragment WeightDecoder::decodeFragment(ValueRange loaded,
-                                                      Value lane) const {
+                                                      Value lane,
+                                                      Operands operands) const {
   if (format.isFloat())
     return decodeFloatFragment(loaded);
+  if (format.isRowScaled())
+    return decodeRowScaledFragment(loaded, operands);
   auto splat = [&](double value) { return e.constant(e.half2(), value); };
   PlaneWords words = takeWords(e, format, loaded, e.rem(lane, e.index(4)));
   auto scales = takeParameters(loaded, format.scaleKind, format.scaleSigned);
@@ -246,7 +277,7 @@ WeightDecoder::Fragment WeightDecoder::decodeFragment(ValueRange loaded,
       minima[row] = format.minSign < 0 ? e.sub(splat(-0.0), value) : value;
     }
 
-  Fragment result;
+  Fragment result(2);
   for (int s = 0; s < 2; ++s) {
     // Codes of a single plane stay above their place, which saves a shift.
     int lift = format.planeCount == 1 ? stepBits(format.planes[0], s) : 0;

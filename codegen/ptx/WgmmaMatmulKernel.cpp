@@ -1,14 +1,15 @@
 //===- WgmmaMatmulKernel.cpp - Prompt matmuls of sm_90a -------------------===//
 //
-// Products of rows of f16 with packed weights by wgmma, for steps of many
-// tokens. A block of the grid is three warpgroups:
+// Products of rows of f16 or e4m3 with packed weights by wgmma, for steps of
+// many tokens. A block of the grid is three warpgroups:
 //
 //   producer   brings stages of 64 columns with bulk copies: the activations
 //              of a tile of tokens, which lie in core matrices as wgmma wants
 //              B, and the weights of every row block, packed
 //   consumers  two of them. A warp has row blocks of its own (16 outputs each),
 //              decodes them from shared memory into the A fragments of its
-//              registers and multiplies them with all tokens of the tile
+//              registers (codes of e4m3 as they are, beside tokens of e4m3) and
+//              multiplies them with all tokens of the tile
 //
 // Two groups of fragment registers take turns: one is decoded while the
 // products of the other are under way. K is summed in ascending order.
@@ -31,8 +32,6 @@ constexpr int64_t kThreads = (kProducerWarps + kConsumerWarps) * kWarp;
 /// 65536: 128 * 40 + 256 * 232 fit, as 384 * 168 do before.
 constexpr int64_t kProducerRegisters = 40;
 constexpr int64_t kConsumerRegisters = 232;
-/// Products of 16 columns in a group.
-constexpr int64_t kSteps = 2;
 /// Shared memory for barriers.
 constexpr int64_t kBarrierBytes = 256;
 
@@ -50,6 +49,8 @@ private:
                Visit visit) override;
   void visitZeros(ArrayRef<Stream> streams, Visit visit) override;
   Value place() override { return e.sub(warp, e.index(kProducerWarps)); }
+  /// Products of a group, each of 32 bytes of K.
+  int64_t steps() const { return groupBytes / (2 * kHalfBlockBytes); }
 
   void produce(ArrayRef<Stream> streams, Value firstGroup, Value groups);
   /// Sums of the tile's tokens, [stream][tokens / 2].
@@ -68,7 +69,7 @@ private:
 void WgmmaEmitter::launch(GridFactor columns) {
   k.launch.blockThreads = kThreads;
   k.launch.grid = {columns, {GridCount::Rows, static_cast<uint32_t>(tokens)}};
-  stages.emplace(k, plan, tokens, kConsumerWarps, streamCount,
+  stages.emplace(k, plan, operands, tokens, kConsumerWarps, streamCount,
                  e.target.gpu.sharedBytes - kBarrierBytes);
   Value barriers = k.shared(kBarrierBytes);
   full.emplace(e, barriers);
@@ -122,7 +123,7 @@ void WgmmaEmitter::produce(ArrayRef<Stream> streams, Value firstGroup,
                      e.index(kProducerWarps));
   Value rows =
       e.offset(k.activationRow(k.argument(plan.x), firstRow, plan.depth()),
-               e.mul(firstGroup, e.index(kHalfGroupBytes)));
+               e.mul(firstGroup, e.index(groupBytes)));
   int64_t blockStride = kHalfRows * activationRowBytes(plan.depth());
 
   struct Source {
@@ -150,7 +151,7 @@ void WgmmaEmitter::produce(ArrayRef<Stream> streams, Value firstGroup,
       Value filled = full->at(number);
       Value first = e.mul(t, e.index(kGroups));
       Value present = e.minI(e.sub(groups, first), e.index(kGroups));
-      Value rowBytes = e.mul(present, e.index(kHalfGroupBytes));
+      Value rowBytes = e.mul(present, e.index(groupBytes));
       Value total = e.mul(rowBytes, mine);
       for (const Source &source : sources)
         total = e.add(
@@ -159,9 +160,8 @@ void WgmmaEmitter::produce(ArrayRef<Stream> streams, Value firstGroup,
       full->arriveExpecting(number, e.truncate(total, e.i32()));
       e.forLoop(warp, blocks, kProducerWarps, [&](Value block) {
         Value from = e.add(e.mul(block, e.index(blockStride)),
-                           e.mul(first, e.index(kHalfGroupBytes)));
-        Value to =
-            e.offset(stage, e.mul(block, e.index(WeightStages::kTokenBytes)));
+                           e.mul(first, e.index(groupBytes)));
+        Value to = e.offset(stage, e.mul(block, e.index(stages->blockBytes)));
         copyBulk(e, to, e.offset(rows, from), e.truncate(rowBytes, e.i32()),
                  filled);
       });
@@ -194,7 +194,7 @@ Emitter::Values WgmmaEmitter::decode(ArrayRef<Stream> streams, Value stage,
     fragments.push_back(byFormat(e, stream.formats, decodeAs));
   }
   Values words;
-  for (int64_t s = 0; s < kSteps; ++s)
+  for (int64_t s = 0; s < steps(); ++s)
     for (const Values &fragment : fragments)
       llvm::append_range(words, ArrayRef(fragment).slice(4 * s, 4));
   return words;
@@ -203,21 +203,21 @@ Emitter::Values WgmmaEmitter::decode(ArrayRef<Stream> streams, Value stage,
 Emitter::Values WgmmaEmitter::multiply(Value number, int64_t group,
                                        ValueRange a, ValueRange sums) {
   Value first = matrixDescriptor(e, sharedAddress(e, stages->base),
-                                 kHalfBlockBytes, WeightStages::kTokenBytes);
+                                 kHalfBlockBytes, stages->blockBytes);
   first = advance(e, first,
                   e.mul(number, e.constant(e.i32(), stages->stageBytes / 16)));
   SmallVector<WgmmaStep> steps;
-  for (int64_t s = 0; s < kSteps; ++s)
+  for (int64_t s = 0; s < this->steps(); ++s)
     for (int64_t i = 0; i < streamCount; ++i) {
       WgmmaStep step;
       step.a.assign(a.begin(), a.begin() + 4);
       a = a.drop_front(4);
-      int64_t bytes = group * kHalfGroupBytes + s * 2 * kHalfBlockBytes;
+      int64_t bytes = group * groupBytes + s * 2 * kHalfBlockBytes;
       step.b = advance(e, first, e.constant(e.i32(), bytes / 16));
       step.firstSum = i * tokens / 2;
       steps.push_back(step);
     }
-  return startProducts(e, tokens, steps, sums);
+  return startProducts(e, tokens, steps, sums, operands);
 }
 
 Emitter::Values WgmmaEmitter::consume(ArrayRef<Stream> streams, Value groups) {

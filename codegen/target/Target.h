@@ -115,6 +115,8 @@ struct GpuFacts {
   bool hasWgmma = false;
   /// Tensor cores keep sums in a memory of their own (tcgen05).
   bool hasTensorMemory = false;
+  /// Kernels multiply e4m3 numbers as they are; others decode them to f16.
+  bool hasFp8 = false;
 };
 
 /// A machine that code is generated for.

@@ -63,8 +63,9 @@ static void explainQuantize(func::FuncOp body, const PipelineOptions &options,
     if (dequantize)
       line(where + weight.getName().str() + " (" + formatNameOf(type) +
            ") reads " +
-           (lm::isQuantizedActivations(dequantize.getX().getType()) ? "int8"
-                                                                    : "f16") +
+           (lm::isQuantizedActivations(dequantize.getX().getType())
+                ? "int8"
+                : formatNameOf(dequantize.getX().getType())) +
            " activations");
     else
       line(where + weight.getName().str() + " (" + formatNameOf(type) +

@@ -1,6 +1,7 @@
 #include "compiler/tools/TuneVerb.h"
 
 #include "codegen/artifact/OutputFile.h"
+#include "compiler/tools/QuantizeOption.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/FormatVariadic.h"
 #include "llvm/Support/JSON.h"
@@ -45,9 +46,8 @@ void quern::addTune(CLI::App &app, TuneCommandLine &line) {
       ->transform(CLI::AsNumberWithUnit(
           std::map<std::string, double>{{"s", 1}, {"m", 60}}))
       ->check(CLI::Range(0.0, 1e6).description(""));
-  verb->add_option("--quantize", line.quantize,
-                   "As quern compile: kernels depend on it")
-      ->check(CLI::IsMember({"int8", "int4"}));
+  addQuantizeOption(verb, compile.quantizeFormat,
+                    "As quern compile: kernels depend on it");
   verb->add_flag("--precise", compile.precise,
                  "As quern compile: kernels depend on it");
   verb->add_option("--shares", compile.shares,
@@ -75,8 +75,6 @@ static llvm::Error resolve(TuneCommandLine &line) {
                             "the CPU");
   CompileOptions &compile = line.options.compile;
   compile.targets = {std::string(target->name)};
-  if (!line.quantize.empty())
-    compile.quantizeFormat = line.quantize == "int8" ? "q8_0" : "q4_0";
   return llvm::Error::success();
 }
 

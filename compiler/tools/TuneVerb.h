@@ -12,7 +12,6 @@ namespace quern {
 struct TuneCommandLine {
   TuneOptions options;
   std::string target = "host";
-  std::string quantize;
   /// The database; empty: standard output.
   std::string output;
   bool json = false;

@@ -8,6 +8,7 @@
 #include "compiler/pipeline/ArtifactInput.h"
 #include "compiler/tools/Emergency.h"
 #include "compiler/tools/Progress.h"
+#include "compiler/tools/QuantizeOption.h"
 #include "compiler/tools/Report.h"
 #include "compiler/tools/TuneVerb.h"
 
@@ -23,7 +24,7 @@ namespace {
 struct CommandLine {
   CompileOptions compile;
   std::vector<std::string> targets;
-  std::string quantize, kv, compileTo, compileFrom;
+  std::string kv, compileTo, compileFrom;
   bool json = false;
   bool quiet = false;
   bool noMeasure = false;
@@ -74,9 +75,9 @@ static void addCompile(CLI::App &app, CommandLine &line) {
                    "host, avx2, avx512-vnni or amx; several with commas "
                    "(default: host)")
       ->delimiter(',');
-  verb->add_option("--quantize", line.quantize,
-                   "Round float weights to int8 (q8_0) or int4 (q4_0)")
-      ->check(CLI::IsMember({"int8", "int4"}));
+  addQuantizeOption(verb, options.quantizeFormat,
+                    "Round float weights to int8 (q8_0), int4 (q4_0) or fp8 "
+                    "(e4m3)");
   verb->add_flag("--no-measure", line.noMeasure,
                  "Do not measure what --quantize cost");
   verb->add_flag("--precise", options.precise,
@@ -180,8 +181,6 @@ static llvm::Error resolve(CommandLine &line) {
   if (llvm::Error error =
           resolvePhase("--compile-from", line.compileFrom, options.compileFrom))
     return error;
-  if (!line.quantize.empty())
-    options.quantizeFormat = line.quantize == "int8" ? "q8_0" : "q4_0";
   options.int8Kv = line.kv == "int8";
   for (std::string &pass : options.disabledPasses)
     if (llvm::StringRef(pass).starts_with("lm-"))

@@ -5,6 +5,7 @@
 #include <cassert>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 namespace quern {
 namespace {
@@ -16,7 +17,8 @@ namespace {
 using enum BlockFormat;
 
 // Columns: format, name, GGUF type, elements and bytes per block, code bits,
-// zero, sub-group, signed sub-scales, sign of the minimum.
+// zero, sub-group, signed sub-scales, sign of the minimum, bytes of a row
+// scale.
 constexpr std::array<BlockFormatInfo, kBlockFormatCount> kFormats = {{
     {F32, "f32", 0, 1, 4, 0, 0, 1, false, 0},
     {F16, "f16", 1, 1, 2, 0, 0, 1, false, 0},
@@ -31,6 +33,7 @@ constexpr std::array<BlockFormatInfo, kBlockFormatCount> kFormats = {{
     {Q4_K, "q4_k", 12, 256, 144, 4, 0, 32, false, -1},
     {Q5_K, "q5_k", 13, 256, 176, 5, 0, 32, false, -1},
     {Q6_K, "q6_k", 14, 256, 210, 6, 32, 16, true, 0},
+    {E4M3, "e4m3", -1, 32, 32, 8, 0, 32, false, 0, 4},
     {A8, "a8", -1, 32, 36, 8, 0, 32, false, 0},
 }};
 
@@ -183,17 +186,26 @@ void unpackQ6_K(const uint8_t *block, BlockParts parts) {
   *parts.scale = load<uint16_t>(block + 208);
 }
 
+void unpackE4M3(const uint8_t *block, BlockParts parts) {
+  std::memcpy(parts.codes, block, 32);
+}
+
 using UnpackFunction = void (*)(const uint8_t *, BlockParts);
 
 /// In the order of the enum; null for formats without blocks of codes.
 constexpr std::array<UnpackFunction, kBlockFormatCount> kUnpack = {
     nullptr,    nullptr,    nullptr,    unpackQ4_0, unpackQ4_1,
     unpackQ5_0, unpackQ5_1, unpackQ8_0, unpackQ2_K, unpackQ3_K,
-    unpackQ4_K, unpackQ5_K, unpackQ6_K, nullptr};
+    unpackQ4_K, unpackQ5_K, unpackQ6_K, unpackE4M3, nullptr};
 
 /// Decodes an unpacked row by the formula of BlockFormatInfo.
 void decodeUnpacked(const BlockFormatInfo &info, const UnpackedBlockRow &row,
                     float *dst, int64_t n) {
+  if (info.isRowScaled()) {
+    for (int64_t i = 0; i < n; ++i)
+      dst[i] = row.rowScale * e4m3ToF32(row.codes[i]);
+    return;
+  }
   for (int64_t begin = 0; begin < n; begin += info.subGroup) {
     int64_t block = begin / info.blockElements, sub = begin / info.subGroup;
     float scale = f16ToF32(row.scales[block]);
@@ -297,6 +309,21 @@ void quantizeA8(const float *src, uint8_t *block) {
             : static_cast<uint8_t>(roundTo(src[i] * inverse, -127.0f, 127.0f));
 }
 
+/// A whole row: the scale that makes its largest magnitude 448, then the codes.
+void quantizeE4M3Row(const float *src, uint8_t *dst, int64_t n) {
+  float largest = 0.0f;
+  for (int64_t i = 0; i < n; ++i)
+    largest = std::fmax(largest, std::fabs(src[i]));
+  float scale = largest / kLargestE4m3;
+  // A scale without a float32 inverse: the row is as good as zeros.
+  if (scale < std::numeric_limits<float>::min())
+    scale = 0.0f;
+  float inverse = scale == 0.0f ? 0.0f : 1.0f / scale;
+  store(dst, scale);
+  for (int64_t i = 0; i < n; ++i)
+    dst[sizeof(scale) + i] = f32ToE4m3(src[i] * inverse);
+}
+
 void quantizeF32(const float *src, uint8_t *dst) { store(dst, *src); }
 void quantizeF16(const float *src, uint8_t *dst) { store(dst, f32ToF16(*src)); }
 void quantizeBF16(const float *src, uint8_t *dst) {
@@ -305,11 +332,12 @@ void quantizeBF16(const float *src, uint8_t *dst) {
 
 using QuantizeFunction = void (*)(const float *, uint8_t *);
 
-/// One block of each format, in the order of the enum; null: not produced.
+/// One block of each format, in the order of the enum; null: not produced, or
+/// as a whole row.
 constexpr std::array<QuantizeFunction, kBlockFormatCount> kQuantize = {
     quantizeF32, quantizeF16, quantizeBF16, quantizeQ4_0, quantizeQ4_1,
     nullptr,     nullptr,     quantizeQ8_0, nullptr,      nullptr,
-    nullptr,     nullptr,     nullptr,      quantizeA8};
+    nullptr,     nullptr,     nullptr,      nullptr,      quantizeA8};
 
 } // namespace
 
@@ -337,15 +365,19 @@ std::optional<BlockFormat> blockFormatFromGguf(uint32_t type) {
   return std::nullopt;
 }
 
-void unpackBlockRow(BlockFormat format, const uint8_t *src, int64_t n,
-                    UnpackedBlockRow &row) {
+void unpackBlockRow(BlockFormat format, const uint8_t *src, int64_t first,
+                    int64_t n, UnpackedBlockRow &row) {
   const BlockFormatInfo &info = blockFormatInfo(format);
   UnpackFunction unpack = kUnpack[static_cast<int>(format)];
-  assert(unpack && n % info.blockElements == 0);
+  assert(unpack && first % info.blockElements == 0 &&
+         n % info.blockElements == 0);
+  if (info.isRowScaled())
+    row.rowScale = load<float>(src);
+  src += info.rowBytes(first);
   int64_t blocks = n / info.blockElements;
   int64_t subGroups = info.isTwoLevel() ? n / info.subGroup : 0;
   row.codes.resize(n);
-  row.scales.resize(blocks);
+  row.scales.resize(info.isRowScaled() ? 0 : blocks);
   row.mins.resize(info.hasMin() ? blocks : 0);
   row.subScales.resize(subGroups);
   row.subMins.resize(info.hasMin() ? subGroups : 0);
@@ -381,22 +413,48 @@ void dequantizeRow(BlockFormat format, const uint8_t *src, float *dst,
     return;
   default:
     UnpackedBlockRow row;
-    unpackBlockRow(format, src, n, row);
+    unpackBlockRow(format, src, 0, n, row);
     decodeUnpacked(info, row, dst, n);
   }
 }
 
 bool canQuantize(BlockFormat format) {
-  return kQuantize[static_cast<int>(format)] != nullptr;
+  return kQuantize[static_cast<int>(format)] ||
+         blockFormatInfo(format).isRowScaled();
 }
 
 void quantizeRow(BlockFormat format, const float *src, uint8_t *dst,
                  int64_t n) {
   const BlockFormatInfo &info = blockFormatInfo(format);
   assert(canQuantize(format) && n % info.blockElements == 0);
+  if (info.isRowScaled())
+    return quantizeE4M3Row(src, dst, n);
   QuantizeFunction quantize = kQuantize[static_cast<int>(format)];
   for (int64_t i = 0; i < n; i += info.blockElements, dst += info.blockBytes)
     quantize(src + i, dst);
+}
+
+float e4m3ToF32(uint8_t code) {
+  uint32_t sign = (code & 0x80u) << 24, magnitude = code & 0x7fu;
+  if (isE4m3Nan(code))
+    return std::bit_cast<float>(sign | 0x7fc00000u);
+  // The same bits as a float32 have an exponent that is 120 too small, also
+  // where they are subnormal.
+  return std::bit_cast<float>(sign | magnitude << 20) * 0x1p120f;
+}
+
+uint8_t f32ToE4m3(float value) {
+  uint32_t bits = std::bit_cast<uint32_t>(value);
+  uint8_t sign = (bits >> 24) & 0x80u;
+  float magnitude = std::fabs(value);
+  if (std::isnan(value))
+    return sign | 0x7fu;
+  if (magnitude >= kLargestE4m3)
+    return sign | 0x7eu;
+  if (magnitude < 0x1p-6f) // a multiple of 2^-9
+    return sign | static_cast<uint8_t>(std::lrint(magnitude * 0x1p9f));
+  uint32_t rounded = (bits & 0x7fffffffu) + 0x7ffffu + ((bits >> 20) & 1u);
+  return sign | static_cast<uint8_t>((rounded - (120u << 23)) >> 20);
 }
 
 float f16ToF32(uint16_t bits) {

@@ -14,7 +14,8 @@
 
 namespace quern {
 
-/// A storage format of a row of numbers. All but A8 are GGUF tensor types.
+/// A storage format of a row of numbers. All but E4M3 and A8 are GGUF tensor
+/// types.
 enum class BlockFormat : uint8_t {
   F32,
   F16,
@@ -29,6 +30,10 @@ enum class BlockFormat : uint8_t {
   Q4_K,
   Q5_K,
   Q6_K,
+  /// Weights and activations: codes are 8-bit floats of 4 exponent and 3
+  /// mantissa bits (OCP "8-bit Floating Point Specification", E4M3: bias 7, no
+  /// infinity, largest 448), scaled by a float32 of the row.
+  E4M3,
   /// Quantized activations: blocks of 32, a float32 scale then 32 signed bytes.
   A8,
 };
@@ -42,6 +47,7 @@ inline constexpr int kBlockFormatCount = static_cast<int>(BlockFormat::A8) + 1;
 ///   one level  (subGroup == blockElements): d * (q - zero) + minSign * m
 ///   two levels (subGroup <  blockElements): (d * sc) * (q - zero) + minSign *
 ///   (m * mc)
+///   row scaled (rowScaleBytes > 0): d * e4m3ToF32(q), d being the row's
 ///
 /// where sc and mc are the integer scale and minimum of the element's
 /// sub-group. Every operation rounds to float32, in the order written, without
@@ -69,14 +75,19 @@ struct BlockFormatInfo {
   /// 0 no minimum, +1 the minimum is added (Q4_1, Q5_1), -1 it is subtracted
   /// (K-quants).
   int32_t minSign;
+  /// Bytes of the float32 scale in front of a row's blocks, 0 where scales are
+  /// of blocks. Codes under such a scale are E4M3 numbers.
+  int32_t rowScaleBytes = 0;
 
+  /// A scale is the row's, so that a row is encoded as a whole.
+  constexpr bool isRowScaled() const { return rowScaleBytes != 0; }
   constexpr bool isFloat() const { return codeBits == 0; }
   constexpr bool hasMin() const { return minSign != 0; }
   /// Scales of blocks are scaled again by integers per sub-group (K-quants).
   constexpr bool isTwoLevel() const { return subGroup != blockElements; }
   /// Bytes of a row of `n` elements, `n` a multiple of blockElements.
   constexpr int64_t rowBytes(int64_t n) const {
-    return n / blockElements * blockBytes;
+    return rowScaleBytes + n / blockElements * blockBytes;
   }
 };
 
@@ -98,12 +109,13 @@ std::optional<BlockFormat> blockFormatFromGguf(uint32_t type);
 void dequantizeRow(BlockFormat format, const uint8_t *src, float *dst,
                    int64_t n);
 
-/// Formats that quantizeRow() can produce: F32, F16, BF16, Q4_0, Q4_1, Q8_0 and
-/// A8.
+/// Formats that quantizeRow() can produce: F32, F16, BF16, Q4_0, Q4_1, Q8_0,
+/// E4M3 and A8.
 bool canQuantize(BlockFormat format);
 
 /// Encodes a row of `n` elements (a multiple of the block size), each to the
-/// nearest code. Precondition: canQuantize(format).
+/// nearest code. The largest magnitude of a row of E4M3 becomes 448.
+/// Precondition: canQuantize(format).
 void quantizeRow(BlockFormat format, const float *src, uint8_t *dst, int64_t n);
 
 /// One row of a quantized format taken apart: what the weight packer reads.
@@ -111,7 +123,10 @@ void quantizeRow(BlockFormat format, const float *src, uint8_t *dst, int64_t n);
 struct UnpackedBlockRow {
   /// Codes in element order (n). A Q8_0 byte q is stored as q + 128.
   std::vector<uint8_t> codes;
-  /// Block scales d as f16 bits (n / blockElements).
+  /// The scale of a row-scaled format.
+  float rowScale = 0;
+  /// Block scales d as f16 bits (n / blockElements); empty when the row has
+  /// one.
   std::vector<uint16_t> scales;
   /// Block minima m as f16 bits (n / blockElements); empty when the format has
   /// none.
@@ -123,10 +138,21 @@ struct UnpackedBlockRow {
   std::vector<uint8_t> subMins;
 };
 
-/// Takes a row of `n` elements apart. Precondition: a quantized GGUF format
-/// (not F32, F16, BF16 or A8), `n` a multiple of its block size.
-void unpackBlockRow(BlockFormat format, const uint8_t *src, int64_t n,
-                    UnpackedBlockRow &row);
+/// Takes elements [first, first + n) of the row at `src` apart. Precondition: a
+/// quantized weight format (not F32, F16, BF16 or A8), `first` and `n`
+/// multiples of its block size.
+void unpackBlockRow(BlockFormat format, const uint8_t *src, int64_t first,
+                    int64_t n, UnpackedBlockRow &row);
+
+/// float32 of an E4M3 number, exact.
+float e4m3ToF32(uint8_t code);
+/// The nearest E4M3 number, ties to even, beyond the largest the largest. NaN
+/// stays NaN.
+uint8_t f32ToE4m3(float value);
+/// The largest E4M3 number.
+inline constexpr float kLargestE4m3 = 448.0f;
+/// Whether an E4M3 number is NaN.
+constexpr bool isE4m3Nan(uint8_t code) { return (code & 0x7f) == 0x7f; }
 
 /// float32 from IEEE half-precision bits, exact (subnormals, infinities and NaN
 /// included).

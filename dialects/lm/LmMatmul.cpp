@@ -25,13 +25,13 @@ LogicalResult lm::verifyProduct(Operation *op, Value x, Value w, Value bias,
               : success();
 }
 
-/// Checks that x is f32, f16 or a8 and that w is not a8.
+/// Checks that x is f32, f16, a8 or e4m3 and that w is not a8.
 static LogicalResult verifyFormats(Operation *op, Value x, Value w) {
   std::optional<BlockFormat> format = formatOf(x.getType());
   if (format != BlockFormat::F32 && format != BlockFormat::F16 &&
-      format != BlockFormat::A8)
+      format != BlockFormat::A8 && format != BlockFormat::E4M3)
     return op->emitOpError()
-           << "expected x of f32, f16 or a8, but got " << x.getType();
+           << "expected x of f32, f16, a8 or e4m3, but got " << x.getType();
   if (isQuantizedActivations(w.getType()))
     return op->emitOpError(
         "expected a weight format, but a8 is for activations");

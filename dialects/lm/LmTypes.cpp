@@ -97,5 +97,8 @@ bool lm::isQuantizedActivations(Type type) {
 }
 
 BlockFormat lm::activationFormatFor(BlockFormat format) {
-  return blockFormatInfo(format).isFloat() ? BlockFormat::F16 : BlockFormat::A8;
+  const BlockFormatInfo &info = blockFormatInfo(format);
+  return info.isFloat()       ? BlockFormat::F16
+         : info.isRowScaled() ? format
+                              : BlockFormat::A8;
 }

@@ -30,9 +30,10 @@ std::optional<int64_t> rt::bytesPerRow(Type type) {
   const int64_t columns = tensor.getShape().back();
   if (lm::isQuantizedActivations(type))
     return activationRowBytes(columns);
-  // Rows of f16 are an accelerator's; a host has f32 in their place.
-  Type element = tensor.getElementType();
-  if (!(element.isF32() || element.isF16()) ||
+  // Rows of f16 and e4m3 are an accelerator's; a host has f32 in their place.
+  std::optional<BlockFormat> format = lm::formatOf(type);
+  if (!(format == BlockFormat::F32 || format == BlockFormat::F16 ||
+        format == BlockFormat::E4M3) ||
       !tensor.isDynamicDim(tensor.getRank() - 2))
     return std::nullopt;
   return columns * static_cast<int64_t>(sizeof(float));

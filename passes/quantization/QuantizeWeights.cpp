@@ -25,7 +25,7 @@ struct QuantizeWeightsPass
     if (!wanted || !canQuantize(*wanted) ||
         blockFormatInfo(*wanted).isFloat() || *wanted == BlockFormat::A8) {
       getOperation().emitError("cannot quantize weights to '")
-          << format.getValue() << "' (known: q8_0, q4_0, q4_1)";
+          << format.getValue() << "' (known: q8_0, q4_0, q4_1, e4m3)";
       return signalPassFailure();
     }
     llvm::StringSet<> tables;

@@ -56,8 +56,11 @@ private:
   void planAttention(Operation *attention);
   void planAlone(Operation *op);
 
-  /// Adds the `lm.quantize` that reads `value`, if there is one.
-  void addQuantize(Value value, SmallVectorImpl<Operation *> &ops);
+  /// Adds the `lm.quantize` that reads `value`, if there is one. `inPieces`:
+  /// the kernel's blocks have pieces of rows, of which no scale of a row can be
+  /// made.
+  void addQuantize(Value value, bool inPieces,
+                   SmallVectorImpl<Operation *> &ops);
   void addGroup(std::string name, lm::KernelSplit split,
                 ArrayRef<Operation *> ops);
 
@@ -85,9 +88,13 @@ void KernelFormer::addGroup(std::string name, lm::KernelSplit split,
   groups.push_back({std::move(name), split, llvm::to_vector(ops)});
 }
 
-void KernelFormer::addQuantize(Value value, SmallVectorImpl<Operation *> &ops) {
+void KernelFormer::addQuantize(Value value, bool inPieces,
+                               SmallVectorImpl<Operation *> &ops) {
   for (Operation *reader : value.getUsers()) {
-    if (isa<lm::QuantizeOp>(reader) && !groupOf.contains(reader)) {
+    if (!isa<lm::QuantizeOp>(reader) || groupOf.contains(reader))
+      continue;
+    BlockFormat format = *lm::formatOf(reader->getResult(0).getType());
+    if (!inPieces || !blockFormatInfo(format).isRowScaled()) {
       ops.push_back(reader);
       return;
     }
@@ -105,7 +112,7 @@ void KernelFormer::planGateUp(lm::SwigluOp swiglu) {
     return;
   }
   SmallVector<Operation *> ops = {gate->op, up->op, swiglu};
-  addQuantize(swiglu.getResult(), ops);
+  addQuantize(swiglu.getResult(), /*inPieces=*/true, ops);
   addGroup("gate_up", lm::KernelSplit::Shares, ops);
 }
 
@@ -133,7 +140,7 @@ void KernelFormer::planNorm(Operation *norm, Value summed, StringRef name) {
   if (auto sum = soleDef<lm::ReduceSharesOp>(summed))
     ops.push_back(sum);
   ops.push_back(norm);
-  addQuantize(norm->getResults().back(), ops);
+  addQuantize(norm->getResults().back(), /*inPieces=*/false, ops);
   addGroup(name.str(), lm::KernelSplit::Rows, ops);
 }
 
@@ -142,7 +149,7 @@ void KernelFormer::planAttention(Operation *attention) {
   // A kernel computes head by head, so a group must not cross heads.
   auto cache = cast<lm::KvCacheType>(attention->getOperand(1).getType());
   if (cache.getHeadDim() % kActivationGroup == 0)
-    addQuantize(attention->getResult(0), ops);
+    addQuantize(attention->getResult(0), /*inPieces=*/true, ops);
   addGroup("attention", lm::KernelSplit::Shares, ops);
 }
 

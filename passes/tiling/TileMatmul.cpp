@@ -21,8 +21,8 @@ struct TileMatmulPass : impl::TileMatmulPassBase<TileMatmulPass> {
                        });
     };
     llvm::SmallDenseMap<unsigned, DictionaryAttr> tiles;
-    for (BlockFormat format :
-         {BlockFormat::F32, BlockFormat::F16, BlockFormat::A8}) {
+    for (BlockFormat format : {BlockFormat::F32, BlockFormat::F16,
+                               BlockFormat::A8, BlockFormat::E4M3}) {
       FailureOr<DictionaryAttr> table = tilesFor(format);
       if (failed(table))
         return signalPassFailure();
@@ -38,10 +38,11 @@ struct TileMatmulPass : impl::TileMatmulPassBase<TileMatmulPass> {
     });
   }
 
-  /// GPUs read f16 activations on tensor cores, hosts as the floats they are.
+  /// GPUs read f16 and e4m3 activations on tensor cores, hosts as the floats
+  /// they are.
   static KernelFamily familyFor(BlockFormat activations, const Target &target) {
     bool isNumeric = activations == BlockFormat::A8 ||
-                     (activations == BlockFormat::F16 && target.isGpu());
+                     (activations != BlockFormat::F32 && target.isGpu());
     return isNumeric ? KernelFamily::Matmul : KernelFamily::FloatMatmul;
   }
 };

@@ -10,6 +10,7 @@ endfunction()
 
 quern_kernel_test(attention_kernel_test)
 quern_kernel_test(amx_matmul_kernel_test)
+quern_kernel_test(fp8_matmul_kernel_test)
 quern_kernel_test(int8_cache_kernel_test)
 quern_kernel_test(matmul_kernel_test)
 quern_kernel_test(rowwise_kernel_test)

@@ -101,7 +101,8 @@ TEST_P(MatmulKernel, IntegerDotsOfEveryFormat) {
   std::mt19937 random(1);
   for (int f = 0; f < kBlockFormatCount; ++f) {
     const auto format = static_cast<BlockFormat>(f);
-    if (format == BlockFormat::A8 || blockFormatInfo(format).isFloat()) continue;
+    const BlockFormatInfo& info = blockFormatInfo(format);
+    if (format == BlockFormat::A8 || info.isFloat() || info.isRowScaled()) continue;
     const int64_t unit = packedFormat(format).superblockColumns();
     for (const Case& c :
          {Case{format, 1, 16, unit}, Case{format, 7, 48, 3 * unit}, Case{format, 17, 40, 1536}}) {
@@ -133,8 +134,9 @@ TEST_P(MatmulKernel, FloatActivationsWithEveryFormat) {
     Buffer x = RandomFloats(random, c.rows * c.depth);
     Buffer packed = weight.Pack(0, c.outputs, 0, c.depth);
     Buffer y(c.rows * c.outputs * 4), of_halves(c.rows * c.outputs * 4);
-    // A host holds rows of f16 as f32; those of GPUs are tensor_matmul_kernel_test's.
-    for (const auto& [element, result] : {std::pair{"f16", &of_halves}, {"f32", &y}}) {
+    // A host holds rows of f16 and e4m3 as f32; those of GPUs are tensor_matmul_kernel_test's.
+    const char* numeric = format == BlockFormat::E4M3 ? "!lm.block<e4m3>" : "f16";
+    for (const auto& [element, result] : {std::pair{numeric, &of_halves}, {"f32", &y}}) {
       if (result == &of_halves && IsGpu(GetParam())) continue;
       auto kernel = CompiledKernel::Compile(MatmulText(c, element, 1, ""), GetParam());
       ASSERT_TRUE(kernel);

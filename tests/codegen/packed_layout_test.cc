@@ -1,6 +1,7 @@
 // The packed layout: nothing is lost, and every byte is where the layout's definition puts it.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <random>
@@ -25,6 +26,12 @@ std::vector<std::vector<uint8_t>> RandomRows(BlockFormat format, int rows, int64
   std::vector<std::vector<uint8_t>> all(rows);
   for (std::vector<uint8_t>& row : all) {
     row.resize(info.rowBytes(columns));
+    if (info.isRowScaled()) {
+      std::vector<float> values(columns);
+      for (float& value : values) value = static_cast<float>(random() % 1000) - 500;
+      quantizeRow(format, values.data(), row.data(), columns);
+      continue;
+    }
     std::vector<float> decoded(info.blockElements);
     for (int64_t block = 0; block < columns / info.blockElements; ++block) {
       uint8_t* bytes = row.data() + block * info.blockBytes;
@@ -96,12 +103,16 @@ TEST_P(PackedLayoutTest, PiecesOfKAreRunsOfTheWhole) {
   BlockFormat format = GetParam();
   std::vector<std::vector<uint8_t>> rows = RandomRows(format, 16, 512);
   std::vector<const uint8_t*> pointers = Pointers(rows);
-  int64_t half = packedFormat(format).rowBlockBytes(256);
-  std::vector<uint8_t> whole(2 * half), pieces(2 * half);
+  const PackedFormat& packed = packedFormat(format);
+  int64_t half = packed.rowBlockBytes(256), front = packed.frontBytes();
+  std::vector<uint8_t> whole(packed.rowBlockBytes(512)), first(half), second(half);
   packRowBlock(format, pointers, 0, 512, whole.data());
-  packRowBlock(format, pointers, 0, 256, pieces.data());
-  packRowBlock(format, pointers, 256, 512, pieces.data() + half);
-  EXPECT_EQ(whole, pieces);
+  packRowBlock(format, pointers, 0, 256, first.data());
+  packRowBlock(format, pointers, 256, 512, second.data());
+  EXPECT_TRUE(std::equal(first.begin(), first.end(), whole.begin()));
+  EXPECT_TRUE(std::equal(second.begin(), second.begin() + front, whole.begin()))
+      << "row scales are in every piece";
+  EXPECT_TRUE(std::equal(second.begin() + front, second.end(), whole.begin() + half));
 }
 
 TEST_P(PackedLayoutTest, PacksInTheFormatsOwnSize) {
@@ -139,7 +150,7 @@ TEST(PackedLayout, PlanesLieWhereTheHeaderSays) {
   ASSERT_EQ(packed.size(), 4u * 64 + 64 + 32 + 32);
   UnpackedBlockRow parts;
   for (int r = 0; r < 16; ++r) {
-    unpackBlockRow(kFormat, rows[r].data(), 32, parts);
+    unpackBlockRow(kFormat, rows[r].data(), 0, 32, parts);
     for (int k = 0; k < 32; ++k) {
       int quad = k / 4, byte = 4 * r + k % 4;
       int low = packed[quad / 2 * 64 + byte] >> (quad % 2 * 4) & 15;
@@ -177,6 +188,10 @@ TEST(PackedLayout, OffsetsOfEveryKindOfFormat) {
   EXPECT_EQ(q3k.planes[1].bits, 1);
   EXPECT_EQ(q3k.planes[1].shift, 2);
   EXPECT_TRUE(q3k.scaleSigned);
+  const PackedFormat& e4m3 = packedFormat(BlockFormat::E4M3);
+  EXPECT_EQ(e4m3.frontBytes(), 64);
+  EXPECT_EQ(e4m3.groupBytes(), 512);
+  EXPECT_EQ(e4m3.rowBlockBytes(96), 64 + 3 * 512);
   EXPECT_EQ(packedFormat(BlockFormat::BF16).groupBytes(), 1024);
   EXPECT_EQ(packedFormat(BlockFormat::F32).groupBytes(), 2048);
 }

@@ -22,6 +22,7 @@ import make_gguf  # noqa: E402
 QUERN = os.environ.get("QUERN") or str(ROOT / "build/dev/bin/quern")
 TARGETS = ("sm_80", "sm_89", "sm_90a", "sm_100a", "sm_120a")
 JOBS = 2
+OF_COMPILE = ("--precise", "--kv=int8", "--quantize=fp8")  # all other options are make_gguf's
 SKIPPED = 77
 
 FORMATS = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "f16",
@@ -55,6 +56,8 @@ MODELS = {
     "seven heads a key, biases": ("--family qwen2 --heads 14 --kv-heads 2 --head-dim 64 --layers 1"
                                   " --type q5_0 --vocab 333").split(),
     "rotary factors, f32 activations": ["--rope-factors", "--layers", 1, "--precise"],
+    "weights in e4m3": ("--layers 1 --hidden 256 --ffn 512 --untied --type f16 --head-dim 64"
+                        " --quantize=fp8").split(),
 }
 
 
@@ -78,7 +81,7 @@ def assemble(gguf, *options):
 def assemble_tiny(options):
     with tempfile.TemporaryDirectory(prefix="quern-ptxas-") as folder:
         gguf = pathlib.Path(folder) / "m.gguf"
-        of_compile = [option for option in options if option in ("--precise", "--kv=int8")]
+        of_compile = [option for option in options if option in OF_COMPILE]
         make_gguf.write_model(gguf, *[each for each in options if each not in of_compile])
         return assemble(gguf, *of_compile)
 

@@ -78,7 +78,7 @@ TEST(Target, GpusStandApartAndNameTheirPtx) {
     EXPECT_EQ(target.numericsFor(Role::Decode), Numerics::F16);
     EXPECT_EQ(target.numericsFor(Role::Prefill), Numerics::F16);
   }
-  EXPECT_EQ(findTarget("sm_90a")->llvmFeatures(), "+ptx83");
+  EXPECT_EQ(findTarget("sm_90a")->llvmFeatures(), "+ptx84");
 }
 
 // The kernel's list of features is another witness than LLVM's.

@@ -192,24 +192,26 @@ TEST_F(WeightLayoutTest, ACutThatNeedsPaddingStoresTheEmbeddingTwice) {
 
 TEST_F(WeightLayoutTest, FloatSourcesAreQuantizedWhilePacking) {
   addModel(BlockFormat::F16);
-  // `source` stands at the end of a matrix's line.
-  std::string text;
-  llvm::SmallVector<llvm::StringRef> lines;
-  const std::string original = program("q8_0");
-  llvm::StringRef(original).split(lines, '\n');
-  for (llvm::StringRef line : lines)
-    text += line.str() + (line.contains("q8_0") ? " source = f16\n" : "\n");
-  WeightLayout layout = llvm::cantFail(layOut(text));
-  EXPECT_EQ(layout.quantizedFrom, 2u * 96 * (96 + 2 * (80 + 40)));
-  const std::vector<uint8_t> bytes = segment(layout.plan);
-  std::vector<float> row(96), unpacked(16 * 96), expected(96);
-  std::vector<uint8_t> codes(blockFormatInfo(BlockFormat::Q8_0).rowBytes(96));
-  unpackRowBlockToFloat(BlockFormat::Q8_0, bytes.data() + layout.layers[1].offsets[2], 96,
-                        unpacked.data());
-  dequantizeRow(BlockFormat::F16, source("blk.1.up").row(5), row.data(), 96);
-  quantizeRow(BlockFormat::Q8_0, row.data(), codes.data(), 96);
-  dequantizeRow(BlockFormat::Q8_0, codes.data(), expected.data(), 96);
-  for (int64_t k = 0; k < 96; ++k) EXPECT_EQ(unpacked[5 * 96 + k], expected[k]);
+  for (BlockFormat format : {BlockFormat::Q8_0, BlockFormat::E4M3}) {
+    const std::string name(blockFormatInfo(format).name);
+    // `source` stands at the end of a matrix's line.
+    std::string text;
+    llvm::SmallVector<llvm::StringRef> lines;
+    const std::string original = program(name);
+    llvm::StringRef(original).split(lines, '\n');
+    for (llvm::StringRef line : lines)
+      text += line.str() + (line.contains(name) ? " source = f16\n" : "\n");
+    WeightLayout layout = llvm::cantFail(layOut(text));
+    EXPECT_EQ(layout.quantizedFrom, 2u * 96 * (96 + 2 * (80 + 40)));
+    const std::vector<uint8_t> bytes = segment(layout.plan);
+    std::vector<float> row(96), unpacked(16 * 96), expected(96);
+    std::vector<uint8_t> codes(blockFormatInfo(format).rowBytes(96));
+    unpackRowBlockToFloat(format, bytes.data() + layout.layers[1].offsets[2], 96, unpacked.data());
+    dequantizeRow(BlockFormat::F16, source("blk.1.up").row(5), row.data(), 96);
+    quantizeRow(format, row.data(), codes.data(), 96);
+    dequantizeRow(format, codes.data(), expected.data(), 96);
+    for (int64_t k = 0; k < 96; ++k) EXPECT_EQ(unpacked[5 * 96 + k], expected[k]) << name;
+  }
 }
 
 TEST_F(WeightLayoutTest, ShortFloatVectorsBecomeFloat32) {
@@ -242,7 +244,7 @@ TEST_F(WeightLayoutTest, RefusesNumbersThatAreNotFinite) {
   for (const Case& c : {Case{BlockFormat::Q4_0, 0, 0x7c00}, Case{BlockFormat::Q4_1, 2, 0x7e01},
                         Case{BlockFormat::Q2_K, 82, 0xfc00}, Case{BlockFormat::Q6_K, 208, 0x7fff},
                         Case{BlockFormat::F16, 0, 0x7c00}, Case{BlockFormat::BF16, 0, 0x7f80},
-                        Case{BlockFormat::F32, 2, 0x7fc0}}) {
+                        Case{BlockFormat::F32, 2, 0x7fc0}, Case{BlockFormat::E4M3, 5, 0x7f00}}) {
     const BlockFormatInfo& info = blockFormatInfo(c.format);
     const int64_t rowBytes = info.rowBytes(kColumns);
     std::vector<uint8_t> data(kRows * rowBytes);

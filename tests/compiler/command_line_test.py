@@ -213,17 +213,19 @@ class Quantize(CommandLineTest):
             with self.subTest(source=source):
                 model = self.model("--type", source, "--untied")
                 losses = []
-                for name, largest in (("int8", 0.56), ("int4", 0.33)):
+                for name, largest in (("int8", 0.56), ("fp8", 0.53), ("int4", 0.33)):
                     report = self.report(model, TARGET, f"--quantize={name}")
                     self.assertLess(report["to_bytes"] / report["from_bytes"], largest)
                     if "not_measured" in report:
                         self.skipTest(report["not_measured"])
                     self.assertEqual((report["positions"], report["target"]), (128, "avx2"))
                     losses.append(report["mean_kl"])
-                int8, int4 = losses
+                int8, fp8, int4 = losses
                 # Each bit less doubles the error of a weight and quadruples the loss.
                 self.assertGreater(int8, 0)
                 self.assertLess(int8, 0.005)
+                self.assertLess(int8, fp8)
+                self.assertLess(fp8, int4)
                 self.assertGreater(int4, 10 * int8)
                 self.assertLess(int4, 1)
 

@@ -119,7 +119,7 @@ TEST(BlockFormat, QuantizesToTheNearestCode) {
     UnpackedBlockRow parts;
     std::vector<uint8_t> bytes(info.rowBytes(96));
     quantizeRow(format, row.data(), bytes.data(), 96);
-    unpackBlockRow(format, bytes.data(), 96, parts);
+    unpackBlockRow(format, bytes.data(), 0, 96, parts);
     for (int i = 0; i < 96; ++i) {
       float step = std::fabs(f16ToF32(parts.scales[i / 32]));
       bool isEnd = parts.codes[i] == 0 || parts.codes[i] == (1 << info.codeBits) - 1;
@@ -162,6 +162,54 @@ TEST(BlockFormat, ActivationsRoundToNearestEven) {
   EXPECT_EQ(scale, 0.0f) << "a zero group has scale 0";
 }
 
+TEST(BlockFormat, EveryE4m3RoundTrips) {
+  EXPECT_EQ(e4m3ToF32(0x38), 1.0f);
+  EXPECT_EQ(e4m3ToF32(0x7e), 448.0f) << "the largest";
+  EXPECT_EQ(e4m3ToF32(0x01), 0x1p-9f) << "the least";
+  EXPECT_EQ(e4m3ToF32(0x88), -0x1p-6f) << "the least normal one, negative";
+  float below = -1;
+  for (int code = 0; code < 0x7f; ++code) {
+    float value = e4m3ToF32(static_cast<uint8_t>(code));
+    EXPECT_GT(value, below) << "code " << code;
+    EXPECT_EQ(f32ToE4m3(value), code);
+    EXPECT_EQ(f32ToE4m3(-value), code | 0x80);
+    if (code > 0) {
+      float middle = (below + value) / 2;
+      EXPECT_EQ(f32ToE4m3(std::nextafter(middle, 0.0f)), code - 1);
+      EXPECT_EQ(f32ToE4m3(middle), code % 2 == 0 ? code : code - 1)
+          << "a tie goes to the even code";
+      EXPECT_EQ(f32ToE4m3(std::nextafter(middle, 1000.0f)), code);
+    }
+    below = value;
+  }
+  for (float value : {449.0f, 1e30f, std::numeric_limits<float>::infinity()}) {
+    EXPECT_EQ(f32ToE4m3(value), 0x7e);
+    EXPECT_EQ(f32ToE4m3(-value), 0xfe);
+  }
+  EXPECT_TRUE(isE4m3Nan(f32ToE4m3(NAN)));
+  EXPECT_TRUE(std::isnan(e4m3ToF32(0x7f)) && std::isnan(e4m3ToF32(0xff)));
+}
+
+// The scale is the row's: the largest magnitude becomes 448, and a piece is of the same scale.
+TEST(BlockFormat, RowsOfE4m3ShareAScale) {
+  constexpr BlockFormat kFormat = BlockFormat::E4M3;
+  EXPECT_EQ(blockFormatInfo(kFormat).rowBytes(96), 4 + 96);
+  std::vector<float> row = RandomRow(96, 7, 0.02f);
+  row[70] = -0.224f;
+  std::vector<uint8_t> bytes(blockFormatInfo(kFormat).rowBytes(96));
+  quantizeRow(kFormat, row.data(), bytes.data(), 96);
+  UnpackedBlockRow parts;
+  unpackBlockRow(kFormat, bytes.data(), 64, 32, parts);
+  EXPECT_EQ(parts.rowScale, 0.224f / 448);
+  ASSERT_EQ(parts.codes.size(), 32u);
+  EXPECT_EQ(parts.codes[6], 0xfe) << "-448";
+  std::vector<float> decoded = RoundTrip(kFormat, row);
+  for (int i = 0; i < 96; ++i)
+    EXPECT_LE(std::fabs(decoded[i] - row[i]),
+              std::max(std::fabs(row[i]) * 0x1.001p-4f, parts.rowScale * 0x1.001p-10f))
+        << "element " << i;
+}
+
 TEST(BlockFormat, TinyAndHugeRowsStayFinite) {
   for (const BlockFormatInfo& info : blockFormats()) {
     if (!canQuantize(info.format) || info.isFloat()) continue;
@@ -180,9 +228,9 @@ TEST(BlockFormat, UnpackedPartsHaveTheDocumentedSizes) {
     if (info.isFloat() || info.format == BlockFormat::A8) continue;
     int64_t n = 3 * info.blockElements;
     std::vector<uint8_t> bytes(info.rowBytes(n), 0xff);
-    unpackBlockRow(info.format, bytes.data(), n, row);
+    unpackBlockRow(info.format, bytes.data(), 0, n, row);
     EXPECT_EQ(static_cast<int64_t>(row.codes.size()), n);
-    EXPECT_EQ(row.scales.size(), 3u);
+    EXPECT_EQ(row.scales.size(), info.isRowScaled() ? 0u : 3u) << info.name;
     EXPECT_EQ(row.mins.size(), info.hasMin() ? 3u : 0u) << info.name;
     size_t subGroups = info.isTwoLevel() ? n / info.subGroup : 0;
     EXPECT_EQ(row.subScales.size(), subGroups) << info.name;

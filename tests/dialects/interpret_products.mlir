@@ -54,6 +54,27 @@ func.func @quant_matmul_a8() -> tensor<1x1xf32> {
   return %y : tensor<1x1xf32>
 }
 
+// The scale of x is 2, so that 3.2 / 2 = 1.6 becomes 1.625, and 17 / 2
+// halfway between 8 and 9; that of the weight is 1/2, and 4.25 * 2 = 8.5. Ties go
+// to the even code, so x is [896, 2, 3.25, 16] and the weight [224, 1, 4, 0.5].
+// CHECK-LABEL: quant_matmul_e4m3 result 0: 1x1xf32
+// CHECK-NEXT: [200727]
+// CHECK-LABEL: quant_matmul_e4m3 result 1: 1x32xf32
+// CHECK-NEXT: [896, 2, 3.25, 16, 0,
+func.func @quant_matmul_e4m3() -> (tensor<1x1xf32>, tensor<1x32xf32>) {
+  %x = arith.constant dense<[[896.0, 2.0, 3.2, 17.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0,
+                              0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]]>
+      : tensor<1x32xf32>
+  %f = arith.constant dense<[[224.0, 1.0, 4.25, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0,
+                              0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]]>
+      : tensor<1x32xf32>
+  %q = lm.quantize %x : tensor<1x32xf32> -> tensor<1x32x!lm.block<e4m3>>
+  %w = lm.quantize %f : tensor<1x32xf32> -> tensor<1x32x!lm.block<e4m3>>
+  %y = lm.quant_matmul %q, %w : (tensor<1x32x!lm.block<e4m3>>, tensor<1x32x!lm.block<e4m3>>) -> tensor<1x1xf32>
+  %d = lm.dequantize %q : tensor<1x32x!lm.block<e4m3>> -> tensor<1x32xf32>
+  return %y, %d : tensor<1x1xf32>, tensor<1x32xf32>
+}
+
 // CHECK-LABEL: qkv_proj result 0: 1x2xf32
 // CHECK-NEXT: [4, 5]
 // CHECK-LABEL: qkv_proj result 1: 1x1xf32

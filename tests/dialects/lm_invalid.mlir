@@ -214,7 +214,7 @@ func.func @matmul_k_dynamic(%x: tensor<?x?xf32>, %w: tensor<4x8xf32>) {
 // -----
 
 func.func @quant_matmul_c1(%x: tensor<?x32x!lm.block<q8_0>>, %w: tensor<4x32xf16>) {
-  // expected-error @+1 {{expected x of f32, f16 or a8}}
+  // expected-error @+1 {{expected x of f32, f16, a8 or e4m3}}
   %0 = lm.quant_matmul %x, %w : (tensor<?x32x!lm.block<q8_0>>, tensor<4x32xf16>) -> tensor<?x4xf32>
   return
 }

@@ -106,6 +106,8 @@ func.func @quantize(%x: tensor<?x32xf32>) {
   %0 = lm.quantize %x : tensor<?x32xf32> -> tensor<?x32x!lm.block<a8>>
   // CHECK: lm.dequantize %[[Q]] : tensor<?x32x!lm.block<a8>> -> tensor<?x32xf32>
   %1 = lm.dequantize %0 : tensor<?x32x!lm.block<a8>> -> tensor<?x32xf32>
+  // CHECK: lm.quantize %{{.*}} : tensor<?x32xf32> -> tensor<?x32x!lm.block<e4m3>>
+  %2 = lm.quantize %x : tensor<?x32xf32> -> tensor<?x32x!lm.block<e4m3>>
   return
 }
 

@@ -32,6 +32,9 @@ def errors(got, wanted):
     return (math.sqrt(sum(each * each for each in differences) / len(differences)),
             max(map(abs, differences)))
 
+# Largest difference of logits with e4m3, relative to the largest logit.
+FP8_TOLERANCE = 1e-1
+
 
 class OddModelsGpu(odd.ModelTest):
     def references(self):
@@ -63,6 +66,19 @@ class OddModelsGpu(odd.ModelTest):
         for name, options in odd.MODELS.items():
             if name in FEW or "QUERN_FULL_MATRIX" in os.environ:
                 self.check(name, options)
+
+    def test_fp8_weights(self):
+        """The interpreter rounds weights and tokens in the same way, but for sm_80, which keeps tokens in f16."""
+        model = self.folder / "model.gguf"
+        support.make_gguf.write_model(model, *"--type f16 --untied --layers 1 --vocab 301 --ffn 96".split())
+        self.compile(model, "--target=avx2,sm_80,sm_89,sm_90a", "--quantize=fp8")
+        rounded, unrounded = self.reference("02-quantize"), self.reference("01-import")
+        self.assertClose(self.run_logits("--force-isa", "avx2"), unrounded, FP8_TOLERANCE)
+        for target, wanted in (("sm_80", unrounded), ("sm_89", rounded), ("sm_90a", rounded)):
+            for how in ((), ("--teacher-forced",)):
+                with self.subTest(target=target, how=how):
+                    got = self.run_logits(f"--device=ptx-emulator:{target}", *how)
+                    self.assertClose(got, wanted, FP8_TOLERANCE)
 
     def test_int8_cache(self):
         """Keys and values in int8: the interpreter rounds them in the same way."""

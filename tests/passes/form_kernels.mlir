@@ -10,6 +10,10 @@
 // RUN: quern-opt --lm-form-kernels %t.small -o %t.heads
 // RUN: quern-interpret %t.small --compare=%t.heads --tolerance=0
 // RUN: FileCheck %s --input-file=%t.heads --check-prefix=HEADS
+// RUN: sed 's/!lm.block<[a-z0-9_]*>/!lm.block<e4m3>/g' %t.tile >%t.scaled
+// RUN: quern-opt --lm-form-kernels %t.scaled -o %t.fp8
+// RUN: quern-interpret %t.scaled --compare=%t.fp8 --tolerance=0
+// RUN: FileCheck %s --input-file=%t.fp8 --check-prefix=FP8
 
 // CHECK-LABEL: func.func @embed
 // CHECK: lm.weight
@@ -51,6 +55,26 @@
 // CHECK: lm.kernel "select_rows" split(rows)
 // CHECK: lm.kernel "output_norm" split(rows)
 // CHECK: lm.kernel "token_embd" split(shares)
+
+// The scale of an e4m3 row is known where the whole row is: behind a norm, but
+// not in the shares of attention and feed-forward.
+// FP8-LABEL: func.func @layer_0
+// FP8: lm.kernel "attention" split(shares)
+// FP8-NEXT: lm.online_attention
+// FP8-NEXT: lm.yield
+// FP8: lm.kernel "quantize" split(rows)
+// FP8-NEXT: lm.quantize
+// FP8: lm.kernel "attn_output" split(shares)
+// FP8: lm.kernel "ffn_norm" split(rows)
+// FP8-NEXT: lm.add_rms_norm
+// FP8-NEXT: lm.quantize
+// FP8: lm.kernel "gate_up" split(shares)
+// FP8-NEXT: lm.quant_matmul
+// FP8-NEXT: lm.quant_matmul
+// FP8-NEXT: lm.swiglu
+// FP8-NEXT: lm.yield
+// FP8: lm.kernel "quantize" split(rows)
+// FP8: lm.kernel "ffn_down" split(shares)
 
 // Two heads of 16 share a group of 32 activations, which is rounded behind both.
 // HEADS: lm.kernel "attention" split(shares) {{.*}} -> (tensor<?x128xf32>)

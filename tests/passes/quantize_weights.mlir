@@ -5,12 +5,17 @@
 // RUN: quern-interpret %s --compare=%t.q4 --tolerance=0.3
 // RUN: not quern-interpret %s --compare=%t.q4 --tolerance=0.001
 // RUN: FileCheck %s --input-file=%t.q4 --check-prefixes=CHECK,INT4
+// RUN: quern-opt --lm-quantize-weights=format=e4m3 %s -o %t.fp8
+// RUN: quern-interpret %s --compare=%t.fp8 --tolerance=0.1
+// RUN: not quern-interpret %s --compare=%t.fp8 --tolerance=0.001
+// RUN: FileCheck %s --input-file=%t.fp8 --check-prefixes=CHECK,FP8
 // RUN: not quern-opt --lm-quantize-weights=format=q3_k %s 2>&1 | FileCheck %s --check-prefix=ERROR
 
-// ERROR: error: cannot quantize weights to 'q3_k' (known: q8_0, q4_0, q4_1)
+// ERROR: error: cannot quantize weights to 'q3_k' (known: q8_0, q4_0, q4_1, e4m3)
 
 // CHECK-LABEL: func.func @f16
 // INT8: lm.weight "f16" source = f16 : tensor<48x64x!lm.block<q8_0>>
+// FP8: lm.weight "f16" source = f16 : tensor<48x64x!lm.block<e4m3>>
 // INT4: lm.weight "f16" source = f16 : tensor<48x64x!lm.block<q4_0>>
 // CHECK: lm.dequantize
 // CHECK: lm.matmul
