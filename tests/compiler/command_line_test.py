@@ -213,7 +213,7 @@ class Quantize(CommandLineTest):
             with self.subTest(source=source):
                 model = self.model("--type", source, "--untied")
                 losses = []
-                for name, largest in (("int8", 0.56), ("fp8", 0.53), ("int4", 0.33)):
+                for name, largest in (("int8", 0.56), ("fp8", 0.54), ("int4", 0.33)):
                     report = self.report(model, TARGET, f"--quantize={name}")
                     self.assertLess(report["to_bytes"] / report["from_bytes"], largest)
                     if "not_measured" in report:
