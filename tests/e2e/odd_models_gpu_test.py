@@ -20,6 +20,8 @@ if "QUERN_FULL_MATRIX" in os.environ:
     TARGETS += ("sm_89", "sm_100a", "sm_120a")
 FEW = ("a vocabulary of 333, not tied", "seven queries a key, biases", "four K-quants in a layer",
        "weights in bf16")
+# Largest difference of logits with e4m3, relative to the largest logit.
+FP8_TOLERANCE = 1e-1
 
 # A weight and the op that makes it floats: (name, shape, format, op).
 WEIGHT = re.compile(r"lm\.weight (\"[^\"]*\") : tensor<(\d+x\d+)x(!lm\.block<\w+>)>\n"
@@ -31,9 +33,6 @@ def errors(got, wanted):
     differences = [a - b if a == a else math.inf for a, b in zip(got[1], wanted[1])]
     return (math.sqrt(sum(each * each for each in differences) / len(differences)),
             max(map(abs, differences)))
-
-# Largest difference of logits with e4m3, relative to the largest logit.
-FP8_TOLERANCE = 1e-1
 
 
 class OddModelsGpu(odd.ModelTest):
