@@ -2,7 +2,7 @@
 
     python triton_kernels.py SPECS.json OUT        run with triton 3.9.0; benchmarks/ptx/report calls it
 
-SPECS.json: [{"name", "kind": "matmul" | "matmul_w4" | "attention", "target": "sm_80", "rows", "columns",
+SPECS.json: [{"name", "kind": "matmul" | "matmul_fp8" | "matmul_w4" | "attention", "target": "sm_80", "rows", "columns",
 "depth", "head_dim", "warps", "stages"}]. Writes OUT/NAME.ptx and OUT/NAME.json (threads, shared bytes).
 The kernels are plain ones: whole tiles, no masks, the loop that the compiler makes of a textbook program.
 """
@@ -22,7 +22,7 @@ PTX_VERSION = 90
 
 @triton.jit
 def matmul(x, w, y, rows, columns, k, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr):
-    """y (rows, columns) = x (rows, k) times w (columns, k) transposed; f16, summed in f32."""
+    """y (rows, columns) = x (rows, k) times w (columns, k) transposed; f16 or e4m3, summed in f32."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     depth = tl.arange(0, DEPTH)
@@ -85,11 +85,15 @@ def attention(q, keys, values, out, scale, tokens, HEAD: tl.constexpr, ROWS: tl.
     tl.store(out + row[:, None] * HEAD + dim[None, :], (total / weight[:, None]).to(tl.float16))
 
 
+def matmul_of(element: str) -> tuple:
+    return (matmul, {"x": element, "w": element, "y": "*fp32", "rows": "i32", "columns": "i32", "k": "i32"},
+            lambda s: {"ROWS": s["rows"], "COLUMNS": s["columns"], "DEPTH": s["depth"]})
+
+
 # Arguments of each kernel by type, and how its compile-time constants follow from a spec.
 KERNELS = {
-    "matmul": (matmul, {"x": "*fp16", "w": "*fp16", "y": "*fp32", "rows": "i32", "columns": "i32",
-                        "k": "i32"}, lambda s: {"ROWS": s["rows"], "COLUMNS": s["columns"],
-                                                "DEPTH": s["depth"]}),
+    "matmul": matmul_of("*fp16"),
+    "matmul_fp8": matmul_of("*fp8e4nv"),
     "matmul_w4": (matmul_w4, {"x": "*fp16", "w": "*u8", "scales": "*fp16", "y": "*fp32", "rows": "i32",
                               "columns": "i32", "k": "i32"},
                   lambda s: {"ROWS": s["rows"], "COLUMNS": s["columns"], "DEPTH": s["depth"]}),
