@@ -205,7 +205,8 @@ void Tokenizer::Impl::IndexTokens() {
       case schema::TokenType::Unknown:
       case schema::TokenType::Control:
       case schema::TokenType::UserDefined:
-        if (!bytes.empty())
+        // Texts are valid UTF-8: a token that is not would cut a character in two.
+        if (!bytes.empty() && utf8::IsValid(bytes))
           special.push_back({bytes, token, TypeOf(id) != schema::TokenType::UserDefined});
         break;
       case schema::TokenType::Unused:

@@ -278,18 +278,20 @@ TEST(TokenizerHostile, AnyFlippedBitIsRefusedOrHarmless) {
   }
 }
 
+/// The small segment after `change` of its object.
+template <typename Change>
+std::vector<uint8_t> Changed(Change change) {
+  const std::vector<uint8_t> whole = Segment(SmallSpec());
+  std::unique_ptr<schema::TokenizerT> object(schema::GetTokenizer(whole.data())->UnPack());
+  change(*object);
+  flatbuffers::FlatBufferBuilder builder;
+  schema::FinishTokenizerBuffer(builder, schema::Tokenizer::Pack(builder, object.get()));
+  return {builder.GetBufferPointer(), builder.GetBufferPointer() + builder.GetSize()};
+}
+
 TEST(TokenizerHostile, MeaningsAreChecked) {
   using schema::TokenizerT;
-  auto refused = [](auto change) {
-    const std::vector<uint8_t> whole = Segment(SmallSpec());
-    std::unique_ptr<TokenizerT> object(schema::GetTokenizer(whole.data())->UnPack());
-    change(*object);
-    flatbuffers::FlatBufferBuilder builder;
-    schema::FinishTokenizerBuffer(builder, schema::Tokenizer::Pack(builder, object.get()));
-    const std::vector<uint8_t> bytes(builder.GetBufferPointer(),
-                                     builder.GetBufferPointer() + builder.GetSize());
-    return Tokenizer::Create(bytes).status();
-  };
+  auto refused = [](auto change) { return Tokenizer::Create(Changed(change)).status(); };
   EXPECT_TRUE(refused([](TokenizerT&) {}).ok());
   EXPECT_EQ(refused([](auto& t) { t.bos_id = 265; }).message(),
             "tokenizer segment: bos_id is 265, but there are 265 tokens");
@@ -310,16 +312,24 @@ TEST(TokenizerHostile, MeaningsAreChecked) {
 }
 
 TEST(TokenizerHostile, ABacktrackingPatternEnds) {
-  const std::vector<uint8_t> whole = Segment(SmallSpec());
-  std::unique_ptr<schema::TokenizerT> object(schema::GetTokenizer(whole.data())->UnPack());
-  object->pre_tokenizer_patterns = {"(a|aa|aaa)+$(?<=b)"};
-  flatbuffers::FlatBufferBuilder builder;
-  schema::FinishTokenizerBuffer(builder, schema::Tokenizer::Pack(builder, object.get()));
-  const std::vector<uint8_t> bytes(builder.GetBufferPointer(),
-                                   builder.GetBufferPointer() + builder.GetSize());
+  const auto bytes = Changed([](auto& t) { t.pre_tokenizer_patterns = {"(a|aa|aaa)+$(?<=b)"}; });
   const Result<Tokenizer> tokenizer = Tokenizer::Create(bytes);
   ASSERT_TRUE(tokenizer.ok());
   EXPECT_EQ(tokenizer->Encode(std::string(2000, 'a')).status().code(), StatusCode::kMalformed);
+}
+
+TEST(TokenizerHostile, NoTokenCutsACharacter) {
+  const auto bytes = Changed([](schema::TokenizerT& t) {
+    t.normalizer = schema::TextNormalizer::Nfc;
+    // The user-defined token "<user>" becomes the second byte of U+00E9 and five spaces.
+    const std::string_view half = "\xA9     ";
+    std::copy(half.begin(), half.end(), t.token_bytes.begin() + t.token_offsets[262]);
+  });
+  const Result<Tokenizer> tokenizer = Tokenizer::Create(bytes);
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status().message();
+  const auto tokens = tokenizer->Encode("caf\u00e9     ");
+  ASSERT_TRUE(tokens.ok()) << tokens.status().message();
+  EXPECT_EQ(*tokenizer->Decode(*tokens), "caf\u00e9     ");
 }
 
 }  // namespace
