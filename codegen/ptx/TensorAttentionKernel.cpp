@@ -34,10 +34,26 @@ constexpr int64_t kColumns = 8;
 constexpr int64_t kWarps = 4;
 constexpr int64_t kCopyBytes = 16;
 
-/// What fits in the registers of a lane.
+/// What fits in the registers of a lane and the shared memory of a block.
 struct Sizes {
   int64_t tiles; ///< mma rows of a warp
   int64_t keys;  ///< of a step
+
+  int64_t queryBytes(const KvLayout &layout) const {
+    return 2 * kWarps * tiles * kRows * layout.headDim;
+  }
+  /// Of a step's keys, and as many of its values.
+  int64_t partBytes(const KvLayout &layout) const {
+    return 2 * keys * layout.headDim;
+  }
+  int64_t codeBytes(const KvLayout &layout) const {
+    return layout.isInt8 ? keys / layout.page *
+                               (layout.valuesOffset() + layout.scalesBytes())
+                         : 0;
+  }
+  int64_t sharedBytes(const KvLayout &layout) const {
+    return queryBytes(layout) + 2 * partBytes(layout) + codeBytes(layout);
+  }
 };
 
 Sizes sizesOf(const Kernel &k, const KvLayout &layout) {
@@ -47,6 +63,9 @@ Sizes sizesOf(const Kernel &k, const KvLayout &layout) {
       std::clamp<int64_t>(k.tile.rows / (kWarps * kRows), 1, most.tiles);
   most.keys = std::clamp(k.tile.keys / layout.page * layout.page, layout.page,
                          most.keys);
+  while (most.keys > layout.page &&
+         most.sharedBytes(layout) > k.e.target.gpu.sharedBytes)
+    most.keys -= layout.page;
   return most;
 }
 
@@ -137,12 +156,11 @@ void TensorAttentionEmitter::State::unflatten(ValueRange all) {
 
 void TensorAttentionEmitter::emit() {
   k.launch.blockThreads = kWarps * kWarp;
-  queries = k.shared(2 * kWarps * sizes.tiles * kRows * layout.headDim);
-  keys = k.shared(2 * sizes.keys * layout.headDim);
-  values = k.shared(2 * sizes.keys * layout.headDim);
+  queries = k.shared(sizes.queryBytes(layout));
+  keys = k.shared(sizes.partBytes(layout));
+  values = k.shared(sizes.partBytes(layout));
   if (layout.isInt8)
-    codes = k.shared(sizes.keys / layout.page *
-                     (layout.valuesOffset() + layout.scalesBytes()));
+    codes = k.shared(sizes.codeBytes(layout));
   Value lane = e.lane();
   Value row = e.mul(e.rem(lane, e.index(kBlockSide)), e.index(2 * kBlockSide));
   auto place = [&](int64_t dims, int64_t tokens) {
