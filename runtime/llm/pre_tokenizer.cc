@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <new>
 
 #include "runtime/llm/utf8.h"
 
@@ -14,21 +13,11 @@ namespace {
 
 /// Frees what PCRE2 makes, by type.
 struct Free {
-  void operator()(pcre2_general_context* context) const { pcre2_general_context_free(context); }
-  void operator()(pcre2_compile_context* context) const { pcre2_compile_context_free(context); }
   void operator()(pcre2_match_context* context) const { pcre2_match_context_free(context); }
   void operator()(pcre2_match_data* data) const { pcre2_match_data_free(data); }
 };
 template <typename T>
 using Owned = std::unique_ptr<T, Free>;
-
-/// PCRE2's memory comes from where ours does, so that the same tests make it run out. What is made
-/// from a general context remembers these functions and may outlive it.
-Owned<pcre2_general_context> MakeGeneralContext() {
-  const auto allocate = [](PCRE2_SIZE size, void*) { return ::operator new(size, std::nothrow); };
-  const auto release = [](void* memory, void*) { ::operator delete(memory); };
-  return Owned<pcre2_general_context>(pcre2_general_context_create(allocate, release, nullptr));
-}
 
 std::string ErrorText(int code) {
   PCRE2_UCHAR text[256];
@@ -39,12 +28,10 @@ std::string ErrorText(int code) {
 /// Runs one pattern over pieces. The scratch of PCRE2 is made once.
 class Matcher {
  public:
-  explicit Matcher(const pcre2_code* code) : code_(code) {
-    const auto general = MakeGeneralContext();
-    if (!general) return;
-    data_.reset(pcre2_match_data_create(1, general.get()));
-    context_.reset(pcre2_match_context_create(general.get()));
-  }
+  explicit Matcher(const pcre2_code* code)
+      : code_(code),
+        data_(pcre2_match_data_create(1, nullptr)),
+        context_(pcre2_match_context_create(nullptr)) {}
 
   /// False when there was no memory.
   bool ok() const { return data_ && context_; }
@@ -87,10 +74,6 @@ Result<PreTokenizer> PreTokenizer::Create(const std::vector<std::string_view>& p
     return Malformed("tokenizer has " + std::to_string(patterns.size()) +
                      " pre-tokenizer patterns, at most " + std::to_string(kMaxPatterns) +
                      " are allowed");
-  const auto general = MakeGeneralContext();
-  if (!general) return OutOfMemory("no memory for compiling pre-tokenizer patterns");
-  const Owned<pcre2_compile_context> context(pcre2_compile_context_create(general.get()));
-  if (!context) return OutOfMemory("no memory for compiling pre-tokenizer patterns");
   PreTokenizer result;
   for (size_t i = 0; i < patterns.size(); ++i) {
     if (patterns[i].size() > kMaxPatternBytes)
@@ -101,7 +84,7 @@ Result<PreTokenizer> PreTokenizer::Create(const std::vector<std::string_view>& p
     PCRE2_SIZE offset = 0;
     constexpr uint32_t kOptions = PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C;
     Code code(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(patterns[i].data()), patterns[i].size(),
-                            kOptions, &error, &offset, context.get()));
+                            kOptions, &error, &offset, nullptr));
     if (!code && error == PCRE2_ERROR_HEAP_FAILED)
       return OutOfMemory("no memory for compiling pre-tokenizer pattern " + std::to_string(i));
     if (!code)
