@@ -90,6 +90,22 @@ private:
   Value firstVector, vectors;          ///< of the block; of the tile
 };
 
+/// Runs steps [begin, end) of the online softmax: `step(i, state)` for each,
+/// with a state that flattens to what a loop carries.
+template <typename State, typename Step>
+void runSteps(Emitter &e, mlir::Value begin, mlir::Value end, State &state,
+              Step step) {
+  Emitter::Values last =
+      e.forLoop(begin, end, 1, state.flatten(),
+                [&](mlir::Value i, mlir::ValueRange carried) {
+                  State next = state;
+                  next.unflatten(carried);
+                  step(i, next);
+                  return next.flatten();
+                });
+  state.unflatten(last);
+}
+
 } // namespace quern::nvptx
 
 #endif // QUERN_CODEGEN_PTX_ATTENTIONTILE_H

@@ -243,14 +243,9 @@ void TensorAttentionEmitter::awaitPages(KvPart part) {
 
 void TensorAttentionEmitter::run(Value begin, Value end, bool masked,
                                  State &state) {
-  Values last = e.forLoop(begin, end, 1, state.flatten(),
-                          [&](Value step, ValueRange carried) {
-                            State next = state;
-                            next.unflatten(carried);
-                            emitStep(step, masked, next);
-                            return next.flatten();
-                          });
-  state.unflatten(last);
+  runSteps(e, begin, end, state, [&](Value step, State &next) {
+    emitStep(step, masked, next);
+  });
 }
 
 void TensorAttentionEmitter::emitStep(Value step, bool masked, State &state) {

@@ -335,14 +335,9 @@ void WgmmaAttentionEmitter::emitStep(Value step, bool masked, State &state) {
 
 void WgmmaAttentionEmitter::run(Value begin, Value end, bool masked,
                                 State &state) {
-  Values last = e.forLoop(begin, end, 1, state.flatten(),
-                          [&](Value step, ValueRange carried) {
-                            State next = state;
-                            next.unflatten(carried);
-                            emitStep(step, masked, next);
-                            return next.flatten();
-                          });
-  state.unflatten(last);
+  runSteps(e, begin, end, state, [&](Value step, State &next) {
+    emitStep(step, masked, next);
+  });
 }
 
 void WgmmaAttentionEmitter::consume() {
