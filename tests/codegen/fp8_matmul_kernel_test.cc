@@ -11,6 +11,7 @@
 
 #include "codegen/target/Target.h"
 #include "tests/codegen/kernel_harness.h"
+#include "tests/codegen/product_errors.h"
 
 namespace quern::test {
 namespace {
@@ -60,28 +61,6 @@ std::vector<float> Rounded(const float* values, int64_t rows, int64_t columns) {
   }
   return rounded;
 }
-
-double AsHalf(double x) { return f16ToF32(f32ToF16(static_cast<float>(x))); }
-
-/// Errors of the outputs of a product, and those of the plain one.
-class Errors {
- public:
-  void Count(double error, double plain) {
-    squares_ += error * error, plain_squares_ += plain * plain;
-    most_ = std::max(most_, std::fabs(error)),
-    plain_most_ = std::max(plain_most_, std::fabs(plain));
-    finite_ &= std::isfinite(error);
-  }
-  void Check(const std::string& what) const {
-    EXPECT_TRUE(finite_) << what;
-    EXPECT_LE(std::sqrt(squares_), 2 * std::sqrt(plain_squares_) + 1e-6) << what;
-    EXPECT_LE(most_, 2 * plain_most_ + 1e-6) << what;
-  }
-
- private:
-  double squares_ = 0, plain_squares_ = 0, most_ = 0, plain_most_ = 0;
-  bool finite_ = true;
-};
 
 class Fp8MatmulKernel : public testing::TestWithParam<Machine> {
  protected:
