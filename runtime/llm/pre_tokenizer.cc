@@ -11,13 +11,10 @@
 namespace quern {
 namespace {
 
-/// Frees what PCRE2 makes, by type.
-struct Free {
-  void operator()(pcre2_match_context* context) const { pcre2_match_context_free(context); }
+struct FreeMatch {
   void operator()(pcre2_match_data* data) const { pcre2_match_data_free(data); }
+  void operator()(pcre2_match_context* context) const { pcre2_match_context_free(context); }
 };
-template <typename T>
-using Owned = std::unique_ptr<T, Free>;
 
 std::string ErrorText(int code) {
   PCRE2_UCHAR text[256];
@@ -61,8 +58,8 @@ class Matcher {
   }
 
   const pcre2_code* code_;
-  Owned<pcre2_match_data> data_;
-  Owned<pcre2_match_context> context_;
+  std::unique_ptr<pcre2_match_data, FreeMatch> data_;
+  std::unique_ptr<pcre2_match_context, FreeMatch> context_;
 };
 
 }  // namespace
