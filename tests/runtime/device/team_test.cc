@@ -135,7 +135,9 @@ class ImpatientTeam : public ::testing::Test {
   std::vector<std::atomic<int>> own_;
   std::vector<int> taken_over_;
   std::atomic<bool> waiting_{false}, release_{false};
-  int stuck_ = -1, stuck_join_ = 1;
+  /// Read by a thread that was left behind without knowing it yet, while the test goes on.
+  std::atomic<int> stuck_{-1};
+  const int stuck_join_ = 1;
   bool attached_ = false;
   size_t members_ = 0;
   std::unique_ptr<Team> team_;
