@@ -7,12 +7,12 @@
 //
 // Work is cut in query vectors (one row, one head); those of an attention tile
 // that read the same kv head are taken in groups of `tile.rows`, so that a
-// group shares every load of keys and values. One vector left over goes alone;
-// a group of several that is not full repeats its last vector. Per vector the
-// order of all arithmetic is fixed: scores sum over head_dim ascending, steps
-// of `keys` keys come in ascending order, and so do the keys of a step; a step
-// that a vector does not see adds exact zeros. A result so depends on nothing
-// but its own query and prefix.
+// group shares every load of keys and values. What is left over goes as a group
+// of half as many, or alone; a group that is not full repeats its last vector.
+// Per vector the order of all arithmetic is fixed: scores sum over head_dim
+// ascending, steps of `keys` keys come in ascending order, and so do the keys
+// of a step; a step that a vector does not see adds exact zeros. A result so
+// depends on nothing but its own query and prefix.
 //
 //===----------------------------------------------------------------------===//
 #include "codegen/host/Kernel.h"
@@ -33,12 +33,15 @@ constexpr int64_t kPageTokens = 32;
 /// visible key leaves the state as it is.
 constexpr double kNoMaximum = -1e30;
 
+/// Columns of the values that are summed at a time, at most, in vectors.
+constexpr int64_t kMaxChunk = 4;
+
 /// Query vectors that are worked on together; all read kv head `kvHead` of the
 /// sequence whose pages are `pages`.
 struct Group {
   Value kvHead, pages;
   SmallVector<Value> row, head, slot; ///< i64
-  SmallVector<Value> q;               ///< pointers to head_dim floats
+  Value firstSlot, lastSlot;          ///< least and greatest slot
 };
 
 class AttentionEmitter {
@@ -54,14 +57,17 @@ public:
     if (k.role == Role::Decode && groupHeads > 1)
       groupSize = std::min(groupSize, groupHeads);
     keyVectors = plan.keys / kLanes;
+    folds = e.target.vectorBits == 512;
   }
 
   void emit();
 
 private:
   void emitTile(Value tile, Value headBegin, Value headEnd);
+  void forGroups(Value count, function_ref<void(Value, int64_t)> attend);
   Group makeGroup(Value first, Value count, Value firstRow, Value firstHead,
                   Value headCount);
+  void gatherQuery(int64_t vector, Value query);
   void attendOnline(const Group &group);
   void attendInPasses(const Group &group);
   void finish(const Group &group, ValueRange sums);
@@ -69,8 +75,8 @@ private:
   std::pair<Value, Value> stepRange(const Group &group);
   /// Pointers to the keys and the values of step `step`.
   std::pair<Value, Value> stepPointers(const Group &group, Value step);
-  /// Scaled and masked scores, [vector][keyVectors]. Meanwhile the keys at
-  /// `next` are prefetched.
+  /// Scores, masked, [vector][keyVectors]. Meanwhile the keys at `next` are
+  /// prefetched.
   SmallVector<SmallVector<Value>> scores(const Group &group, Value step,
                                          Value keys, Value next);
   /// Pointers as stepPointers', of the step behind `step` or of the last one.
@@ -82,10 +88,12 @@ private:
   /// Returns the sums.
   Emitter::Values rescale(ValueRange oldMaxima, ValueRange maxima,
                           ValueRange sums);
-  /// acc += probabilities * values. Meanwhile the values at `next` are
-  /// prefetched.
+  /// Vectors of columns that accumulate() sums at a time.
+  int64_t chunk() const;
+  /// acc += probabilities * values. `probability(vector, copy, key)`. Meanwhile
+  /// the values at `next` are prefetched.
   void accumulate(Value values, Value count, Value next,
-                  function_ref<Value(int64_t, Value)> probability);
+                  function_ref<Value(int64_t, int64_t, Value)> probability);
   void storeResult(Value result, Value value, Value row, Value head,
                    int64_t vector, Value inverse);
 
@@ -102,6 +110,14 @@ private:
     return elementBytes == 4 ? values : e.extend(values, e.f32());
   }
   Type lanes() { return e.vec(kLanes, e.f32()); }
+  int64_t keyCopies() const { return folds ? keyVectors : 1; }
+  int64_t valueCopies() const { return folds ? chunk() : 1; }
+  /// Number `column` of query `vector`, i64.
+  Value query(int64_t copy, int64_t vector, Value column) {
+    Value first = e.offset(queries, (copy * size + vector) * headDim * 4);
+    return e.broadcast(
+        e.load(e.f32(), e.offset(first, e.mul(column, e.index(4))), 4));
+  }
   /// A page ahead is far for L1, which holds four of them.
   void prefetchLines(Value pointer, int64_t bytes) {
     for (int64_t byte = 0; byte < bytes; byte += 64)
@@ -119,9 +135,15 @@ private:
   int64_t size = 0;  ///< vectors of the group that code is emitted for
   KvArgs kv;
   Value q, pageStride;
-  Value accumulators; ///< scratch, f32 [size][head_dim]
-  Value
-      probabilities; ///< scratch, f32 [size][keys]; in passes: [size][context]
+  /// Products with a number that is in memory broadcast it for nothing, on 512
+  /// bits, where it is read by this product alone; a broadcast that several
+  /// share takes ports that conversions want. So what is broadcast is kept as
+  /// often as it is needed at a time.
+  bool folds;
+  Value queries;       ///< scratch, scaled, f32 [keyCopies][size][head_dim]
+  Value accumulators;  ///< scratch, f32 [size][head_dim]
+  Value probabilities; ///< scratch, f32 [valueCopies][size][keys]; in passes:
+                       ///< [size][context]
   int64_t probabilityRow = 0; ///< bytes from vector to vector
 };
 
@@ -129,10 +151,12 @@ void AttentionEmitter::emit() {
   q = k.argument(plan.q);
   kv = k.kvArgument(plan.kv);
   pageStride = k.pageTableStride();
+  queries = k.temporary(keyCopies() * groupSize * headDim * 4);
   accumulators = k.temporary(groupSize * headDim * 4);
   int64_t context = (k.context + kPageTokens - 1) / kPageTokens * kPageTokens;
   probabilityRow = (plan.online ? plan.keys : context) * 4;
-  probabilities = k.temporary(groupSize * probabilityRow);
+  int64_t copies = plan.online && folds ? kMaxChunk : 1;
+  probabilities = k.temporary(copies * groupSize * probabilityRow);
 
   Value headBegin = e.index(0), headEnd = e.index(plan.heads);
   if (k.splitShares()) {
@@ -162,22 +186,31 @@ void AttentionEmitter::emitTile(Value tile, Value headBegin, Value headEnd) {
     Value end = minI(headEnd, e.mul(e.add(kvHead, e.index(1)), perKvHead));
     Value headCount = e.sub(end, first);
     Value count = e.mul(rows, headCount);
-    auto attend = [&](Value begin, int64_t vectors) {
+    forGroups(count, [&](Value begin, int64_t vectors) {
       size = vectors;
       Group group = makeGroup(begin, count, firstRow, first, headCount);
       group.kvHead = kvHead;
       group.pages = pages;
       plan.online ? attendOnline(group) : attendInPasses(group);
-    };
-    if (groupSize == 1)
-      return e.forLoop(e.index(0), count, 1,
-                       [&](Value begin) { attend(begin, 1); });
-    Value leavesOne = e.equal(e.rem(count, e.index(groupSize)), e.index(1));
-    Value last = e.sub(count, e.index(1));
-    e.forLoop(e.index(0), e.select(leavesOne, last, count), groupSize,
-              [&](Value begin) { attend(begin, groupSize); });
-    e.ifThen(leavesOne, [&] { attend(last, 1); });
+    });
   });
+}
+
+/// Cuts `count` vectors in groups: as many full ones as there are, and one for
+/// the rest, of as many vectors, half as many or one.
+void AttentionEmitter::forGroups(Value count,
+                                 function_ref<void(Value, int64_t)> attend) {
+  Value left = e.rem(count, e.index(groupSize));
+  Value full = e.sub(count, left);
+  int64_t half = (groupSize + 1) / 2;
+  Value end = e.select(e.less(e.index(half), left), count, full);
+  e.forLoop(e.index(0), end, groupSize,
+            [&](Value begin) { attend(begin, groupSize); });
+  if (half > 1)
+    e.ifThen(e.andI(e.less(e.index(1), left), e.less(left, e.index(half + 1))),
+             [&] { attend(full, half); });
+  if (groupSize > 1)
+    e.ifThen(e.equal(left, e.index(1)), [&] { attend(full, 1); });
 }
 
 Group AttentionEmitter::makeGroup(Value first, Value count, Value firstRow,
@@ -192,22 +225,35 @@ Group AttentionEmitter::makeGroup(Value first, Value count, Value firstRow,
     group.row.push_back(row);
     group.head.push_back(head);
     group.slot.push_back(loadIndex(e.offset(kv.slots, e.mul(row, e.index(4)))));
-    group.q.push_back(e.offset(q, e.mul(column, e.index(headDim * 4))));
+    gatherQuery(r, e.offset(q, e.mul(column, e.index(headDim * 4))));
+  }
+  group.firstSlot = group.lastSlot = group.slot[0];
+  for (Value slot : ArrayRef(group.slot).drop_front()) {
+    group.firstSlot = minI(group.firstSlot, slot);
+    group.lastSlot = maxI(group.lastSlot, slot);
   }
   return group;
 }
 
-std::pair<Value, Value> AttentionEmitter::stepRange(const Group &group) {
-  Value first = group.slot[0], last = group.slot[0];
-  for (Value slot : ArrayRef(group.slot).drop_front()) {
-    first = minI(first, slot);
-    last = maxI(last, slot);
+void AttentionEmitter::gatherQuery(int64_t vector, Value query) {
+  Value scale = e.constant(lanes(), plan.scale);
+  for (int64_t column = 0; column < headDim; column += kLanes) {
+    Value part = e.mul(e.load(lanes(), e.offset(query, column * 4), 4), scale);
+    for (int64_t copy = 0; copy < keyCopies(); ++copy) {
+      int64_t place = (copy * size + vector) * headDim + column;
+      e.store(part, e.offset(queries, place * 4), 64);
+    }
   }
+}
+
+std::pair<Value, Value> AttentionEmitter::stepRange(const Group &group) {
   Value keys = e.index(plan.keys);
   Value begin = e.index(0);
-  if (plan.window > 0)
-    begin = e.div(maxI(begin, e.sub(first, e.index(plan.window - 1))), keys);
-  return {begin, e.add(e.div(last, keys), e.index(1))};
+  if (plan.window > 0) {
+    Value first = e.sub(group.firstSlot, e.index(plan.window - 1));
+    begin = e.div(maxI(begin, first), keys);
+  }
+  return {begin, e.add(e.div(group.lastSlot, keys), e.index(1))};
 }
 
 std::pair<Value, Value> AttentionEmitter::stepPointers(const Group &group,
@@ -261,32 +307,40 @@ SmallVector<SmallVector<Value>> AttentionEmitter::scores(const Group &group,
         for (int64_t v = 0; v < keyVectors; ++v)
           key.push_back(loadFloats(e.offset(row, v * kLanes * elementBytes)));
         Emitter::Values grown;
-        for (int64_t r = 0; r < size; ++r) {
-          Value x = e.broadcast(
-              e.load(e.f32(), e.offset(group.q[r], e.mul(d, e.index(4))), 4));
+        for (int64_t r = 0; r < size; ++r)
           for (int64_t v = 0; v < keyVectors; ++v)
-            grown.push_back(e.fma(x, key[v], carried[r * keyVectors + v]));
-        }
+            grown.push_back(e.fma(query(v % keyCopies(), r, d), key[v],
+                                  carried[r * keyVectors + v]));
         return grown;
       });
-  Value scale = e.constant(lanes(), plan.scale);
+  // Nearly all steps are behind the window's begin and before the own token.
   Value firstKey = e.mul(step, e.index(plan.keys));
+  Value partly =
+      e.less(group.firstSlot, e.add(firstKey, e.index(plan.keys - 1)));
+  if (plan.window > 0)
+    partly = e.orI(partly, e.less(e.add(firstKey, e.index(plan.window - 1)),
+                                  group.lastSlot));
+  auto mask = [&] {
+    Emitter::Values seen;
+    for (int64_t r = 0; r < size; ++r)
+      for (int64_t v = 0; v < keyVectors; ++v)
+        seen.push_back(masked(sums[r * keyVectors + v], group.slot[r],
+                              e.add(firstKey, e.index(v * kLanes))));
+    return seen;
+  };
+  sums = e.choose(partly, mask, [&] { return sums; });
   SmallVector<SmallVector<Value>> result(size);
   for (int64_t r = 0; r < size; ++r)
-    for (int64_t v = 0; v < keyVectors; ++v)
-      result[r].push_back(masked(e.mul(sums[r * keyVectors + v], scale),
-                                 group.slot[r],
-                                 e.add(firstKey, e.index(v * kLanes))));
+    result[r].assign(sums.begin() + r * keyVectors,
+                     sums.begin() + (r + 1) * keyVectors);
   return result;
 }
 
 /// Keys of the step that some vector of the group sees: what lies behind them
 /// in the page may never have been written.
 Value AttentionEmitter::visibleKeys(const Group &group, Value step) {
-  Value last = group.slot[0];
-  for (Value slot : ArrayRef(group.slot).drop_front())
-    last = maxI(last, slot);
-  Value left = e.sub(e.add(last, e.index(1)), e.mul(step, e.index(plan.keys)));
+  Value end = e.add(group.lastSlot, e.index(1));
+  Value left = e.sub(end, e.mul(step, e.index(plan.keys)));
   return minI(left, e.index(plan.keys));
 }
 
@@ -313,18 +367,21 @@ Emitter::Values AttentionEmitter::rescale(ValueRange oldMaxima,
       [&] { return Emitter::Values(sums); });
 }
 
-void AttentionEmitter::accumulate(
-    Value values, Value count, Value next,
-    function_ref<Value(int64_t, Value)> probability) {
-  // Sums, values and a probability stay in registers: as many columns at a time
-  // as that allows.
+int64_t AttentionEmitter::chunk() const {
+  // Sums, values and a probability stay in registers.
   int64_t registers =
       e.target.vectorRegisters * e.target.vectorBits / (32 * kLanes);
-  int64_t chunk = 4;
-  while (chunk > 1 && (size + 1) * chunk + 1 > registers)
-    chunk /= 2;
-  for (int64_t first = 0; first < headDim / kLanes; first += chunk) {
-    int64_t width = std::min(chunk, headDim / kLanes - first);
+  int64_t columns = kMaxChunk;
+  while (columns > 1 && (size + 1) * columns + 1 > registers)
+    columns /= 2;
+  return columns;
+}
+
+void AttentionEmitter::accumulate(
+    Value values, Value count, Value next,
+    function_ref<Value(int64_t, int64_t, Value)> probability) {
+  for (int64_t first = 0; first < headDim / kLanes; first += chunk()) {
+    int64_t width = std::min(chunk(), headDim / kLanes - first);
     SmallVector<Value> sums;
     for (int64_t r = 0; r < size; ++r)
       for (int64_t v = 0; v < width; ++v)
@@ -341,11 +398,11 @@ void AttentionEmitter::accumulate(
             value.push_back(
                 loadFloats(e.offset(row, (first + v) * kLanes * elementBytes)));
           Emitter::Values grown;
-          for (int64_t r = 0; r < size; ++r) {
-            Value p = e.broadcast(probability(r, key));
+          for (int64_t r = 0; r < size; ++r)
             for (int64_t v = 0; v < width; ++v)
-              grown.push_back(e.fma(p, value[v], carried[r * width + v]));
-          }
+              grown.push_back(
+                  e.fma(e.broadcast(probability(r, v % valueCopies(), key)),
+                        value[v], carried[r * width + v]));
           return grown;
         });
     for (int64_t r = 0; r < size; ++r)
@@ -367,8 +424,8 @@ void AttentionEmitter::attendOnline(const Group &group) {
   for (int64_t r = 0; r < size; ++r)
     for (int64_t column = 0; column < headDim; column += kLanes)
       e.store(zero, accumulator(r, column), 64);
-  auto at = [&](int64_t r, int64_t byte) {
-    return e.offset(probabilities, r * probabilityRow + byte);
+  auto at = [&](int64_t copy, int64_t r, int64_t byte) {
+    return e.offset(probabilities, (copy * size + r) * probabilityRow + byte);
   };
 
   auto [begin, end] = stepRange(group);
@@ -389,14 +446,15 @@ void AttentionEmitter::attendOnline(const Group &group) {
         for (int64_t r = 0; r < size; ++r)
           for (int64_t v = 0; v < keyVectors; ++v) {
             Value p = e.exp(e.sub(score[r][v], e.broadcast(next[r])));
-            e.store(p, at(r, v * kLanes * 4), 64);
+            for (int64_t copy = 0; copy < valueCopies(); ++copy)
+              e.store(p, at(copy, r, v * kLanes * 4), 64);
             next[size + r] = e.add(next[size + r], p);
           }
         accumulate(values, visibleKeys(group, step), nextValues,
-                   [&](int64_t r, Value key) {
+                   [&](int64_t r, int64_t copy, Value key) {
+                     Value first = at(copy, r, 0);
                      return e.load(e.f32(),
-                                   e.offset(at(r, 0), e.mul(key, e.index(4))),
-                                   4);
+                                   e.offset(first, e.mul(key, e.index(4))), 4);
                    });
         return next;
       });
@@ -444,12 +502,13 @@ void AttentionEmitter::attendInPasses(const Group &group) {
     for (int64_t column = 0; column < headDim; column += kLanes)
       e.store(zero, accumulator(r, column), 64);
   e.forLoop(begin, end, 1, [&](Value step) {
-    accumulate(
-        stepPointers(group, step).second, visibleKeys(group, step),
-        nextPointers(group, step, end).second, [&](int64_t r, Value key) {
-          return e.load(e.f32(),
-                        e.offset(at(r, step, 0), e.mul(key, e.index(4))), 4);
-        });
+    accumulate(stepPointers(group, step).second, visibleKeys(group, step),
+               nextPointers(group, step, end).second,
+               [&](int64_t r, int64_t, Value key) {
+                 return e.load(e.f32(),
+                               e.offset(at(r, step, 0), e.mul(key, e.index(4))),
+                               4);
+               });
   });
   finish(group, sums);
 }
