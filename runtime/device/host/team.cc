@@ -14,6 +14,11 @@ namespace {
 
 /// Spins of a waiter between two looks at the clock: 2 to 3 us at the 30-40 ns of a `pause`.
 constexpr int kSpinsPerLook = 64;
+/// A thread that ran for less than half of so many nanoseconds has no CPU.
+constexpr int64_t kGlance = 5'000;
+/// How many times its patience a waiter waits for threads that run: a hypervisor may have stopped
+/// one, which the system does not see.
+constexpr int64_t kPatienceWithRunning = 20;
 /// Looks after which a waiter that leaves nobody behind offers its CPU: about 50 us.
 constexpr int kLooksBeforeYield = 24;
 /// Spins of an idle worker before it sleeps: a few ms, longer than what lies between two tokens.
@@ -22,6 +27,19 @@ constexpr int kSpinsBeforeSleep = 60000;
 void Pause() { __builtin_ia32_pause(); }
 
 int64_t Now() { return static_cast<int64_t>(NowNanoseconds()); }
+
+/// The clock of the CPU time of `thread`, or -1, which is none.
+clockid_t CpuClock(pthread_t thread) {
+  clockid_t clock = 0;
+  return pthread_getcpuclockid(thread, &clock) == 0 ? clock : -1;
+}
+
+/// Nanoseconds; 0 where there is no such clock.
+int64_t CpuTime(clockid_t clock) {
+  timespec time{};
+  if (clock_gettime(clock, &time) != 0) return 0;
+  return int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
+}
 
 /// Waits for something that other threads do in microseconds, unless their CPU was taken away.
 template <typename Condition>
@@ -63,6 +81,7 @@ Result<std::unique_ptr<Team>> Team::Create(const Options& options, Work work) {
       return Failure("cannot start thread " + std::to_string(thread + 1) + " of " +
                      std::to_string(options.threads) + " (" + error.what() + "); use fewer");
     }
+    team->seat(thread).clock = CpuClock(team->workers_.back().native_handle());
     if (options.pin) PinTo(team->workers_.back(), thread);
   }
   return team;
@@ -84,6 +103,7 @@ bool Team::IsHome(const Seat& seat) {
 std::span<const int> Team::Gather(int64_t patience) {
   patience_ = patience;
   ++step_;
+  seat(0).clock.store(CpuClock(pthread_self()), std::memory_order_relaxed);
   uint64_t furthest = 0;
   for (const Seat& seat : seats_) {
     furthest = std::max(furthest, seat.place.load(std::memory_order_relaxed));
@@ -188,9 +208,12 @@ void Team::WaitForJoin(Seat& seat, uint64_t place, const TakeOver& take_over,
     }
     const int64_t now = Now();
     if (arrived == 0) arrived = now;
-    if (now - arrived >= std::max(seat.patience, (arrived - seat.left_join) / 2)) {
-      LeaveMissingBehind(place, take_over);
-    }
+    const int64_t patience = std::max(seat.patience, (arrived - seat.left_join) / 2);
+    const int64_t waited = now - arrived;
+    if (waited < patience) continue;
+    if (seat.patience > 0 && waited < kPatienceWithRunning * patience && MissingRun(place))
+      continue;
+    LeaveMissingBehind(place, take_over);
   }
   if (seat.patience >= 0) seat.left_join = Now();
 }
@@ -203,6 +226,20 @@ bool Team::IsMissing(const Seat& seat, uint64_t place) const {
 bool Team::AnyMissing(uint64_t place) const {
   return std::any_of(seats_.begin(), seats_.end(),
                      [&](const Seat& seat) { return IsMissing(seat, place); });
+}
+
+bool Team::MissingRun(uint64_t place) const {
+  const auto runs = [&](const Seat& seat) {
+    const clockid_t clock = seat.clock.load(std::memory_order_relaxed);
+    const int64_t ran = CpuTime(clock), begin = Now();
+    while (IsMissing(seat, place)) {
+      if (Now() - begin >= kGlance) return CpuTime(clock) - ran >= kGlance / 2;
+      Pause();
+    }
+    return true;
+  };
+  return std::all_of(seats_.begin(), seats_.end(),
+                     [&](const Seat& seat) { return !IsMissing(seat, place) || runs(seat); });
 }
 
 void Team::LeaveMissingBehind(uint64_t place, const TakeOver& take_over) {

@@ -1,6 +1,8 @@
 // Threads that walk through a step together, and go on without those that are absent.
 #pragma once
 
+#include <time.h>
+
 #include <atomic>
 #include <cstdint>
 #include <functional>
@@ -17,11 +19,11 @@ namespace quern {
 /// spin briefly, then sleep.
 ///
 /// A step has dozens of joins, microseconds apart, so waiters spin. The scheduler may take a
-/// thread's CPU away for milliseconds, longer than a step. A waiter that loses its patience
-/// therefore leaves the absent threads behind: it does what they owe since the join before, and the
-/// others finish the step. Whoever was left behind notices at its next Enter or Join, goes home,
-/// and takes part in the next step that begins afterwards. The caller of Run may be left behind as
-/// well; it then waits for the end.
+/// thread's CPU away for milliseconds, longer than a step. A waiter that loses its patience and
+/// sees that a thread does not run therefore leaves the absent threads behind: it does what they
+/// owe since the join before, and the others finish the step. Whoever was left behind notices at
+/// its next Enter or Join, goes home, and takes part in the next step that begins afterwards. The
+/// caller of Run may be left behind as well; it then waits for the end.
 class Team {
  public:
   struct Options {
@@ -46,7 +48,8 @@ class Team {
   /// Begins a step: the threads that take part, in ascending order, thread 0 among them. With a
   /// negative patience these are all threads, which it waits for, and nobody is left behind.
   /// Otherwise a join waits `patience` nanoseconds, but never less than half of what the thread
-  /// needed since the join before.
+  /// needed since the join before; then also for threads that run, but not for ever. With a
+  /// patience of 0 nobody looks whether they run.
   std::span<const int> Gather(int64_t patience);
 
   /// Calls work(thread) on every gathered thread, each on its own, and returns when the step is
@@ -72,6 +75,8 @@ class Team {
     alignas(64) std::atomic<uint32_t> called{0};
     std::atomic<uint32_t> home{0};
     std::atomic<uint32_t> finished{0};
+    /// Of its CPU time (thread 0: of who called last), or -1.
+    std::atomic<clockid_t> clock{-1};
     /// The thread's own: the step's patience, and when it left its last join, nanoseconds.
     alignas(64) int64_t patience = 0;
     int64_t left_join = 0;
@@ -86,6 +91,8 @@ class Team {
                    const Meanwhile& meanwhile);
   bool IsMissing(const Seat& seat, uint64_t place) const;
   bool AnyMissing(uint64_t place) const;
+  /// Whether all missing threads have a CPU. Takes a few microseconds.
+  bool MissingRun(uint64_t place) const;
   void LeaveMissingBehind(uint64_t place, const TakeOver& take_over);
 
   const Work work_;

@@ -1,9 +1,11 @@
 #include "runtime/device/host/team.h"
 
 #include <gtest/gtest.h>
+#include <time.h>
 
 #include <atomic>
 #include <chrono>
+#include <functional>
 #include <thread>
 #include <vector>
 
@@ -190,6 +192,51 @@ TEST_F(ImpatientTeam, WaitsForWhoIsAttached) {
   // It got stuck while attached, or was left behind before it was.
   EXPECT_TRUE(release_.load() || !waiting_.load());
   other.join();
+}
+
+/// CPU time of this thread, nanoseconds.
+int64_t OwnTime() {
+  timespec time{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
+}
+
+/// Steps of which a worker holds up the only join by calling `hold`, until one is done by it.
+/// Returns after how many; `steps` when it was left behind in all of them.
+int StepsUntilItCame(int steps, int64_t patience, const std::function<void()>& hold) {
+  std::unique_ptr<Team> team;
+  std::atomic<int> taken_over{0};
+  team = Make(2, [&](int thread) {
+    if (!team->Enter(thread, false)) return false;
+    if (thread == 1) hold();
+    return team->Join(thread, [&](std::span<const int>) { ++taken_over; });
+  });
+  for (int step = 0; step < steps; ++step) {
+    const int before = taken_over.load();
+    const bool all = team->Gather(patience).size() == 2;
+    team->Run();
+    if (all && taken_over.load() == before) return step;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  return steps;
+}
+
+TEST(Team, LeavesNobodyBehindWhoRuns) {
+  if (std::thread::hardware_concurrency() < 2) GTEST_SKIP() << "one CPU";
+  // Three times as long as the patience, on a CPU that others may take.
+  EXPECT_LT(StepsUntilItCame(2000, 50'000,
+                             [] {
+                               const int64_t begin = OwnTime();
+                               while (OwnTime() - begin < 150'000) {
+                               }
+                             }),
+            2000);
+}
+
+TEST(Team, LeavesBehindWhoSleeps) {
+  EXPECT_EQ(StepsUntilItCame(3, 50'000,
+                             [] { std::this_thread::sleep_for(std::chrono::milliseconds(30)); }),
+            3);
 }
 
 TEST_F(ImpatientTeam, ManyStepsWithoutPatienceLoseNobody) {
