@@ -201,8 +201,31 @@ static Value mmaE4m3(Emitter &e, ValueRange a, ValueRange b, ValueRange acc) {
       .getResult(0);
 }
 
+/// The same as two products in f16, to which e4m3 widens exactly.
+static Emitter::Values mmaWidened(Emitter &e, ValueRange a, ValueRange b,
+                                  ValueRange acc) {
+  // Columns [2 j, 2 j + 2) of a word.
+  auto pair = [&](Value word, int j) {
+    Value half = j ? e.shrU(word, e.constant(e.i32(), 16)) : word;
+    Value wide = e.intrinsic("llvm.nvvm.e4m3x2.to.f16x2.rn", e.half2(),
+                             {e.truncate(half, e.i16())});
+    return e.bitcast(wide, e.i32());
+  };
+  Emitter::Values sums(acc);
+  for (int s = 0; s < 2; ++s) {
+    Value low = a[2 * s], high = a[2 * s + 1], tokens = b[s];
+    sums = e.mma({pair(low, 0), pair(high, 0), pair(low, 1), pair(high, 1)},
+                 {pair(tokens, 0), pair(tokens, 1)}, sums);
+  }
+  return sums;
+}
+
 Emitter::Values Emitter::mma(ValueRange a, ValueRange b, ValueRange acc,
                              Operands kind) {
+  // Hopper has e4m3 in wgmma alone. ptxas widens too, but adds every product
+  // to its sums by instructions of its own.
+  if (kind == Operands::E4M3 && target.gpu.hasWgmma)
+    return mmaWidened(*this, a, b, acc);
   if (kind == Operands::E4M3)
     return fields(*this, mmaE4m3(*this, a, b, acc), 4);
   SmallVector<Value> operands;

@@ -3,6 +3,8 @@
 
 #include "runtime/schema/kernel_abi.h"
 
+#include <numeric>
+
 using namespace mlir;
 
 namespace quern::nvptx {
@@ -17,17 +19,31 @@ Value Kernel::rangeEdge(unsigned i) {
   return entry->getArgument(firstDim + kDimCount + i);
 }
 
-int64_t Kernel::widestRange(unsigned segment, int64_t whole) {
-  int64_t widest = 0;
+SmallVector<int64_t> Kernel::rangeSizes(unsigned segment) {
+  SmallVector<int64_t> sizes;
   op->getParentOfType<ModuleOp>().walk([&](rt::DispatchOp dispatch) {
     lm::RangesAttr ranges = dispatch.getRangesAttr();
     if (dispatch.getKernel() != op.getSymName() || !ranges)
       return;
     for (int64_t share = 0; share < ranges.getShares(); ++share)
-      widest = std::max(widest, ranges.getEnd(share, segment) -
-                                    ranges.getBegin(share, segment));
+      sizes.push_back(ranges.getEnd(share, segment) -
+                      ranges.getBegin(share, segment));
   });
+  return sizes;
+}
+
+int64_t Kernel::widestRange(unsigned segment, int64_t whole) {
+  int64_t widest = 0;
+  for (int64_t size : rangeSizes(segment))
+    widest = std::max(widest, size);
   return widest > 0 ? widest : whole;
+}
+
+int64_t Kernel::rangeUnit(unsigned segment, int64_t least) {
+  int64_t unit = 0;
+  for (int64_t size : rangeSizes(segment))
+    unit = std::gcd(unit, size);
+  return unit > 0 ? unit : least;
 }
 
 Value Kernel::shared(int64_t bytes) {

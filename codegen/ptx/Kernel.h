@@ -28,6 +28,9 @@ public:
   /// The most elements of segment `segment` that a share has in any dispatch of
   /// the module; `whole` where none is cut.
   int64_t widestRange(unsigned segment, int64_t whole);
+  /// What divides the number of elements of segment `segment` in every share of
+  /// every dispatch of the module; `least` where none is cut.
+  int64_t rangeUnit(unsigned segment, int64_t least);
   /// Adds parameters until there are `segments` ranges.
   void addRanges(unsigned segments);
 
@@ -51,6 +54,8 @@ public:
   Workspace workspace(int64_t bytesPerRow, int64_t countersPerRow);
 
 private:
+  /// Elements of segment `segment` in every share of every dispatch.
+  llvm::SmallVector<int64_t> rangeSizes(unsigned segment);
   mlir::Value pointerAt(unsigned position) override {
     return entry->getArgument(position);
   }

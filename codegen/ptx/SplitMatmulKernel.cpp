@@ -2,9 +2,9 @@
 //
 // Products of at most 8 rows of f16 or e4m3 with packed weights by mma. The
 // warps of a block share a row block, each taking every kWarps-th stage (64
-// columns) of K; their sums are added in their order. A warp copies its own
-// stages into a ring of its own, so that no warp waits for another before the
-// end.
+// columns of f16 or 128 of e4m3) of K; their sums are added in their order. A
+// warp copies its own stages into a ring of its own, so that no warp waits for
+// another before the end.
 //
 //===----------------------------------------------------------------------===//
 #include "codegen/ptx/TensorProducts.h"
@@ -17,6 +17,8 @@ namespace quern::nvptx {
 namespace {
 
 constexpr int64_t kWarps = 8;
+/// Bytes of a token in a stage.
+constexpr int64_t kStageBytes = 128;
 /// Accumulators of an mma.
 constexpr int64_t kSums = 4;
 
@@ -42,15 +44,12 @@ private:
   struct Sources {
     Value tokens;               ///< the block's rows
     SmallVector<Value> weights; ///< row block of a stream
-    Value stages;               ///< of K, i32
-    /// Stages that have both groups; and whose tokens are there as well (i32).
-    Value whole, wholeTokens;
-    Value tokenBytes; ///< i32: of a copy of tokens, 0 past the last row
+    /// WeightStages::groupEnds of weights; and of tokens, 0 past the last row.
+    Values ends, tokenEnds;
   };
   Sources sourcesOf(ArrayRef<Stream> streams, Value firstGroup, Value groups);
-  /// Where the warp's `turn`th stage (i32) is.
-  Value stageAt(Value turn);
-  /// Starts the copies of stage `t`, if there is one.
+  int64_t ringBytes() const { return stages->count * stages->stageBytes; }
+  /// Starts the copies of stage `t` (i32): zeros, where there is none.
   void copyStage(const Sources &from, Decoders decoders, Value t, Value stage);
   /// This warp's sums, [stream][kSums].
   Values multiply(const Sources &from, Decoders decoders);
@@ -60,18 +59,21 @@ private:
   void visitSums(ArrayRef<Stream> streams, ValueRange sums, Visit visit);
 
   std::optional<WeightStages> stages; ///< a ring a warp
-  Value warp;     ///< of this thread, known to be the same in all lanes
-  Value partials; ///< shared f32 [warp][stream][kSums][lane]
+  Value warp; ///< of this thread, known to be the same in all lanes
 };
 
 void SplitEmitter::launch(GridFactor columns) {
   k.launch.blockThreads = kWarps * kWarp;
   k.launch.grid = {columns, {GridCount::Rows, static_cast<uint32_t>(tokens)}};
-  partials = k.shared(kWarps * streamCount * kSums * kWarp * 4);
   // Two blocks should fit on a multiprocessor.
-  stages.emplace(k, plan, operands, kMmaTokens, /*warps=*/1, streamCount,
-                 e.target.gpu.sharedBytes / 2 - k.launch.sharedBytes,
-                 /*frontBytes=*/0, kWarps);
+  stages.emplace(
+      k, plan, operands,
+      WeightStages::Shape{.tokens = kMmaTokens,
+                          .warps = 1,
+                          .streams = streamCount,
+                          .groups = kMmaTokens * kStageBytes / groupBytes,
+                          .rings = kWarps},
+      e.target.gpu.sharedBytes / 2);
   warp = warpUniform(e, e.warp());
 }
 
@@ -86,73 +88,63 @@ void SplitEmitter::compute(ArrayRef<Stream> streams, Value firstGroup,
 SplitEmitter::Sources SplitEmitter::sourcesOf(ArrayRef<Stream> streams,
                                               Value firstGroup, Value groups) {
   Sources from;
-  auto narrow = [&](Value value) { return e.truncate(value, e.i32()); };
   Value lane = stages->laneBytes();
   Value rows = k.activationRow(k.argument(plan.x), firstRow, plan.depth());
   Value at = e.offset(rows, e.mul(firstGroup, e.index(groupBytes)));
   from.tokens = e.opaque(e.offset(at, lane));
   Value row = e.add(firstRow, e.rem(e.lane(), e.index(kHalfRows)));
-  Value hasToken = e.less(row, k.rows()), none = e.constant(e.i32(), 0);
-  from.stages = narrow(stages->stagesOf(groups));
-  from.whole = narrow(e.div(groups, e.index(WeightStages::kGroups)));
-  from.wholeTokens = e.select(hasToken, from.whole, none);
-  from.tokenBytes =
-      e.select(hasToken, e.constant(e.i32(), WeightStages::kCopyBytes), none);
+  Value hasToken = e.less(row, k.rows());
+  from.ends = stages->groupEnds(groups);
+  for (Value end : from.ends)
+    from.tokenEnds.push_back(e.select(hasToken, end, e.constant(e.i32(), 0)));
   for (const Stream &stream : streams)
     from.weights.push_back(e.opaque(e.offset(stream.base(place()), lane)));
   return from;
 }
 
-Value SplitEmitter::stageAt(Value turn) {
-  Value number = e.rem(turn, e.constant(e.i32(), stages->count));
-  return stages->at(e.add(e.mul(warp, e.index(stages->count)),
-                          e.extendUnsigned(number, e.i64())));
-}
-
 void SplitEmitter::copyStage(const Sources &from, Decoders decoders, Value t,
                              Value stage) {
-  auto number = [&](int64_t value) { return e.constant(e.i32(), value); };
-  e.ifThen(e.less(t, from.stages), [&] {
-    // Where rows or the second group are missing, there are zeros.
-    auto bytesBefore = [&](Value end) {
-      return e.select(e.less(t, end), number(WeightStages::kCopyBytes),
-                      number(0));
-    };
-    Value wide = e.extendUnsigned(t, e.i64());
-    Value source =
-        e.offset(from.tokens, e.mul(wide, e.index(stages->blockBytes)));
-    Value target = e.offset(stages->tokens(stage), stages->laneBytes());
-    stages->copyTokens(source, target, from.tokenBytes,
-                       bytesBefore(from.wholeTokens));
-    for (auto [i, decoder] : llvm::enumerate(decoders))
-      stages->copyWarp(decoder, from.weights[i],
-                       stages->slot(stage, place(), i), wide,
-                       bytesBefore(from.whole));
-  });
+  Value source = e.offset(from.tokens, e.mul(e.extendUnsigned(t, e.i64()),
+                                             e.index(stages->blockBytes)));
+  Value target = e.offset(stages->tokens(stage), stages->laneBytes());
+  stages->copyTokens(source, target, t, from.tokenEnds);
+  for (auto [i, decoder] : llvm::enumerate(decoders))
+    stages->copyWarp(decoder, from.weights[i], stages->slot(stage, place(), i),
+                     t, from.ends);
   e.commitCopies();
 }
 
 Emitter::Values SplitEmitter::multiply(const Sources &from, Decoders decoders) {
   auto number = [&](int64_t value) { return e.constant(e.i32(), value); };
   Value first = e.truncate(warp, e.i32());
-  int64_t round = stages->count * kWarps;
+  Value ring = e.offset(stages->base, e.mul(warp, e.index(ringBytes())));
   for (int64_t turn = 0; turn < stages->count; ++turn)
     copyStage(from, decoders, e.add(first, number(turn * kWarps)),
-              stageAt(number(turn)));
-  Values zeros(streamCount * kSums, e.constant(e.f32(), 0.0));
-  Values sums = e.forLoop(
-      first, from.stages, kWarps, zeros, [&](Value t, ValueRange carried) {
-        Values next(carried);
-        Value stage = stageAt(e.div(t, number(kWarps)));
-        e.waitCopies(static_cast<int>(stages->count) - 1);
-        e.warpBarrier(); // the other lanes' copies
-        multiplyStage(decoders, stage, next);
-        e.warpBarrier(); // nobody reads the stage any more
-        copyStage(from, decoders, e.add(t, number(round)), stage);
-        return next;
-      });
+              e.offset(ring, turn * stages->stageBytes));
+  Value end = sharedAddress(e, e.offset(ring, ringBytes()));
+  // The loop counts the stages to copy, a ring ahead of those multiplied.
+  Value ahead = number(stages->count * kWarps);
+  Values state(streamCount * kSums, e.constant(e.f32(), 0.0));
+  state.push_back(ring); // the next stage to multiply
+  state = e.forLoop(e.add(first, ahead), e.add(from.ends.front(), ahead),
+                    kWarps, state, [&](Value t, ValueRange carried) {
+                      Values next(carried.drop_back());
+                      Value stage = carried.back();
+                      e.waitCopies(static_cast<int>(stages->count) - 1);
+                      e.warpBarrier(); // the other lanes' copies
+                      multiplyStage(decoders, stage, next);
+                      e.warpBarrier(); // nobody reads the stage any more
+                      copyStage(from, decoders, t, stage);
+                      stage = e.offset(stage, stages->stageBytes);
+                      next.push_back(e.select(
+                          e.equal(sharedAddress(e, stage), end), ring, stage));
+                      return next;
+                    });
+  // The ring is free for other things.
   e.waitCopies(0);
-  return sums;
+  e.warpBarrier();
+  state.pop_back();
+  return state;
 }
 
 void SplitEmitter::multiplyStage(Decoders decoders, Value stage,
@@ -170,8 +162,9 @@ void SplitEmitter::multiplyStage(Decoders decoders, Value stage,
 
 void SplitEmitter::visitSums(ArrayRef<Stream> streams, ValueRange sums,
                              Visit visit) {
-  int64_t warpBytes = streamCount * kSums * kWarp * 4;
-  Value mine = e.offset(partials, e.add(e.mul(e.warp(), e.index(warpBytes)),
+  // Sums of a warp, [stream][kSums][lane], where its ring was.
+  Value partials = stages->base;
+  Value mine = e.offset(partials, e.add(e.mul(e.warp(), e.index(ringBytes())),
                                         e.mul(e.lane(), e.index(4))));
   for (auto [i, sum] : llvm::enumerate(sums))
     e.store(sum, e.offset(mine, i * kWarp * 4), 4);
@@ -206,7 +199,7 @@ void SplitEmitter::visitSums(ArrayRef<Stream> streams, ValueRange sums,
             for (int64_t warp = 0; warp < kWarps; ++warp) {
               Value part = e.load(
                   e.f32(),
-                  e.offset(at, warp * warpBytes + i * kSums * kWarp * 4), 4);
+                  e.offset(at, warp * ringBytes() + i * kSums * kWarp * 4), 4);
               total = total ? e.add(total, part) : part;
             }
             values.push_back(total);

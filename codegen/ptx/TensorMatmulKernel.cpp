@@ -40,7 +40,7 @@ private:
   struct Sources {
     SmallVector<Value> tokens;  ///< rows of every kWarps-th block of tokens
     SmallVector<Value> weights; ///< row block of a stream
-    Value groups;
+    Values ends;                ///< WeightStages::groupEnds
   };
 
   void launch(GridFactor columns) override;
@@ -55,11 +55,11 @@ private:
 
   Sources sourcesOf(ArrayRef<Stream> streams, int64_t tileTokens,
                     Value firstGroup, Value groups);
-  /// Starts the copies of stage `t`, if there is one.
+  /// Starts the copies of stage `t` (i32), if there is one.
   void copyStage(const Sources &from, Decoders decoders, int64_t tileTokens,
                  Value t);
-  void copyTokens(const Sources &from, int64_t tileTokens, Value t, Value stage,
-                  Value secondBytes);
+  void copyTokens(const Sources &from, int64_t tileTokens, Value t,
+                  Value stage);
   /// Sums of the tile's tokens, [stream][block of tokens][kSums].
   Values multiply(const Sources &from, Decoders decoders, int64_t tileTokens);
   /// Multiplies what one ldmatrix brings from byte `at` of every block of
@@ -74,7 +74,9 @@ void TensorEmitter::launch(GridFactor columns) {
   k.launch.blockThreads = kWarps * kWarp;
   k.launch.grid = {columns, {GridCount::Rows, static_cast<uint32_t>(tokens)}};
   // Two blocks should fit on a multiprocessor.
-  stages.emplace(k, plan, operands, tokens, kWarps, streamCount,
+  stages.emplace(k, plan, operands,
+                 WeightStages::Shape{
+                     .tokens = tokens, .warps = kWarps, .streams = streamCount},
                  e.target.gpu.sharedBytes / 2);
 }
 
@@ -104,7 +106,7 @@ TensorEmitter::Sources TensorEmitter::sourcesOf(ArrayRef<Stream> streams,
                                                 Value firstGroup,
                                                 Value groups) {
   Sources from;
-  from.groups = e.extendUnsigned(e.truncate(groups, e.i32()), e.i64());
+  from.ends = stages->groupEnds(groups);
   Value lane = stages->laneBytes();
   // Past the last block of tokens, it again.
   Value last = e.div(e.sub(k.rows(), e.index(1)), e.index(kMmaTokens));
@@ -123,31 +125,28 @@ TensorEmitter::Sources TensorEmitter::sourcesOf(ArrayRef<Stream> streams,
 
 void TensorEmitter::copyStage(const Sources &from, Decoders decoders,
                               int64_t tileTokens, Value t) {
-  e.ifThen(e.less(t, stages->stagesOf(from.groups)), [&] {
-    Value stage = stages->at(e.rem(t, e.index(stages->count)));
-    // Where the second group is missing, there are zeros.
-    Value second = e.add(e.mul(t, e.index(WeightStages::kGroups)), e.index(1));
-    Value secondBytes = e.select(e.less(second, from.groups),
-                                 e.constant(e.i32(), WeightStages::kCopyBytes),
-                                 e.constant(e.i32(), 0));
-    copyTokens(from, tileTokens, t, stage, secondBytes);
+  e.ifThen(e.less(t, from.ends.front()), [&] {
+    Value number = e.rem(t, e.constant(e.i32(), stages->count));
+    Value stage = stages->at(e.extendUnsigned(number, e.i64()));
+    copyTokens(from, tileTokens, t, stage);
     for (auto [i, decoder] : llvm::enumerate(decoders))
       stages->copyWarp(decoder, from.weights[i],
-                       stages->slot(stage, place(), i), t, secondBytes);
+                       stages->slot(stage, place(), i), t, from.ends);
   });
   e.commitCopies();
 }
 
 void TensorEmitter::copyTokens(const Sources &from, int64_t tileTokens, Value t,
-                               Value stage, Value secondBytes) {
+                               Value stage) {
   int64_t blocks = tileTokens / kMmaTokens;
   Value lane = stages->laneBytes();
   for (auto [i, rows] : llvm::enumerate(from.tokens)) {
     Value block = e.add(e.warp(), e.index(static_cast<int64_t>(i) * kWarps));
-    Value source = e.offset(rows, e.mul(t, e.index(stages->blockBytes)));
+    Value source = e.offset(
+        rows, e.mul(e.extendUnsigned(t, e.i64()), e.index(stages->blockBytes)));
     Value target =
         e.offset(stage, e.add(e.mul(block, e.index(stages->blockBytes)), lane));
-    auto copy = [&] { stages->copyTokens(source, target, {}, secondBytes); };
+    auto copy = [&] { stages->copyTokens(source, target, t, from.ends); };
     if (static_cast<int64_t>(i + 1) * kWarps <= blocks)
       copy();
     else
@@ -162,24 +161,24 @@ void TensorEmitter::copyTokens(const Sources &from, int64_t tileTokens, Value t,
 Emitter::Values TensorEmitter::multiply(const Sources &from, Decoders decoders,
                                         int64_t tileTokens) {
   for (int64_t t = 0; t < stages->count - 1; ++t)
-    copyStage(from, decoders, tileTokens, e.index(t));
+    copyStage(from, decoders, tileTokens, e.constant(e.i32(), t));
   Values sums(streamCount * tileTokens / 2, e.constant(e.f32(), 0.0));
   // Counters of 32 bits take half the instructions.
-  Value end = e.truncate(stages->stagesOf(from.groups), e.i32());
-  return e.forLoop(
-      e.constant(e.i32(), 0), end, 1, sums, [&](Value i, ValueRange carried) {
-        Values next(carried);
-        Value t = e.extendUnsigned(i, e.i64());
-        Value ahead = e.add(i, e.constant(e.i32(), stages->count - 1));
-        e.waitCopies(static_cast<int>(stages->count) - 2);
-        e.barrier();
-        copyStage(from, decoders, tileTokens, e.extendUnsigned(ahead, e.i64()));
-        Value stage = stages->at(e.rem(t, e.index(stages->count)));
-        for (int64_t at = 0; at < stages->blockBytes;
-             at += WeightStages::kLoadBytes)
-          multiplyLoad(decoders, tileTokens, stage, at, next);
-        return next;
-      });
+  return e.forLoop(e.constant(e.i32(), 0), from.ends.front(), 1, sums,
+                   [&](Value i, ValueRange carried) {
+                     Values next(carried);
+                     Value t = e.extendUnsigned(i, e.i64());
+                     Value ahead =
+                         e.add(i, e.constant(e.i32(), stages->count - 1));
+                     e.waitCopies(static_cast<int>(stages->count) - 2);
+                     e.barrier();
+                     copyStage(from, decoders, tileTokens, ahead);
+                     Value stage = stages->at(e.rem(t, e.index(stages->count)));
+                     for (int64_t at = 0; at < stages->blockBytes;
+                          at += WeightStages::kLoadBytes)
+                       multiplyLoad(decoders, tileTokens, stage, at, next);
+                     return next;
+                   });
 }
 
 void TensorEmitter::multiplyLoad(Decoders decoders, int64_t tileTokens,

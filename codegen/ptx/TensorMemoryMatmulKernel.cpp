@@ -102,9 +102,13 @@ void TensorMemoryEmitter::launch(GridFactor columns) {
   k.launch.grid = {columns, {GridCount::Rows, static_cast<uint32_t>(tokens)}};
   int64_t barrierBytes = Barriers::bytes(3 * WeightStages::kMost + 1);
   constexpr int64_t kPieces = 3, kAlignment = 128; // of Kernel::shared
-  stages.emplace(k, plan, operands, tokens, kDecoderWarps, streamCount,
-                 e.target.gpu.sharedBytes - barrierBytes - kPieces * kAlignment,
-                 rowsOffset());
+  stages.emplace(k, plan, operands,
+                 WeightStages::Shape{.tokens = tokens,
+                                     .warps = kDecoderWarps,
+                                     .streams = streamCount,
+                                     .frontBytes = rowsOffset()},
+                 e.target.gpu.sharedBytes - barrierBytes -
+                     kPieces * kAlignment);
   barriers = k.shared(barrierBytes);
   addressSlot = k.shared(4);
   warp = warpUniform(e, e.warp());

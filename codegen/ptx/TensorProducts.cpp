@@ -1,6 +1,8 @@
 //===- TensorProducts.cpp -------------------------------------------------===//
 #include "codegen/ptx/TensorProducts.h"
 
+#include <numeric>
+
 using namespace mlir;
 
 namespace quern::nvptx {
@@ -185,25 +187,42 @@ void TensorProducts::visitTile(ArrayRef<Stream> streams, int64_t count,
 //===----------------------------------------------------------------------===//
 
 WeightStages::WeightStages(Kernel &k, const MatmulPlan &plan, Operands operands,
-                           int64_t tokens, int64_t warps, int64_t streams,
-                           int64_t bytes, int64_t frontBytes, int64_t rings)
-    : count(kMost), blockBytes(kGroups * groupBytesOf(operands)), e(k.e),
-      operands(operands), frontBytes(frontBytes),
-      tokenBytes(tokens / kMmaTokens * blockBytes), slotBytes(0),
-      streams(streams) {
+                           const Shape &shape, int64_t bytes)
+    : groups(shape.groups), count(kMost),
+      blockBytes(groups * groupBytesOf(operands)), e(k.e), operands(operands),
+      frontBytes(shape.frontBytes),
+      tokenBytes(shape.tokens / kMmaTokens * blockBytes), slotBytes(0),
+      streams(shape.streams) {
+  // A share's K is known to be a multiple of its unit.
+  int64_t depth =
+      plan.splitK ? k.rangeUnit(/*segment=*/0, kPackedGroup) : plan.depth();
+  groupsTogether = std::gcd(groups, depth / kPackedGroup);
   for (const Projection &projection : plan.projections) {
     const PackedFormat &format = packedFormat(formatOf(projection.weight));
     slotBytes =
-        std::max(slotBytes, kGroups * format.groupBytes() + superBytes(format));
+        std::max(slotBytes, groups * format.groupBytes() + superBytes(format));
   }
-  stageBytes = frontBytes + tokenBytes + warps * streams * slotBytes;
-  if (rings * count * stageBytes > bytes)
+  stageBytes = frontBytes + tokenBytes + shape.warps * streams * slotBytes;
+  if (shape.rings * count * stageBytes > bytes)
     count = 2;
-  base = k.shared(rings * count * stageBytes);
+  base = k.shared(shape.rings * count * stageBytes);
 }
 
-Value WeightStages::stagesOf(Value groups) {
-  return e.div(e.add(groups, e.index(kGroups - 1)), e.index(kGroups));
+Value WeightStages::stagesOf(Value groupCount) {
+  return e.div(e.add(groupCount, e.index(groups - 1)), e.index(groups));
+}
+
+Emitter::Values WeightStages::groupEnds(Value groupCount) {
+  Values ends;
+  for (int64_t group = 0; group < groups; ++group) {
+    if (group % groupsTogether) {
+      ends.push_back(ends.back());
+      continue;
+    }
+    Value end = e.add(groupCount, e.index(groups - 1 - group));
+    ends.push_back(e.truncate(e.div(end, e.index(groups)), e.i32()));
+  }
+  return ends;
 }
 
 Value WeightStages::numberOf(Value t) { return e.rem(t, e.index(count)); }
@@ -231,65 +250,65 @@ WeightDecoder::Fragment WeightStages::fragment(const WeightDecoder &decoder,
                              {},
                              decoder.fragmentRow(lane, 0)};
   if (format.hasSuperblock())
-    place.super = e.offset(slot, kGroups * format.groupBytes() -
+    place.super = e.offset(slot, groups * format.groupBytes() -
                                      format.superScaleOffset());
   return decoder.fragment(place, lane, operands);
 }
 
 WeightDecoder::Fragment WeightStages::loaded(const WeightDecoder &decoder,
                                              Value slot, int64_t at) {
-  const int64_t groupBytes = blockBytes / kGroups;
+  const int64_t groupBytes = blockBytes / groups;
   WeightDecoder::Fragment steps;
   for (int64_t byte = at; byte < at + kLoadBytes; byte += groupBytes)
     llvm::append_range(steps, fragment(decoder, slot, byte / groupBytes));
   return steps;
 }
 
-Value WeightStages::bytesFrom(int64_t second, Value firstBytes,
-                              Value secondBytes) {
-  if (second >= kCopyBytes * kWarp)
-    return firstBytes;
-  if (second <= 0)
-    return secondBytes;
-  Value first = firstBytes ? firstBytes : e.constant(e.i32(), kCopyBytes);
-  return e.select(e.less(e.lane(), e.index(second / kCopyBytes)), first,
-                  secondBytes);
+Value WeightStages::copyBytes(Value t, int64_t at, int64_t groupBytes,
+                              ValueRange groupEnds) {
+  constexpr int64_t kWarpBytes = kCopyBytes * kWarp;
+  int64_t last = std::min(groups - 1, (at + kWarpBytes - 1) / groupBytes);
+  Value end = groupEnds[last];
+  for (int64_t group = last - 1; group >= at / groupBytes; --group) {
+    if (groupEnds[group] == end)
+      continue;
+    int64_t lanes = ((group + 1) * groupBytes - at) / kCopyBytes;
+    end = e.select(e.less(e.lane(), e.index(lanes)), groupEnds[group], end);
+  }
+  return e.select(e.less(t, end), e.constant(e.i32(), kCopyBytes),
+                  e.constant(e.i32(), 0));
 }
 
-void WeightStages::copyTokens(Value from, Value to, Value firstBytes,
-                              Value secondBytes) {
-  for (int64_t done = 0; done < blockBytes; done += kCopyBytes * kWarp)
-    e.copyAsync(
-        e.offset(to, done), e.offset(from, done),
-        bytesFrom(blockBytes / kGroups - done, firstBytes, secondBytes));
+void WeightStages::copyTokens(Value from, Value to, Value t,
+                              ValueRange groupEnds) {
+  for (int64_t at = 0; at < blockBytes; at += kCopyBytes * kWarp)
+    e.copyAsync(e.offset(to, at), e.offset(from, at),
+                copyBytes(t, at, blockBytes / groups, groupEnds));
 }
 
 void WeightStages::copyWarp(const WeightDecoder &decoder, Value base,
-                            Value slot, Value t, Value secondBytes) {
+                            Value slot, Value t, ValueRange groupEnds) {
   const PackedFormat &format = decoder.format;
-  Value first = e.mul(t, e.index(kGroups));
+  Value first = e.mul(e.extendUnsigned(t, e.i64()), e.index(groups));
   WeightDecoder::Group group = decoder.group(base, first, Value());
   Value lane = e.lane();
   Value target = e.offset(slot, laneBytes());
-  // Copies `count` pieces from lane 0 on.
-  auto copyLanes = [&](int64_t count, int64_t at, Value source, Value bytes) {
-    auto copy = [&] { e.copyAsync(e.offset(target, at), source, bytes); };
-    if (count >= kWarp)
+  // Copies `bytes` from lane 0's place on.
+  auto copyLanes = [&](int64_t bytes, int64_t at, Value source, Value read) {
+    auto copy = [&] { e.copyAsync(e.offset(target, at), source, read); };
+    if (bytes >= kCopyBytes * kWarp)
       copy();
     else
-      e.ifThen(e.less(lane, e.index(count)), copy);
+      e.ifThen(e.less(lane, e.index(bytes / kCopyBytes)), copy);
   };
-  const int64_t perGroup = format.groupBytes() / kCopyBytes;
-  for (int64_t done = 0; done < 2 * perGroup; done += kWarp) {
-    Value bytes; // superblocks have an even number of groups
-    if (!format.hasSuperblock())
-      bytes = bytesFrom((perGroup - done) * kCopyBytes, {}, secondBytes);
-    copyLanes(2 * perGroup - done, done * kCopyBytes,
-              e.offset(group.pointer, done * kCopyBytes), bytes);
-  }
+  const int64_t groupBytes = format.groupBytes(), total = groups * groupBytes;
+  for (int64_t at = 0; at < total; at += kCopyBytes * kWarp)
+    copyLanes(total - at, at, e.offset(group.pointer, at),
+              copyBytes(t, at, groupBytes, groupEnds));
   if (format.hasSuperblock())
-    copyLanes(superBytes(format) / kCopyBytes, 2 * format.groupBytes(),
-              e.offset(group.super, format.superScaleOffset()), {});
+    copyLanes(superBytes(format), total,
+              e.offset(group.super, format.superScaleOffset()),
+              copyBytes(t, 0, total, groupEnds));
 }
 
 void WeightStages::copyGroups(const WeightDecoder &decoder, Value base,
@@ -300,7 +319,7 @@ void WeightStages::copyGroups(const WeightDecoder &decoder, Value base,
   Value bytes = e.mul(count, e.index(format.groupBytes()));
   copyBulk(e, slot, group.pointer, e.truncate(bytes, e.i32()), filled);
   if (format.hasSuperblock())
-    copyBulk(e, e.offset(slot, kGroups * format.groupBytes()),
+    copyBulk(e, e.offset(slot, groups * format.groupBytes()),
              e.offset(group.super, format.superScaleOffset()),
              e.constant(e.i32(), superBytes(format)), filled);
 }

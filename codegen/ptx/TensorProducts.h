@@ -99,14 +99,16 @@ private:
                Value output, Value row);
 };
 
-/// Stages in shared memory, each of two groups of K (64 columns), `groupBytes`
-/// a block of 8 tokens: [stage]{front | [block of 8 tokens][group] |
-/// [warp][stream] slot}. A slot has the groups of a row block, packed, and
-/// behind them a superblock's parameters; the front is the generator's own.
-/// Step t (i64) of K is in stage t % count of its ring; ring r has the stages
-/// from number r * count on.
+/// Stages in shared memory, each of some groups of K, `groupBytes` a block of 8
+/// tokens: [stage]{front | [block of 8 tokens][group] | [warp][stream] slot}. A
+/// slot has the groups of a row block, packed, and behind them a superblock's
+/// parameters; the front is the generator's own. Step t of K is in stage t %
+/// count of its ring; ring r has the stages from number r * count on.
 class WeightStages {
 public:
+  using Values = Emitter::Values;
+
+  /// Groups of a stage of many tokens.
   static constexpr int64_t kGroups = 2;
   static constexpr int64_t kMost = 4;
   /// Bytes of an asynchronous copy of a lane.
@@ -114,11 +116,19 @@ public:
   /// Bytes that one ldmatrix brings.
   static constexpr int64_t kLoadBytes = 4 * kHalfBlockBytes;
 
+  struct Shape {
+    int64_t tokens;
+    int64_t warps;   ///< with row blocks of their own
+    int64_t streams; ///< row blocks of a warp
+    int64_t groups = kGroups;
+    int64_t frontBytes = 0;
+    int64_t rings = 1;
+  };
+
   /// As many stages a ring as `bytes` have the place for, a power of two of 2
   /// to kMost.
   WeightStages(Kernel &k, const MatmulPlan &plan, Operands operands,
-               int64_t tokens, int64_t warps, int64_t streams, int64_t bytes,
-               int64_t frontBytes = 0, int64_t rings = 1);
+               const Shape &shape, int64_t bytes);
 
   /// Stages that `groups` (i64) take.
   mlir::Value stagesOf(mlir::Value groups);
@@ -140,18 +150,18 @@ public:
                                  int64_t at);
   /// Lanes' places in what copyWarp copies (bytes).
   mlir::Value laneBytes() { return e.mul(e.lane(), e.index(kCopyBytes)); }
-  /// The lanes of a warp copy the tokens of a block of 8 of a stage; `from` and
-  /// `to` are the lane's places. Of a lane's kCopyBytes only `firstBytes` (i32,
-  /// null: all) of the first group and `secondBytes` of the second are read,
-  /// the rest are zeros.
-  void copyTokens(mlir::Value from, mlir::Value to, mlir::Value firstBytes,
-                  mlir::Value secondBytes);
-  /// The lanes of a warp copy stage `t` of a row block to the slot at `slot`;
-  /// `base` is the lane's place in it. Of the second group only `secondBytes`
-  /// (i32: 0 or kCopyBytes) of a lane's kCopyBytes are read, the rest are
-  /// zeros.
+  /// For each group of a stage, how many stages (i32) from the first on have it
+  /// where K has `groups` (i64) groups.
+  Values groupEnds(mlir::Value groups);
+  /// The lanes of a warp copy the tokens of a block of 8 of stage `t` (i32);
+  /// `from` and `to` are the lane's places. Groups that end at or before `t`
+  /// become zeros and are not read.
+  void copyTokens(mlir::Value from, mlir::Value to, mlir::Value t,
+                  mlir::ValueRange groupEnds);
+  /// The lanes of a warp copy stage `t` (i32) of a row block to the slot at
+  /// `slot` in the same way; `base` is the lane's place in the row block.
   void copyWarp(const WeightDecoder &decoder, mlir::Value base,
-                mlir::Value slot, mlir::Value t, mlir::Value secondBytes);
+                mlir::Value slot, mlir::Value t, mlir::ValueRange groupEnds);
   /// Starts bulk copies of `count` groups of the row block at `base`, from
   /// group `first` on, to the slot at `slot`; `filled` gets the bytes.
   void copyGroups(const WeightDecoder &decoder, mlir::Value base,
@@ -163,19 +173,21 @@ public:
     return format.superblockBytes() - format.superScaleOffset();
   }
 
+  int64_t groups; ///< of a stage
   int64_t count, stageBytes;
   int64_t blockBytes; ///< of a block of 8 tokens
   mlir::Value base;
 
 private:
-  /// Bytes of a lane's copy where the second group begins `second` bytes behind
-  /// lane 0's place.
-  mlir::Value bytesFrom(int64_t second, mlir::Value firstBytes,
-                        mlir::Value secondBytes);
+  /// Bytes (i32) of a lane's copy in stage `t`, lane 0's being at byte `at` of
+  /// groups of `groupBytes`.
+  mlir::Value copyBytes(mlir::Value t, int64_t at, int64_t groupBytes,
+                        mlir::ValueRange groupEnds);
 
   Emitter &e;
   Operands operands;
   int64_t frontBytes, tokenBytes, slotBytes, streams;
+  int64_t groupsTogether; ///< so many of a stage end together
 };
 
 } // namespace quern::nvptx

@@ -69,7 +69,10 @@ private:
 void WgmmaEmitter::launch(GridFactor columns) {
   k.launch.blockThreads = kThreads;
   k.launch.grid = {columns, {GridCount::Rows, static_cast<uint32_t>(tokens)}};
-  stages.emplace(k, plan, operands, tokens, kConsumerWarps, streamCount,
+  stages.emplace(k, plan, operands,
+                 WeightStages::Shape{.tokens = tokens,
+                                     .warps = kConsumerWarps,
+                                     .streams = streamCount},
                  e.target.gpu.sharedBytes - kBarrierBytes);
   Value barriers = k.shared(kBarrierBytes);
   full.emplace(e, barriers);
