@@ -56,8 +56,7 @@ public:
   }
   Value constantVector(llvm::ArrayRef<float> values);
 
-  //===--- Scalar and vector arithmetic (types decide int or float)
-  //--------===//
+  //===--- Scalar and vector arithmetic, of integers or floats ----------===//
   Value add(Value x, Value y);
   Value sub(Value x, Value y);
   Value mul(Value x, Value y);

@@ -52,8 +52,7 @@ public:
   /// All threads of the block.
   void barrier();
 
-  //===--- Memory
-  //----------------------------------------------------------===//
+  //===--- Memory -------------------------------------------------------===//
   /// A pointer or i64 of which LLVM knows nothing: it would take sums that are
   /// carried through a loop apart, and add them again in every turn; and unroll
   /// loops where registers are short.

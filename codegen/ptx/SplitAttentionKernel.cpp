@@ -8,8 +8,7 @@
 // the 8x8 blocks as they lie in the cache, keys as they are and values
 // transposed; those of int8 are expanded to f16 before.
 //
-// The warps' states are joined in warp order; where a row has several runs, the
-// last block to arrive joins theirs, in the order of the keys. How a row is cut
+// The states of warps and runs are joined by SplitStates. How a row is cut
 // depends on its own context alone, so its result does not depend on the rows
 // beside it.
 //
@@ -19,22 +18,18 @@
 //===----------------------------------------------------------------------===//
 #include "codegen/ptx/AttentionWork.h"
 #include "codegen/ptx/KvPages.h"
-#include "codegen/ptx/OnlineSoftmax.h"
+#include "codegen/ptx/SplitStates.h"
 
-#include <cmath>
 #include <limits>
+#include <optional>
 
 using namespace mlir;
 
 namespace quern::nvptx {
 namespace {
 
-/// Rows of an mma, of which a unit fills the first AttentionWork::kMaxHeads.
-constexpr int64_t kUnitHeads = 16;
 /// Keys of a step: what the second mma sums over. Also the dims of the first.
 constexpr int64_t kStepKeys = 16;
-/// Columns of an mma's result.
-constexpr int64_t kColumns = 8;
 /// Runs of a row at most, and the steps of a run at least.
 constexpr int64_t kMostRuns = 16;
 constexpr int64_t kLeastSteps = 16;
@@ -46,8 +41,6 @@ constexpr int64_t kCopyBytes = 16;
 /// Dims of a query that a lane keeps in registers; wider ones stay in shared
 /// memory, since the output takes the registers.
 constexpr int64_t kMostQueryDims = 128;
-/// Floats of a state in the workspace before its columns: maximum, sum, none.
-constexpr int64_t kStateHeader = 4;
 
 class SplitAttentionEmitter {
 public:
@@ -76,15 +69,6 @@ private:
     Values flatten() const;
     static State unflatten(ValueRange values);
   };
-  /// Where the parts of one state lie, f32 each.
-  struct StatePointers {
-    Value maximum, sum, columns;
-  };
-  /// One column of several states together: relative to `maximum`, not divided.
-  struct Joined {
-    Value maximum, sum, column;
-  };
-
   void emitRow();
   void emitUnit(Value kvHead, Value first, Value end);
   void emitRun(Value kvHead, Value first, Value end);
@@ -107,21 +91,7 @@ private:
   /// Where the keys or values of a stage are as blocks of f16.
   Value blocksOf(Value stage, KvPart part);
   void hide(Value step, MutableArrayRef<Value> scores);
-  void leaveState(const State &state);
-
   Value stageOf(Value turn);
-  StatePointers ofWarp(Value warp, Value head);
-  StatePointers ofRun(Value run, Value head);
-  Joined join(Value count, Value column,
-              function_ref<StatePointers(Value)> state);
-  /// Calls `body(head of the unit, first of 32 columns, this lane's column)`,
-  /// a warp an item.
-  void forColumns(Value heads, function_ref<void(Value, int64_t, Value)> body);
-  void storeRun(Value first, Value heads);
-  void storeResult(Value first, Value heads, Value count,
-                   function_ref<StatePointers(Value, Value)> state);
-  /// Whether this block is the last of the row's runs (i1), in all threads.
-  Value arriveLast(Value counter);
 
   Kernel &k;
   Emitter &e;
@@ -134,14 +104,12 @@ private:
   int64_t expandedBytes; ///< of either as f16, where pages are int8
   int64_t warps, stages;
   KvArgs kv;
-  Kernel::Workspace workspace;
-  int64_t stateFloats, rowStates; ///< in the workspace
+  std::optional<SplitStates> states;
   Value row, slot, pages;
-  Value ring, maxima, sums, isLast; ///< shared
-  Value expanded;                   ///< shared, the warp's
-  Value sharedQueries;              ///< [warp][head_dim / 16][lane][4] i32
-  Value firstHead;                  ///< of the share
-  Value runs, begin, end;           ///< of the row; steps of this run
+  Value ring;             ///< shared
+  Value expanded;         ///< shared, the warp's
+  Value sharedQueries;    ///< [warp][head_dim / 16][lane][4] i32
+  Value runs, begin, end; ///< of the row; steps of this run
   Values queries;
 };
 
@@ -177,19 +145,12 @@ void SplitAttentionEmitter::emit() {
   if (expandedBytes > 0)
     expanded = e.offset(k.shared(warps * expandedBytes),
                         e.mul(e.warp(), e.index(expandedBytes)));
-  maxima = k.shared(warps * kUnitHeads * 4);
-  sums = k.shared(warps * kUnitHeads * 4);
-  isLast = k.shared(4);
+  states.emplace(k, plan, SplitStates::Shape{layout.headDim, warps, kMostRuns},
+                 ring, stages * 2 * partBytes);
   if (!keepsQueries())
-    sharedQueries = k.shared(warps * kUnitHeads * layout.headDim * 2);
-  int64_t shareHeads =
-      k.widestRange(0, plan.heads * layout.headDim) / layout.headDim;
-  stateFloats = kStateHeader + layout.headDim;
-  rowStates = shareHeads * kMostRuns;
-  workspace = k.workspace(rowStates * stateFloats * 4, shareHeads);
-  firstHead = e.index(0);
+    sharedQueries = k.shared(warps * kUnitRows * layout.headDim * 2);
+  states->makeWorkspace();
   if (k.splitShares()) {
-    firstHead = e.div(k.rangeBegin(0), e.index(layout.headDim));
     row = e.block(1);
     return emitRow();
   }
@@ -222,42 +183,11 @@ void SplitAttentionEmitter::emitRow() {
 
 void SplitAttentionEmitter::emitUnit(Value kvHead, Value first, Value end) {
   loadQueries(first, end);
-  leaveState(runSteps(kvHead));
+  State state = runSteps(kvHead);
+  states->leave(state.softmax, state.output);
   e.barrier();
-  Value heads = e.sub(end, first), one = e.index(1);
-  e.ifElse(
-      e.equal(runs, one),
-      [&] {
-        storeResult(first, heads, e.index(warps),
-                    [&](Value i, Value head) { return ofWarp(i, head); });
-      },
-      [&] {
-        storeRun(first, heads);
-        Value number = e.add(e.mul(row, e.index(k.launch.countersPerRow)),
-                             e.sub(first, firstHead));
-        Value counter = e.offset(workspace.counters, e.mul(number, e.index(4)));
-        e.ifThen(arriveLast(counter), [&] {
-          storeResult(first, heads, runs, [&](Value i, Value head) {
-            return ofRun(i, e.add(first, head));
-          });
-          e.ifThen(e.equal(e.thread(), e.index(0)),
-                   [&] { e.store(e.constant(e.i32(), 0), counter, 4); });
-        });
-      });
+  states->store(row, first, end, runs);
   e.barrier();
-}
-
-Value SplitAttentionEmitter::arriveLast(Value counter) {
-  e.fence(); // this thread's part of the state, before the count
-  e.barrier();
-  e.ifThen(e.equal(e.thread(), e.index(0)), [&] {
-    Value before = e.atomicAdd(counter, e.constant(e.i32(), 1));
-    Value last = e.sub(e.truncate(runs, e.i32()), e.constant(e.i32(), 1));
-    e.store(e.extendUnsigned(e.equal(before, last), e.i32()), isLast, 4);
-  });
-  e.barrier();
-  e.fence(); // the count, before the others' states
-  return e.equal(e.load(e.i32(), isLast, 4), e.constant(e.i32(), 1));
 }
 
 //===----------------------------------------------------------------------===//
@@ -275,7 +205,7 @@ void SplitAttentionEmitter::loadQueries(Value first, Value end) {
   std::array<Value, kLaneRows> rows;
   for (int i = 0; i < kLaneRows; ++i) {
     Value head = e.add(
-        first, e.add(e.div(e.lane(), e.index(4)), e.index(i * kUnitHeads / 2)));
+        first, e.add(e.div(e.lane(), e.index(4)), e.index(i * kUnitRows / 2)));
     head = e.minI(head, e.sub(end, e.index(1)));
     rows[i] = e.offset(source, e.mul(head, e.index(layout.headDim * 4)));
   }
@@ -284,7 +214,7 @@ void SplitAttentionEmitter::loadQueries(Value first, Value end) {
     for (int64_t half = 0; half < 2; ++half)
       for (Value line : rows) {
         Value pair = e.load(e.vec(2, e.f32()),
-                            e.offset(line, 4 * (d + half * kColumns)), 8);
+                            e.offset(line, 4 * (d + half * kMmaColumns)), 8);
         for (int i = 0; i < 2; ++i)
           pairs.push_back(e.clampToHalf(e.extract(pair, i)));
       }
@@ -388,7 +318,7 @@ void SplitAttentionEmitter::copyScales(Value head, Value half, KvPart part,
 SplitAttentionEmitter::State SplitAttentionEmitter::runSteps(Value kvHead) {
   State state;
   state.softmax = softmax.start();
-  state.output.assign(layout.headDim / kColumns * kFragment,
+  state.output.assign(layout.headDim / kMmaColumns * kFragment,
                       e.constant(e.f32(), 0.0));
   Value mine = e.add(begin, e.warp());
   for (int64_t ahead = 0; ahead < stages - 1; ++ahead)
@@ -418,7 +348,7 @@ void SplitAttentionEmitter::hide(Value step, MutableArrayRef<Value> scores) {
   Value nothing = e.constant(e.f32(), -std::numeric_limits<double>::infinity());
   for (auto [i, score] : llvm::enumerate(scores)) {
     Value key = e.constant(
-        e.i32(), static_cast<int64_t>(i / kFragment * kColumns + i % 2));
+        e.i32(), static_cast<int64_t>(i / kFragment * kMmaColumns + i % 2));
     Value hidden = e.less(last, key);
     if (plan.window > 0)
       hidden =
@@ -478,109 +408,6 @@ void SplitAttentionEmitter::emitStep(Value step, Value stage, State &state) {
              /*transposed=*/true,
              MutableArrayRef<Value>(state.output)
                  .slice(d * 2 * kFragment, 2 * kFragment));
-}
-
-//===----------------------------------------------------------------------===//
-// Joining states
-//===----------------------------------------------------------------------===//
-
-SplitAttentionEmitter::StatePointers SplitAttentionEmitter::ofWarp(Value warp,
-                                                                   Value head) {
-  Value number =
-      e.mul(e.add(e.mul(warp, e.index(kUnitHeads)), head), e.index(4));
-  Value columns = e.offset(ring, e.mul(warp, e.index(stages * 2 * partBytes)));
-  return {e.offset(maxima, number), e.offset(sums, number),
-          e.offset(columns, e.mul(head, e.index(layout.headDim * 4)))};
-}
-
-SplitAttentionEmitter::StatePointers SplitAttentionEmitter::ofRun(Value run,
-                                                                  Value head) {
-  Value number =
-      e.add(e.mul(row, e.index(rowStates)),
-            e.add(e.mul(e.sub(head, firstHead), e.index(kMostRuns)), run));
-  Value state =
-      e.offset(workspace.data, e.mul(number, e.index(stateFloats * 4)));
-  return {state, e.offset(state, 4), e.offset(state, kStateHeader * 4)};
-}
-
-/// The warp's state in shared memory; its columns where its ring was.
-void SplitAttentionEmitter::leaveState(const State &state) {
-  Value group = e.div(e.lane(), e.index(4)), lane = e.rem(e.lane(), e.index(4));
-  for (int i = 0; i < kLaneRows; ++i) {
-    Value head = e.add(group, e.index(i * kUnitHeads / 2));
-    StatePointers to = ofWarp(e.warp(), head);
-    Value sum = e.warpSum(state.softmax.sum[i], 4);
-    e.ifThen(e.equal(lane, e.index(0)), [&] {
-      e.store(state.softmax.maximum[i], to.maximum, 4);
-      e.store(sum, to.sum, 4);
-    });
-    Value line = e.offset(to.columns, e.mul(lane, e.index(8)));
-    for (int64_t tile = 0; tile < layout.headDim / kColumns; ++tile) {
-      ValueRange values = ValueRange(state.output);
-      e.store(e.pack(values.slice(tile * kFragment + 2 * i, 2)),
-              e.offset(line, tile * kColumns * 4), 8);
-    }
-  }
-}
-
-SplitAttentionEmitter::Joined
-SplitAttentionEmitter::join(Value count, Value column,
-                            function_ref<StatePointers(Value)> state) {
-  Value zero = e.constant(e.f32(), 0.0);
-  Value factor = e.constant(e.f32(), plan.scale * M_LOG2E);
-  Value best =
-      e.forLoop(e.index(0), count, 1, {softmax.start().maximum[0]},
-                [&](Value i, ValueRange best) {
-                  return Values{e.maxF(best.front(),
-                                       e.load(e.f32(), state(i).maximum, 4))};
-                })
-          .front();
-  Values sums = e.forLoop(
-      e.index(0), count, 1, {zero, zero}, [&](Value i, ValueRange carried) {
-        StatePointers from = state(i);
-        Value weight = e.exp2Fast(
-            e.mul(e.sub(e.load(e.f32(), from.maximum, 4), best), factor));
-        Value at = e.offset(from.columns, e.mul(column, e.index(4)));
-        return Values{e.fma(e.load(e.f32(), from.sum, 4), weight, carried[0]),
-                      e.fma(e.load(e.f32(), at, 4), weight, carried[1])};
-      });
-  return {best, sums[0], sums[1]};
-}
-
-void SplitAttentionEmitter::forColumns(
-    Value heads, function_ref<void(Value, int64_t, Value)> body) {
-  e.forLoop(e.warp(), heads, warps, [&](Value head) {
-    for (int64_t first = 0; first < layout.headDim; first += kWarp) {
-      // Lanes past the last column repeat it.
-      Value column =
-          e.minI(e.add(e.lane(), e.index(first)), e.index(layout.headDim - 1));
-      body(head, first, column);
-    }
-  });
-}
-
-void SplitAttentionEmitter::storeRun(Value first, Value heads) {
-  forColumns(heads, [&](Value head, int64_t, Value column) {
-    Joined joined = join(e.index(warps), column,
-                         [&](Value warp) { return ofWarp(warp, head); });
-    StatePointers to = ofRun(e.block(2), e.add(first, head));
-    e.store(joined.column, e.offset(to.columns, e.mul(column, e.index(4))), 4);
-    e.ifThen(e.equal(column, e.index(0)), [&] {
-      e.store(joined.maximum, to.maximum, 4);
-      e.store(joined.sum, to.sum, 4);
-    });
-  });
-}
-
-void SplitAttentionEmitter::storeResult(
-    Value first, Value heads, Value count,
-    function_ref<StatePointers(Value, Value)> state) {
-  forColumns(heads, [&](Value head, int64_t firstColumn, Value column) {
-    Joined joined =
-        join(count, column, [&](Value i) { return state(i, head); });
-    storeAttended(k, plan, layout.headDim, row, e.add(first, head), firstColumn,
-                  e.div(joined.column, joined.sum));
-  });
 }
 
 } // namespace

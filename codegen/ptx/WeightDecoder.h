@@ -59,8 +59,7 @@ public:
   /// f32: column `column` (i64, 0..31) of a float format.
   Value floatValue(const Group &group, Value column) const;
 
-  //===--- Fragments of mma
-  //------------------------------------------------===//
+  //===--- Fragments of mma ---------------------------------------------===//
   // A warp holds a group of a row block as the A operands of two steps of 16
   // columns in f16, or of one step of all 32 in e4m3. In f16, lane 4 g + c has
   // two rows, and quads 2 c and 2 c + 1, step s being quad 2 c + s: mma sums
