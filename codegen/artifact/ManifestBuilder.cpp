@@ -196,27 +196,29 @@ ManifestTranslator::gpuKernelCodes(const std::string &kernel) {
   return codes;
 }
 
+static schema::Arithmetic arithmeticOf(Numerics numerics) {
+  switch (numerics) {
+  case Numerics::Int8:
+    return schema::Arithmetic::Int8;
+  case Numerics::Bf16:
+    return schema::Arithmetic::Bf16;
+  case Numerics::F16:
+    return schema::Arithmetic::F16;
+  case Numerics::Float:
+    return schema::Arithmetic::F32;
+  case Numerics::E4M3:
+    return schema::Arithmetic::E4M3;
+  }
+  llvm_unreachable("all numerics are listed");
+}
+
 static fb::Offset<schema::KernelForm> formRecord(fb::FlatBufferBuilder &fbb,
                                                  uint32_t target, Role role,
                                                  const KernelForm &form) {
-  auto arithmetic = schema::Arithmetic::F32;
-  switch (form.arithmetic) {
-  case Numerics::Int8:
-    arithmetic = schema::Arithmetic::Int8;
-    break;
-  case Numerics::Bf16:
-    arithmetic = schema::Arithmetic::Bf16;
-    break;
-  case Numerics::F16:
-    arithmetic = schema::Arithmetic::F16;
-    break;
-  case Numerics::Float:
-    break;
-  }
   auto generator =
       fbb.CreateString(form.generator.data(), form.generator.size());
   return schema::CreateKernelForm(fbb, target, static_cast<schema::Role>(role),
-                                  generator, arithmetic,
+                                  generator, arithmeticOf(form.arithmetic),
                                   static_cast<uint32_t>(form.tile.rows),
                                   static_cast<uint32_t>(form.tile.blocks),
                                   static_cast<uint32_t>(form.tile.keys),

@@ -71,16 +71,18 @@ FailureOr<ImageBuilder::Generated> ImageBuilder::generate(rt::KernelOp op,
   if (!offset) {
     return kernel.emitError() << llvm::toString(offset.takeError());
   }
+  KernelForm form = formOf(*generator, kernel);
   if (options.explain)
     options.explain(llvm::formatv(
-        "{0} {1}/{2}: {3} ({9}), rows {4}, blocks {5}, keys {6}, prefetch {7}, "
+        "{0} {1}/{2}: {3} ({9}; {10}), rows {4}, blocks {5}, keys {6}, "
+        "prefetch {7}, "
         "{8} bytes of code",
         op.getSymName(), std::string(target.name), std::string(roleName(role)),
         generator->name, kernel.tile.rows, kernel.tile.blocks, kernel.tile.keys,
-        kernel.tile.prefetch, image.bytes.size() - before,
-        generator->reason));
-  return Generated{*offset, static_cast<uint64_t>(kernel.scratchBytes()),
-                   formOf(*generator, kernel), generator->family};
+        kernel.tile.prefetch, image.bytes.size() - before, generator->reason,
+        std::string(numericsName(form.arithmetic))));
+  return Generated{*offset, static_cast<uint64_t>(kernel.scratchBytes()), form,
+                   generator->family};
 }
 
 LogicalResult ImageBuilder::add(rt::KernelOp op) {

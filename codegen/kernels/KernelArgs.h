@@ -43,8 +43,12 @@ public:
   rt::KernelOp op;
   const Target &target;
   Role role;
-  Numerics numerics;
+  Numerics numerics; ///< of the role
   Tile tile;
+
+  /// Of its products, where a generator of tensor cores or integer dots makes
+  /// them.
+  virtual Numerics arithmetic() const { return numerics; }
 
   mlir::Block &body() { return op.getBody().front(); }
   /// The yielded values, in order.
@@ -135,7 +139,7 @@ template <typename Kernel> struct KernelGenerator {
   bool (*matches)(Kernel &);
   mlir::LogicalResult (*generate)(Kernel &);
   llvm::StringRef reason; ///< which kernels it takes, for --explain
-  /// Its products are in the role's numerics; those of others are in f32.
+  /// Its products are in the kernel's arithmetic; those of others are in f32.
   bool inNumerics = false;
 };
 
@@ -160,7 +164,7 @@ template <typename Kernel>
 KernelForm formOf(const KernelGenerator<Kernel> &generator,
                   const Kernel &kernel) {
   return {generator.name,
-          generator.inNumerics ? kernel.numerics : Numerics::Float,
+          generator.inNumerics ? kernel.arithmetic() : Numerics::Float,
           kernel.tile};
 }
 

@@ -46,6 +46,11 @@ int64_t Kernel::rangeUnit(unsigned segment, int64_t least) {
   return unit > 0 ? unit : least;
 }
 
+Numerics Kernel::arithmetic() const {
+  std::optional<MatmulPlan> plan = planMatmul(op);
+  return plan && hasFp8Rows(plan->x) ? Numerics::E4M3 : numerics;
+}
+
 Value Kernel::shared(int64_t bytes) {
   if (!sharedBase) {
     auto module = entry->getParentOp()->getParentOfType<ModuleOp>();

@@ -45,6 +45,9 @@ public:
     return target.gpu.hasFp8 && formatOf(value) == BlockFormat::E4M3;
   }
 
+  /// E4M3 where a matmul multiplies e4m3 rows, else the role's numerics.
+  Numerics arithmetic() const override;
+
   /// Memory of the device beside the buffers, which blocks may use to talk to
   /// each other: `bytesPerRow` for every row that a step can have, and
   /// `countersPerRow` i32 that are 0 and must be left so. Called once.

@@ -152,16 +152,17 @@ FailureOr<ImageBuilder::Generated> ImageBuilder::generate(rt::KernelOp op,
   if (failed(text))
     return failure();
   append(*text);
+  KernelForm form = formOf(*generator, kernel);
   if (options.explain)
     options.explain(llvm::formatv(
-        "{0} {1}/{2}: {3} ({9}), rows {4}, blocks {5}, keys {6}, {7} threads, "
+        "{0} {1}/{2}: {3} ({9}; {10}), rows {4}, blocks {5}, keys {6}, {7} "
+        "threads, "
         "{8} bytes of shared memory",
         op.getSymName(), std::string(target.name), std::string(roleName(role)),
         generator->name, kernel.tile.rows, kernel.tile.blocks, kernel.tile.keys,
         kernel.launch.blockThreads, kernel.launch.sharedBytes,
-        generator->reason));
-  return Generated{name, kernel.launch, formOf(*generator, kernel),
-                   generator->family};
+        generator->reason, std::string(numericsName(form.arithmetic))));
+  return Generated{name, kernel.launch, form, generator->family};
 }
 
 LogicalResult ImageBuilder::add(rt::KernelOp op) {

@@ -185,6 +185,11 @@ std::string_view roleName(Role role) {
   return names[static_cast<int>(role)];
 }
 
+std::string_view numericsName(Numerics numerics) {
+  constexpr std::string_view names[] = {"Int8", "Bf16", "F16", "F32", "E4M3"};
+  return names[static_cast<int>(numerics)];
+}
+
 std::string Target::llvmFeatures() const {
   if (isGpu())
     return "+ptx" + std::to_string(gpu.ptxVersion);

@@ -40,7 +40,13 @@ enum class Numerics : uint8_t {
   F16,
   /// float32 activations (`--precise`).
   Float,
+  /// e4m3 activations and weights, products added in float32. No role's: that
+  /// of kernels whose weights are e4m3, where a machine multiplies them.
+  E4M3,
 };
+
+/// "Int8", "Bf16", "F16", "F32", "E4M3".
+std::string_view numericsName(Numerics numerics);
 
 /// Kernels that share a generator's parameters.
 enum class KernelFamily : uint8_t {

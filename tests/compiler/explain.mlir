@@ -4,7 +4,7 @@
 
 // RUN: quern-compile compile %S/phases.mlir --target=avx2 --compile-to=codegen --explain 2>&1 | FileCheck %s --check-prefix=CODE
 
-// CODE: codegen: qkv_proj avx2/decode: matmul (products of numeric rows, in vectors), rows 2, blocks 1, keys 32, prefetch 4096, {{[0-9]+}} bytes of code
+// CODE: codegen: qkv_proj avx2/decode: matmul (products of numeric rows, in vectors; Int8), rows 2, blocks 1, keys 32, prefetch 4096, {{[0-9]+}} bytes of code
 
 // CHECK: import {{[0-9.]+}} s
 // CHECK: quantize: layer: blk.{layer}.attn_q.weight (q4_0) reads int8 activations

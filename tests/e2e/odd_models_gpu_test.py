@@ -66,11 +66,21 @@ class OddModelsGpu(odd.ModelTest):
             if name in FEW or "QUERN_FULL_MATRIX" in os.environ:
                 self.check(name, options)
 
+    def forms(self, kernel):
+        """(target, role, generator, arithmetic) of a kernel, as `quern inspect` has them."""
+        report = json.loads(self.assertWorks(
+            support.quern("inspect", "--json", self.folder / "model.quern")))
+        found = next(each for each in report["kernels"] if each["name"] == kernel)
+        return {(form["target"], form["role"], form["generator"], form["arithmetic"])
+                for form in found["forms"]}
+
     def test_fp8_weights(self):
         """The interpreter rounds weights and tokens in the same way, but for sm_80, which keeps tokens in f16."""
         model = self.folder / "model.gguf"
         support.make_gguf.write_model(model, *"--type f16 --untied --layers 1 --vocab 301 --ffn 96".split())
         self.compile(model, "--target=avx2,sm_80,sm_89,sm_90a", "--quantize=fp8")
+        self.assertEqual({(target, arithmetic) for target, _, _, arithmetic in self.forms("attn_output")},
+                         {("avx2", "F32"), ("sm_80", "F16"), ("sm_89", "E4M3"), ("sm_90a", "E4M3")})
         rounded, unrounded = self.reference("03-quantize"), self.reference("01-import")
         self.assertClose(self.run_logits("--force-isa", "avx2"), unrounded, FP8_TOLERANCE)
         for target, wanted in (("sm_80", unrounded), ("sm_89", rounded), ("sm_90a", rounded)):
@@ -84,12 +94,11 @@ class OddModelsGpu(odd.ModelTest):
         model = self.folder / "model.gguf"
         support.make_gguf.write_model(model, "--head-dim", "96", "--layers", "1")
         self.compile(model, "--target=sm_80", "--kv=int8")
+        self.assertEqual(self.forms("attention"),
+                         {("sm_80", "decode", "split-attention", "F16"),
+                          ("sm_80", "prefill", "tensor-attention", "F16")})
         report = json.loads(self.assertWorks(
             support.quern("inspect", "--json", self.folder / "model.quern")))
-        attention = next(each for each in report["kernels"] if each["name"] == "attention")
-        self.assertEqual({(form["role"], form["generator"], form["arithmetic"])
-                          for form in attention["forms"]},
-                         {("decode", "split-attention", "F16"), ("prefill", "tensor-attention", "F16")})
         kv = report["kv"][0]
         self.assertEqual(kv["element"], "int8")
         self.assertEqual(kv["page_bytes"], 2 * kv["kv_heads"] * 96 // 32 * 36 * kv["page_tokens"])
