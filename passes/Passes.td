@@ -103,7 +103,7 @@ def NormalizePass : Quern_Pass<"lm-normalize"> {
 //===----------------------------------------------------------------------===//
 
 def QuantizeActivationsPass : Quern_Pass<"lm-quantize-activations"> {
-  let summary = "Round the inputs of matmuls to int8 in groups of 32, or to f16";
+  let summary = "Round the inputs of matmuls to int8 in groups of 16, or to f16";
   let description = [{
     Beside weights in a block format to int8, beside float weights to f16 (which
     only GPUs do: hosts keep these floats as they are). One quantize serves all

@@ -46,7 +46,7 @@ Buffer NumericRows(std::mt19937& random, const Machine& machine, int64_t rows, i
     for (int64_t k = 0; k < columns; ++k)
       row[k] = static_cast<uint8_t>(static_cast<int8_t>(40 * floats.as<float>()[m * columns + k]));
     auto* scales = reinterpret_cast<float*>(row + activationScaleOffset(columns));
-    for (int64_t g = 0; g < columns / 32; ++g) scales[g] = 0.025f;
+    for (int64_t g = 0; g < columns / kActivationGroup; ++g) scales[g] = 0.025f;
   }
   return numeric;
 }

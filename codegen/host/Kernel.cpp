@@ -35,33 +35,38 @@ Value Kernel::temporary(int64_t bytes) {
   return piece;
 }
 
-/// int8 numerics: q = round(x * 127 / amax), its scale, the sums of both
-/// halves.
+/// int8 numerics: of both halves q = round(x * 127 / amax), the scale, the sum
+/// of q, and their product.
 static void storeInt8Group(Kernel &k, Value row, int64_t columns, Value group,
                            Value low, Value high) {
   Emitter &e = k.e;
-  Value amax = e.reduceMax(e.maxF(e.absF(low), e.absF(high)));
-  Value zero = e.constant(e.f32(), 0.0);
+  static_assert(kActivationGroup == kLanes);
+  Value amax = e.reduceMaxBoth(e.absF(low), e.absF(high));
+  auto constant = [&](double value) {
+    return e.constant(amax.getType(), value);
+  };
   // 127 / amax must stay finite, so a group of denormals counts as zeros.
-  Value isZero = e.less(amax, e.constant(e.f32(), 1e-30));
-  Value inverse =
-      e.select(isZero, zero, e.div(e.constant(e.f32(), 127.0), amax));
-  Value scale = e.div(amax, e.constant(e.f32(), 127.0));
-  e.store(scale,
-          e.offset(e.offset(row, activationScaleOffset(columns)),
-                   e.mul(group, e.index(4))),
-          4);
-  Value spread = e.broadcast(inverse);
+  Value inverse = e.select(e.less(amax, constant(1e-30)), constant(0.0),
+                           e.div(constant(127.0), amax));
   Value halves[2] = {low, high};
   for (int half = 0; half < 2; ++half) {
-    Value q = e.toInt(e.roundEven(e.mul(halves[half], spread)), e.i32());
-    Value at = e.add(e.mul(group, e.index(2)), e.index(half));
-    e.store(e.truncate(q, e.i8()), e.offset(row, e.mul(at, e.index(16))));
-    e.store(e.reduceAdd(q),
-            e.offset(e.offset(row, activationSumOffset(columns)),
-                     e.mul(at, e.index(4))),
-            4);
+    Value spread =
+        e.shuffle(inverse, inverse, SmallVector<int32_t>(kLanes, half));
+    halves[half] = e.toInt(e.roundEven(e.mul(halves[half], spread)), e.i32());
+    e.store(e.truncate(halves[half], e.i8()),
+            e.offset(row, e.add(e.mul(group, e.index(2 * kActivationGroup)),
+                                e.index(half * kActivationGroup))));
   }
+  auto storeBoth = [&](Value values, int64_t offset) {
+    e.store(values, e.offset(e.offset(row, offset), e.mul(group, e.index(8))),
+            4);
+  };
+  Value scale = e.div(amax, constant(127.0));
+  Value sum = e.reduceAddBoth(halves[0], halves[1]);
+  storeBoth(scale, activationScaleOffset(columns));
+  storeBoth(sum, activationSumOffset(columns));
+  storeBoth(e.mul(scale, e.toFloat(sum, e.f32())),
+            activationScaledSumOffset(columns));
 }
 
 void storeActivationGroup(Kernel &k, Value row, int64_t columns, Value group,

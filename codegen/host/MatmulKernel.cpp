@@ -3,8 +3,8 @@
 // Products with packed weights, 16 outputs in a vector. Two arithmetics:
 //
 //   integer  x is a8 in int8 numerics: u8 codes by s8 activations, an exact
-//            int32 dot per sub-group, then two fused multiply-adds in f32
-//            (the contract of section 5 of docs/architecture.md)
+//            int32 dot per 16 columns, then fused multiply-adds in f32 (the
+//            contract of section 5 of docs/architecture.md)
 //   float    x is f32, or f16 or e4m3 held as f32: weights are decoded to f32,
 //   one fma per product
 //
@@ -61,6 +61,10 @@ private:
   /// Returns rows x blocks vectors.
   Values tile(const Stream &stream, Value block, int64_t blocks, Value row,
               int64_t rows, Value first, Value columns);
+  struct IntegerRows;
+  SmallVector<Value> partDots(WeightDecoder &w,
+                              const WeightDecoder::Group &group, IntegerRows &x,
+                              int part);
   void integerGroup(WeightDecoder &w, const WeightDecoder::Group &group,
                     ArrayRef<Value> xRows, Value firstGroup,
                     MutableArrayRef<Value> acc);
@@ -138,54 +142,74 @@ void MatmulEmitter::forBlockTiles(Value count,
             [&](Value block) { body(block, 1); });
 }
 
-/// One group of one row block for all rows: exact dots per sub-group, then what
-/// they add to `acc` (one vector a row).
+/// What rows of activations have of one group: two parts of 16 columns, each
+/// with a scale and a sum.
+struct MatmulEmitter::IntegerRows {
+  IntegerRows(Emitter &e, ArrayRef<Value> rows, Value group, int64_t depth)
+      : e(e), rows(rows), codes(e.mul(group, e.index(kPackedGroup))) {
+    Value pair = e.mul(group, e.index(8));
+    scales = e.add(pair, e.index(activationScaleOffset(depth)));
+    sums = e.add(pair, e.index(activationSumOffset(depth)));
+    scaledSums = e.add(pair, e.index(activationScaledSumOffset(depth)));
+  }
+  Value load(Type type, Value row, Value at, int index) {
+    return e.load(type, e.offset(e.offset(row, at), int64_t{4} * index), 4);
+  }
+
+  Emitter &e;
+  ArrayRef<Value> rows;
+  Value codes, scales, sums, scaledSums; ///< bytes from the start of a row
+};
+
+/// The dots of part `part` of a group with all rows, in i32.
+SmallVector<Value> MatmulEmitter::partDots(WeightDecoder &w,
+                                           const WeightDecoder::Group &group,
+                                           IntegerRows &x, int part) {
+  constexpr int kQuads = kActivationGroup / 4;
+  SmallVector<Value> dots;
+  // The zero point costs nothing: the dot starts at -zero * sum(x).
+  Value minusZero = e.constant(e.i32(), -w.format.zero);
+  for (Value row : x.rows)
+    dots.push_back(
+        e.broadcast(e.mul(x.load(e.i32(), row, x.sums, part), minusZero)));
+  for (int quad = part * kQuads; quad < (part + 1) * kQuads; ++quad) {
+    Value codes = w.codes(group, quad);
+    for (auto [dot, row] : llvm::zip_equal(dots, x.rows))
+      dot = e.dot(dot, codes, x.load(e.i32(), row, x.codes, quad), w.maxCode());
+  }
+  return dots;
+}
+
+/// One group of one row block for all rows: exact dots per 16 columns, then
+/// what they add to `acc` (one vector a row).
 void MatmulEmitter::integerGroup(WeightDecoder &w,
                                  const WeightDecoder::Group &group,
                                  ArrayRef<Value> xRows, Value firstGroup,
                                  MutableArrayRef<Value> acc) {
-  const PackedFormat &format = w.format;
-  Value index = e.add(group.index, firstGroup);
-  Value codesAt = e.mul(index, e.index(kPackedGroup));
-  Value scaleAt =
-      e.add(e.mul(index, e.index(4)), e.index(activationScaleOffset(depth)));
-  Value sumsAt =
-      e.add(e.mul(index, e.index(8)), e.index(activationSumOffset(depth)));
-  int quads = format.subGroup / 4;
-  Type ints = e.vec(kLanes, e.i32());
-  for (int sub = 0; sub < format.subGroups(); ++sub) {
-    SmallVector<Value> sums;
-    SmallVector<std::array<Value, 2>> dots;
-    for (Value xRow : xRows) {
-      Value sum = e.load(e.i32(), e.offset(e.offset(xRow, sumsAt), 4 * sub), 4);
-      if (format.subGroups() == 1)
-        sum =
-            e.add(sum, e.load(e.i32(), e.offset(e.offset(xRow, sumsAt), 4), 4));
-      sums.push_back(sum);
-      // The zero point costs nothing: the dot starts at -zero * sum(x). Two
-      // accumulators halve the chain of dependent dots.
-      Value start = e.mul(sum, e.constant(e.i32(), -format.zero));
-      dots.push_back({e.broadcast(start), e.constant(ints, 0)});
-    }
-    for (int q = 0; q < quads; ++q) {
-      int quad = sub * quads + q;
-      Value codes = w.codes(group, quad);
-      for (auto [i, xRow] : llvm::enumerate(xRows)) {
-        Value four =
-            e.load(e.i32(), e.offset(e.offset(xRow, codesAt), 4 * quad), 4);
-        dots[i][q & 1] = e.dot(dots[i][q & 1], codes, four, w.maxCode());
+  IntegerRows x(e, xRows, e.add(group.index, firstGroup), depth);
+  const int subGroups = w.format.subGroups();
+  const int parts = kPackedGroup / kActivationGroup / subGroups;
+  for (int sub = 0; sub < subGroups; ++sub) {
+    const int first = sub * parts;
+    SmallVector<Value> sums(xRows.size());
+    for (int part = first; part < first + parts; ++part)
+      for (auto [sum, dot, row] :
+           llvm::zip_equal(sums, partDots(w, group, x, part), xRows)) {
+        Value scale = e.broadcast(x.load(e.f32(), row, x.scales, part));
+        Value exact = e.toFloat(dot, e.f32());
+        sum = sum ? e.fma(exact, scale, sum) : e.mul(exact, scale);
       }
-    }
     Value scale = w.scale(group, sub);
-    Value minimum = w.hasMinimum() ? w.minimum(group, sub) : Value();
-    for (auto [i, xRow] : llvm::enumerate(xRows)) {
-      Value scaleX = e.load(e.f32(), e.offset(xRow, scaleAt), 4);
-      Value dot = e.toFloat(e.add(dots[i][0], dots[i][1]), e.f32());
-      acc[i] = e.fma(dot, e.mul(scale, e.broadcast(scaleX)), acc[i]);
-      if (minimum)
-        acc[i] = e.fma(minimum,
-                       e.broadcast(e.mul(scaleX, e.toFloat(sums[i], e.f32()))),
-                       acc[i]);
+    for (auto [a, sum] : llvm::zip_equal(acc, sums))
+      a = e.fma(sum, scale, a);
+    if (!w.hasMinimum())
+      continue;
+    Value minimum = w.minimum(group, sub);
+    for (auto [a, row] : llvm::zip_equal(acc, xRows)) {
+      Value sum = x.load(e.f32(), row, x.scaledSums, first);
+      for (int part = first + 1; part < first + parts; ++part)
+        sum = e.add(sum, x.load(e.f32(), row, x.scaledSums, part));
+      a = e.fma(minimum, e.broadcast(sum), a);
     }
   }
 }

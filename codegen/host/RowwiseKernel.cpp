@@ -62,8 +62,8 @@ HostRowwise::Values HostRowwise::loadActivations(Value row, Value rows,
     Value at = e.offset(e.offset(row, e.mul(group, e.index(32))), 16 * half);
     Value codes = e.extend(e.load(e.vec(kLanes, e.i8()), at), e.i32());
     Value scales = e.offset(row, activationScaleOffset(columnsOf(rows)));
-    Value scale =
-        e.load(e.f32(), e.offset(scales, e.mul(group, e.index(4))), 4);
+    Value at8 = e.add(e.mul(group, e.index(8)), e.index(4 * half));
+    Value scale = e.load(e.f32(), e.offset(scales, at8), 4);
     piece.push_back(e.mul(e.toFloat(codes, e.f32()), e.broadcast(scale)));
   }
   return piece;

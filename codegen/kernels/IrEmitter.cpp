@@ -177,8 +177,7 @@ Value IrEmitter::extract(Value vector, int64_t lane) {
   return vector::ExtractOp::create(b, loc, vector, ArrayRef<int64_t>{lane});
 }
 
-Value IrEmitter::halves(Value vector,
-                        function_ref<Value(Value, Value)> combine) {
+Value IrEmitter::halves(Value vector, Combine combine) {
   for (int64_t n = cast<VectorType>(vector.getType()).getNumElements(); n > 1;
        n /= 2) {
     SmallVector<int32_t> low, high;
@@ -197,6 +196,28 @@ Value IrEmitter::reduceAdd(Value vector) {
 }
 Value IrEmitter::reduceMax(Value vector) {
   return halves(vector, [&](Value x, Value y) { return maxF(x, y); });
+}
+
+Value IrEmitter::halvesOfBoth(Value x, Value y, Combine combine) {
+  // After the first step the lower half of one vector is of x, the upper of y.
+  for (int64_t n = cast<VectorType>(x.getType()).getNumElements(); n > 1;
+       n /= 2) {
+    SmallVector<int32_t> low, high;
+    for (int64_t part : {int64_t{0}, n})
+      for (int64_t i = 0; i < n / 2; ++i) {
+        low.push_back(part + i);
+        high.push_back(part + i + n / 2);
+      }
+    x = y = combine(shuffle(x, y, low), shuffle(x, y, high));
+  }
+  return x;
+}
+
+Value IrEmitter::reduceAddBoth(Value x, Value y) {
+  return halvesOfBoth(x, y, [&](Value a, Value b) { return add(a, b); });
+}
+Value IrEmitter::reduceMaxBoth(Value x, Value y) {
+  return halvesOfBoth(x, y, [&](Value a, Value b) { return maxF(a, b); });
 }
 
 Value IrEmitter::exp(Value x) {

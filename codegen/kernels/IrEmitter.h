@@ -94,6 +94,9 @@ public:
   /// Sum, maximum of all lanes by halving: a fixed tree.
   Value reduceAdd(Value vector);
   Value reduceMax(Value vector);
+  /// The same of two vectors at once: lane 0 is of x, lane 1 of y.
+  Value reduceAddBoth(Value x, Value y);
+  Value reduceMaxBoth(Value x, Value y);
   /// exp of every lane, within 2 ulp on [-87, 88]; smaller inputs give 0.
   Value exp(Value x);
   /// 1 / (1 + exp(-x)) * x.
@@ -127,7 +130,9 @@ public:
                   mlir::ValueRange operands);
 
 private:
-  Value halves(Value vector, llvm::function_ref<Value(Value, Value)> combine);
+  using Combine = llvm::function_ref<Value(Value, Value)>;
+  Value halves(Value vector, Combine combine);
+  Value halvesOfBoth(Value x, Value y, Combine combine);
 };
 
 } // namespace quern

@@ -18,10 +18,16 @@ namespace quern {
 constexpr int64_t activationRowBytes(int64_t columns) {
   return (2 * columns + 63) / 64 * 64;
 }
-/// Offsets inside an int8 numeric row: [K int8][K/32 f32 scale][K/16 i32 sums].
+/// Columns of an int8 numeric row that share a scale.
+inline constexpr int64_t kActivationGroup = 16;
+/// Offsets inside an int8 numeric row:
+/// [K int8][K/16 f32 scale][K/16 i32 sums][K/16 f32 scale * sum].
 constexpr int64_t activationScaleOffset(int64_t columns) { return columns; }
 constexpr int64_t activationSumOffset(int64_t columns) {
-  return columns + columns / 32 * 4;
+  return activationScaleOffset(columns) + columns / kActivationGroup * 4;
+}
+constexpr int64_t activationScaledSumOffset(int64_t columns) {
+  return activationSumOffset(columns) + columns / kActivationGroup * 4;
 }
 
 /// Where a KV head lies in the pool of one layer. Of a page it has K (head_dim,
@@ -37,7 +43,7 @@ struct KvLayout {
         elementBytes(
             isInt8 ? 1 : type.getElementType().getIntOrFloatBitWidth() / 8) {}
   /// Columns that share a scale.
-  static constexpr int64_t kScaleColumns = 32;
+  static constexpr int64_t kScaleColumns = lm::kKvScaleColumns;
 
   int64_t pageRun, heads, headDim, page;
   bool isInt8;

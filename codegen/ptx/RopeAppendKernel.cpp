@@ -158,7 +158,7 @@ void RopeAppendEmitter::appendInt8(Value source, unsigned segment, KvPart part,
                                    const KvLayout &layout,
                                    const KvPlace &place) {
   // A warp has the columns of a scale, a lane each. The formula is
-  // lm.quantize's.
+  // lm.quantize's, over more columns.
   constexpr int64_t kColumns = KvLayout::kScaleColumns;
   static_assert(kColumns == kWarp);
   Value pointer = buffers.row(source, row);

@@ -32,7 +32,7 @@ std::string_view roleName(Role role);
 
 /// The arithmetic of a matmul with quantized activations.
 enum class Numerics : uint8_t {
-  /// int8 activations in groups of 32: exact integer dots, added in float32.
+  /// int8 activations in groups of 16: exact integer dots, added in float32.
   Int8,
   /// bfloat16 activations and weights, products added in float32.
   Bf16,

@@ -34,7 +34,7 @@ constexpr std::array<BlockFormatInfo, kBlockFormatCount> kFormats = {{
     {Q5_K, "q5_k", 13, 256, 176, 5, 0, 32, false, -1},
     {Q6_K, "q6_k", 14, 256, 210, 6, 32, 16, true, 0},
     {E4M3, "e4m3", -1, 32, 32, 8, 0, 32, false, 0, 4},
-    {A8, "a8", -1, 32, 36, 8, 0, 32, false, 0},
+    {A8, "a8", -1, 16, 20, 8, 0, 16, false, 0},
 }};
 
 constexpr bool tableFollowsEnum() {
@@ -297,16 +297,9 @@ void quantizeQ8_0(const float *src, uint8_t *block) {
 }
 
 void quantizeA8(const float *src, uint8_t *block) {
-  float largest = largestMagnitude(src, 32);
-  float inverse = 127.0f / largest;
-  // A group too small for its inverse to be finite is zero.
-  bool isZero = largest == 0.0f || std::isinf(inverse);
-  store(block, isZero ? 0.0f : largest / 127.0f);
-  for (int i = 0; i < 32; ++i)
-    block[4 + i] =
-        isZero
-            ? 0
-            : static_cast<uint8_t>(roundTo(src[i] * inverse, -127.0f, 127.0f));
+  int8_t codes[16];
+  store(block, quantizeToInt8(src, 16, codes));
+  std::memcpy(block + sizeof(float), codes, sizeof(codes));
 }
 
 /// A whole row: the scale that makes its largest magnitude 448, then the codes.
@@ -407,8 +400,9 @@ void dequantizeRow(BlockFormat format, const uint8_t *src, float *dst,
     return;
   case A8:
     for (int64_t i = 0; i < n; ++i) {
-      const uint8_t *block = src + i / 32 * info.blockBytes;
-      dst[i] = load<float>(block) * static_cast<int8_t>(block[4 + i % 32]);
+      const uint8_t *block = src + i / info.blockElements * info.blockBytes;
+      dst[i] = load<float>(block) *
+               static_cast<int8_t>(block[4 + i % info.blockElements]);
     }
     return;
   default:
@@ -432,6 +426,19 @@ void quantizeRow(BlockFormat format, const float *src, uint8_t *dst,
   QuantizeFunction quantize = kQuantize[static_cast<int>(format)];
   for (int64_t i = 0; i < n; i += info.blockElements, dst += info.blockBytes)
     quantize(src + i, dst);
+}
+
+float quantizeToInt8(const float *src, int n, int8_t *codes) {
+  float largest = largestMagnitude(src, n);
+  float inverse = 127.0f / largest;
+  // A group too small for its inverse to be finite is zero.
+  bool isZero = largest == 0.0f || std::isinf(inverse);
+  for (int i = 0; i < n; ++i)
+    codes[i] =
+        isZero
+            ? 0
+            : static_cast<int8_t>(roundTo(src[i] * inverse, -127.0f, 127.0f));
+  return isZero ? 0.0f : largest / 127.0f;
 }
 
 float e4m3ToF32(uint8_t code) {

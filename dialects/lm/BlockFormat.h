@@ -34,7 +34,7 @@ enum class BlockFormat : uint8_t {
   /// mantissa bits (OCP "8-bit Floating Point Specification", E4M3: bias 7, no
   /// infinity, largest 448), scaled by a float32 of the row.
   E4M3,
-  /// Quantized activations: blocks of 32, a float32 scale then 32 signed bytes.
+  /// Quantized activations: blocks of 16, a float32 scale then 16 signed bytes.
   A8,
 };
 
@@ -117,6 +117,11 @@ bool canQuantize(BlockFormat format);
 /// nearest code. The largest magnitude of a row of E4M3 becomes 448.
 /// Precondition: canQuantize(format).
 void quantizeRow(BlockFormat format, const float *src, uint8_t *dst, int64_t n);
+
+/// Rounds `n` floats to int8 codes under one scale d, which it returns:
+/// d = max|x| / 127, q = round(x * (127 / max|x|)), to even in a tie; both are
+/// 0 where 127 / max|x| is not finite.
+float quantizeToInt8(const float *src, int n, int8_t *codes);
 
 /// One row of a quantized format taken apart: what the weight packer reads.
 /// Reuse one object for many rows; its buffers are kept.

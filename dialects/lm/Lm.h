@@ -38,6 +38,9 @@ std::optional<BlockFormat> formatOf(mlir::Type type);
 /// type for the others.
 mlir::Type elementTypeOf(mlir::MLIRContext *context, BlockFormat format);
 
+/// Columns of a KV head whose int8 codes share a scale.
+inline constexpr int64_t kKvScaleColumns = 32;
+
 /// Whether `type` is a tensor of quantized activations (a8).
 bool isQuantizedActivations(mlir::Type type);
 

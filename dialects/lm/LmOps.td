@@ -172,7 +172,7 @@ def Lm_QuantizeOp : Lm_Op<"quantize"> {
   let summary = "floats to blocks";
   let description = [{
     Per block of the last dimension, a scale and the nearest codes. For a8:
-    `d = max|x| / 127`, `q = round(x / d)`. For f16 the nearest numbers.
+    `d = max|x| / 127`, `q = round(x * (127 / max|x|))`. For f16 the nearest numbers.
 
     ```mlir
     %q = lm.quantize %x : tensor<?x576xf32> -> tensor<?x576x!lm.block<a8>>

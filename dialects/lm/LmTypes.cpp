@@ -59,9 +59,9 @@ LogicalResult KvCacheType::verify(function_ref<InFlightDiagnostic()> emitError,
     return emitError() << "expected element type f16, f32 or !lm.block<a8>, "
                           "but got "
                        << elementType;
-  const int64_t group = blockFormatInfo(BlockFormat::A8).blockElements;
-  if (isInt8 && headDim % group != 0)
-    return emitError() << "expected head_dim to be a multiple of " << group
+  if (isInt8 && headDim % kKvScaleColumns != 0)
+    return emitError() << "expected head_dim to be a multiple of "
+                       << kKvScaleColumns
                        << ", whose codes share a scale, but got " << headDim;
   return success();
 }

@@ -2,6 +2,7 @@
 #include "dialects/reference/Evaluate.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 
@@ -56,6 +57,24 @@ KvCache reference::makeCache(lm::KvCacheType type) {
   return cache;
 }
 
+/// What a cache of `format` gives back of `n` elements that it is given.
+static void roundElements(BlockFormat format, const float *src, float *dst,
+                          int64_t n) {
+  if (format != BlockFormat::A8) {
+    std::vector<uint8_t> encoded(blockFormatInfo(format).rowBytes(n));
+    quantizeRow(format, src, encoded.data(), n);
+    return dequantizeRow(format, encoded.data(), dst, n);
+  }
+  // The scales of a cache lie further apart than those of activations.
+  std::array<int8_t, lm::kKvScaleColumns> codes;
+  for (int64_t i = 0; i < n; i += lm::kKvScaleColumns) {
+    const float scale =
+        quantizeToInt8(src + i, lm::kKvScaleColumns, codes.data());
+    for (int64_t j = 0; j < lm::kKvScaleColumns; ++j)
+      dst[i + j] = scale * codes[j];
+  }
+}
+
 LogicalResult reference::evaluate(lm::KvAppendOp op, Frame &frame) {
   const Tensor &k = frame.tensor(op.getK()), &v = frame.tensor(op.getV());
   if (failed(expectRows(op, v.rows(), k.rows())))
@@ -63,11 +82,9 @@ LogicalResult reference::evaluate(lm::KvAppendOp op, Frame &frame) {
   KvCache cache = frame.cache(op.getKv());
   auto append = [&](std::vector<float> &to, const Tensor &from) {
     const auto count = static_cast<int64_t>(from.floats.size());
-    std::vector<uint8_t> encoded(blockFormatInfo(cache.format).rowBytes(count));
-    quantizeRow(cache.format, from.floats.data(), encoded.data(), count);
     to.resize(to.size() + count);
-    dequantizeRow(cache.format, encoded.data(), to.data() + to.size() - count,
-                  count);
+    roundElements(cache.format, from.floats.data(),
+                  to.data() + to.size() - count, count);
   };
   append(cache.keys, k);
   append(cache.values, v);

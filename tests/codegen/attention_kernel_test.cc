@@ -401,7 +401,7 @@ TEST_P(AttentionKernel, QuantizesItsResult) {
         ASSERT_EQ(*reinterpret_cast<const uint16_t*>(element), f32ToF16(x[k]));
         continue;
       }
-      const float scale = scales[k / 32];
+      const float scale = scales[k / 16];
       const int code = static_cast<int8_t>(got[k]);
       ASSERT_LE(std::abs(code * scale - x[k]), scale * 0.5001f) << row << ", " << k;
       if (k % 16 == 0)

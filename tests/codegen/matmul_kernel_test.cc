@@ -31,20 +31,22 @@ Activations MakeActivations(std::mt19937& random, int64_t rows, int64_t columns)
   for (int64_t m = 0; m < rows; ++m) {
     uint8_t* row = x.numeric.data() + m * activationRowBytes(columns);
     for (int64_t k = 0; k < columns; ++k) {
-      const int64_t group = k / 32;
+      const int64_t group = k / kActivationGroup;
       auto* scale = reinterpret_cast<float*>(row + activationScaleOffset(columns)) + group;
-      auto* sums = reinterpret_cast<int32_t*>(row + activationSumOffset(columns));
-      if (k % 32 == 0) {
+      auto* sum = reinterpret_cast<int32_t*>(row + activationSumOffset(columns)) + group;
+      if (k % kActivationGroup == 0) {
         float amax = 0;
-        for (int64_t i = k; i < k + 32; ++i)
+        for (int64_t i = k; i < k + kActivationGroup; ++i)
           amax = std::max(amax, std::fabs(x.floats.as<float>()[m * columns + i]));
         *scale = amax / 127;
-        sums[2 * group] = sums[2 * group + 1] = 0;
+        *sum = 0;
       }
       const auto code =
           static_cast<int8_t>(std::nearbyint(x.floats.as<float>()[m * columns + k] / *scale));
       reinterpret_cast<int8_t*>(row)[k] = code;
-      sums[k / 16] += code;
+      *sum += code;
+      reinterpret_cast<float*>(row + activationScaledSumOffset(columns))[group] =
+          *scale * static_cast<float>(*sum);
       x.values[m * columns + k] = *scale * static_cast<float>(code);
     }
   }
@@ -276,6 +278,8 @@ TEST_P(MatmulKernel, SwigluQuantizesWhatGateAndUpGive) {
       const uint8_t* row = y.data() + m * activationRowBytes(width);
       const auto* scales = reinterpret_cast<const float*>(row + activationScaleOffset(width));
       const auto* sums = reinterpret_cast<const int32_t*>(row + activationSumOffset(width));
+      const auto* scaled_sums =
+          reinterpret_cast<const float*>(row + activationScaledSumOffset(width));
       int32_t sum = 0;
       for (int64_t n = 32; n < 96; ++n) {
         double g = 0, u = 0;
@@ -286,10 +290,13 @@ TEST_P(MatmulKernel, SwigluQuantizesWhatGateAndUpGive) {
         const double want = g / (1 + std::exp(-g)) * u;
         const int8_t code = static_cast<int8_t>(row[n]);
         // Half a step of quantization, and the rounding of the sums before it.
-        ASSERT_NEAR(scales[n / 32] * code, want, 0.5001 * scales[n / 32] + 1e-4 * std::fabs(want))
+        ASSERT_NEAR(scales[n / 16] * code, want, 0.5001 * scales[n / 16] + 1e-4 * std::fabs(want))
             << "row " << m << " column " << n;
         sum = n % 16 == 0 ? code : sum + code;
-        if (n % 16 == 15) ASSERT_EQ(sums[n / 16], sum);
+        if (n % 16 == 15) {
+          ASSERT_EQ(sums[n / 16], sum);
+          ASSERT_EQ(scaled_sums[n / 16], scales[n / 16] * static_cast<float>(sum));
+        }
       }
     }
   }

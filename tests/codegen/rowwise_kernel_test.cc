@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <numeric>
 
 #include "codegen/host/Kernel.h"
 #include "codegen/host/PackedLayout.h"
@@ -37,7 +38,7 @@ double NumericAt(const uint8_t* rows, int64_t columns, int64_t m, int64_t column
     return value;
   }
   const auto* scales = reinterpret_cast<const float*>(row + activationScaleOffset(columns));
-  return static_cast<double>(scales[column / 32]) * reinterpret_cast<const int8_t*>(row)[column];
+  return static_cast<double>(scales[column / kActivationGroup]) * reinterpret_cast<const int8_t*>(row)[column];
 }
 
 TEST_P(RowwiseKernel, AddRmsNormQuantizeSumsSharesInOrder) {
@@ -75,7 +76,8 @@ TEST_P(RowwiseKernel, AddRmsNormQuantizeSumsSharesInOrder) {
       const double want = sum.as<float>()[m * columns + k] * scale * w.as<float>()[k];
       double step = std::fabs(want) / 256;  // half a bf16 step
       if (IsInteger())
-        step = 0.501 * reinterpret_cast<const float*>(row + activationScaleOffset(columns))[k / 32];
+        step = 0.501 * reinterpret_cast<const float*>(
+                           row + activationScaleOffset(columns))[k / kActivationGroup];
       ASSERT_NEAR(NumericAt(numeric.data(), columns, m, k, numerics()), want, step + 1e-6);
     }
   }
@@ -96,6 +98,61 @@ TEST_P(RowwiseKernel, ZeroAndTinyRowsQuantizeToZero) {
   for (int64_t m = 0; m < 2; ++m)
     for (int64_t k = 0; k < 32; ++k)
       ASSERT_NEAR(NumericAt(numeric.data(), 32, m, k, Numerics::Int8), 0, 1e-38);
+}
+
+/// Rows of 96 columns that are hard to round, and some that are not.
+Buffer HardRows(std::mt19937& random) {
+  Buffer x = RandomFloats(random, 7 * 96);
+  float* row = x.as<float>();
+  row[15] = -1000.0f;                            // an outlier, beside small neighbours in column 16
+  std::fill_n(row + 96 + 16, 16, 0.0f);          // zeros between two others
+  std::fill_n(row + 2 * 96, 16, 1e-40f);         // denormals
+  std::fill_n(row + 2 * 96 + 16, 16, -2.5e-38f);  // 127 / max is just finite
+  for (int i = 0; i < 96; ++i) {
+    row[3 * 96 + i] = 63.5f - static_cast<float>(i);               // ties, where max is 63.5
+    row[4 * 96 + i] = i % 3 == 0 ? 3e38f : -1e30f;                 // near the largest float
+    row[5 * 96 + i] = std::ldexp(row[5 * 96 + i], i % 16 * 3 - 20);  // of all sizes
+  }
+  return x;
+}
+
+TEST_P(RowwiseKernel, QuantizesToTheCodesOfTheFormat) {
+  if (!IsInteger()) GTEST_SKIP() << "float rows have no codes";
+  auto kernel = Compile(R"(
+    rt.kernel @k(%x: tensor<?x96xf32>) -> (tensor<?x96x!lm.block<a8>>)
+        attributes {split = #lm<kernel_split rows>} {
+      %q = lm.quantize %x : tensor<?x96xf32> -> tensor<?x96x!lm.block<a8>>
+      lm.yield %q : tensor<?x96x!lm.block<a8>>
+    })");
+  ASSERT_TRUE(kernel);
+  std::mt19937 random(6);
+  const int64_t rows = 7, columns = 96, groups = columns / kActivationGroup;
+  Buffer x = HardRows(random), numeric(rows * activationRowBytes(columns));
+  kernel->Run({x.data(), numeric.data()}, {rows}, {0, rows});
+  EXPECT_TRUE(numeric.IsIntact());
+  const BlockFormatInfo& info = blockFormatInfo(BlockFormat::A8);
+  std::vector<uint8_t> want(info.rowBytes(columns));
+  for (int64_t m = 0; m < rows; ++m) {
+    quantizeRow(BlockFormat::A8, x.as<float>() + m * columns, want.data(), columns);
+    const uint8_t* row = numeric.data() + m * activationRowBytes(columns);
+    for (int64_t g = 0; g < groups; ++g) {
+      SCOPED_TRACE("row " + std::to_string(m) + ", group " + std::to_string(g));
+      const uint8_t* block = want.data() + g * info.blockBytes;
+      ASSERT_EQ(0, std::memcmp(row + g * kActivationGroup, block + 4, kActivationGroup));
+      const auto* codes = reinterpret_cast<const int8_t*>(block + 4);
+      const int sum = std::accumulate(codes, codes + kActivationGroup, 0);
+      float want_scale, scale, scaled_sum;
+      int32_t got_sum;
+      std::memcpy(&want_scale, block, 4);
+      std::memcpy(&scale, row + activationScaleOffset(columns) + 4 * g, 4);
+      std::memcpy(&got_sum, row + activationSumOffset(columns) + 4 * g, 4);
+      std::memcpy(&scaled_sum, row + activationScaledSumOffset(columns) + 4 * g, 4);
+      // What is too small to be told from zero may keep a scale: its codes are 0.
+      if (want_scale != 0) ASSERT_EQ(scale, want_scale);
+      ASSERT_EQ(got_sum, sum);
+      ASSERT_EQ(scaled_sum, scale * static_cast<float>(sum));
+    }
+  }
 }
 
 TEST_P(RowwiseKernel, SiluMulAndSwigluAgree) {

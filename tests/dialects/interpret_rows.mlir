@@ -110,14 +110,15 @@ func.func @top_k() -> (tensor<3x2xf32>, tensor<3x2xi32>) {
   return %values, %columns : tensor<3x2xf32>, tensor<3x2xi32>
 }
 
-// The largest element is 254, so codes are steps of 2.
+// The largest of the first 16 is 254, so its codes are steps of 2; that of the
+// others is 1.27: steps of 0.01.
 // CHECK-LABEL: quantize result 0: 1x32xa8
-// CHECK-NEXT: [254, -6, 0, 2, -2, 0, 0,
+// CHECK-NEXT: [254, -6, 0, 2, -2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, -1.27, 0.01, 0, 0,
 // CHECK-LABEL: quantize result 1: 1x32xf32
-// CHECK-NEXT: [254, -6, 0, 2, -2, 0, 0,
+// CHECK-NEXT: [254, -6, 0, 2, -2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, -1.27, 0.01, 0, 0,
 func.func @quantize() -> (tensor<1x32x!lm.block<a8>>, tensor<1x32xf32>) {
   %x = arith.constant dense<[[254.0, -6.0, 0.8, 1.2, -1.2, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0,
-                              0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]]>
+                              -1.27, 0.014, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]]>
       : tensor<1x32xf32>
   %q = lm.quantize %x : tensor<1x32xf32> -> tensor<1x32x!lm.block<a8>>
   %y = lm.dequantize %q : tensor<1x32x!lm.block<a8>> -> tensor<1x32xf32>

@@ -395,7 +395,7 @@ func.func @quantize_c1(%x: tensor<?x32xf32>) {
 // -----
 
 func.func @quantize_c2(%x: tensor<?x40xf32>) {
-  // expected-error @+1 {{expected the last dimension of the result to be a multiple of the block of 32, but got 40}}
+  // expected-error @+1 {{expected the last dimension of the result to be a multiple of the block of 16, but got 40}}
   %0 = lm.quantize %x : tensor<?x40xf32> -> tensor<?x40x!lm.block<a8>>
   return
 }
