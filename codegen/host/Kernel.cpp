@@ -35,8 +35,8 @@ Value Kernel::temporary(int64_t bytes) {
   return piece;
 }
 
-/// int8 numerics: of both halves q = round(x * 127 / amax), the scale, the sum
-/// of q, and their product.
+/// int8 numerics: of both halves q = round(x * 127 / amax), the scale, and that
+/// times the sum of q.
 static void storeInt8Group(Kernel &k, Value row, int64_t columns, Value group,
                            Value low, Value high) {
   Emitter &e = k.e;
@@ -64,9 +64,8 @@ static void storeInt8Group(Kernel &k, Value row, int64_t columns, Value group,
   Value scale = e.div(amax, constant(127.0));
   Value sum = e.reduceAddBoth(halves[0], halves[1]);
   storeBoth(scale, activationScaleOffset(columns));
-  storeBoth(sum, activationSumOffset(columns));
   storeBoth(e.mul(scale, e.toFloat(sum, e.f32())),
-            activationScaledSumOffset(columns));
+            activationSumOffset(columns));
 }
 
 void storeActivationGroup(Kernel &k, Value row, int64_t columns, Value group,

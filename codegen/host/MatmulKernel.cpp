@@ -150,7 +150,6 @@ struct MatmulEmitter::IntegerRows {
     Value pair = e.mul(group, e.index(8));
     scales = e.add(pair, e.index(activationScaleOffset(depth)));
     sums = e.add(pair, e.index(activationSumOffset(depth)));
-    scaledSums = e.add(pair, e.index(activationScaledSumOffset(depth)));
   }
   Value load(Type type, Value row, Value at, int index) {
     return e.load(type, e.offset(e.offset(row, at), int64_t{4} * index), 4);
@@ -158,7 +157,7 @@ struct MatmulEmitter::IntegerRows {
 
   Emitter &e;
   ArrayRef<Value> rows;
-  Value codes, scales, sums, scaledSums; ///< bytes from the start of a row
+  Value codes, scales, sums; ///< bytes from the start of a row
 };
 
 /// The dots of part `part` of a group with all rows, in i32.
@@ -166,12 +165,7 @@ SmallVector<Value> MatmulEmitter::partDots(WeightDecoder &w,
                                            const WeightDecoder::Group &group,
                                            IntegerRows &x, int part) {
   constexpr int kQuads = kActivationGroup / 4;
-  SmallVector<Value> dots;
-  // The zero point costs nothing: the dot starts at -zero * sum(x).
-  Value minusZero = e.constant(e.i32(), -w.format.zero);
-  for (Value row : x.rows)
-    dots.push_back(
-        e.broadcast(e.mul(x.load(e.i32(), row, x.sums, part), minusZero)));
+  SmallVector<Value> dots(x.rows.size(), e.constant(e.vec(kLanes, e.i32()), 0));
   for (int quad = part * kQuads; quad < (part + 1) * kQuads; ++quad) {
     Value codes = w.codes(group, quad);
     for (auto [dot, row] : llvm::zip_equal(dots, x.rows))
@@ -190,27 +184,33 @@ void MatmulEmitter::integerGroup(WeightDecoder &w,
   const int subGroups = w.format.subGroups();
   const int parts = kPackedGroup / kActivationGroup / subGroups;
   for (int sub = 0; sub < subGroups; ++sub) {
-    const int first = sub * parts;
-    SmallVector<Value> sums(xRows.size());
-    for (int part = first; part < first + parts; ++part)
-      for (auto [sum, dot, row] :
-           llvm::zip_equal(sums, partDots(w, group, x, part), xRows)) {
-        Value scale = e.broadcast(x.load(e.f32(), row, x.scales, part));
+    const int first = sub * parts, end = first + parts;
+    // Products start from what the zero point adds to them.
+    SmallVector<Value> sums, products;
+    for (Value row : xRows) {
+      Value sum = x.load(e.f32(), row, x.sums, first);
+      for (int part = first + 1; part < end; ++part)
+        sum = e.add(sum, x.load(e.f32(), row, x.sums, part));
+      sums.push_back(sum);
+      products.push_back(
+          e.broadcast(e.mul(sum, e.constant(e.f32(), -double(w.format.zero)))));
+    }
+    for (int part = first; part < end; ++part)
+      for (auto [product, dot, row] :
+           llvm::zip_equal(products, partDots(w, group, x, part), xRows)) {
         Value exact = e.toFloat(dot, e.f32());
-        sum = sum ? e.fma(exact, scale, sum) : e.mul(exact, scale);
+        Value scale = e.broadcast(x.load(e.f32(), row, x.scales, part));
+        bool isFirst = w.format.zero == 0 && part == first;
+        product = isFirst ? e.mul(exact, scale) : e.fma(exact, scale, product);
       }
     Value scale = w.scale(group, sub);
-    for (auto [a, sum] : llvm::zip_equal(acc, sums))
-      a = e.fma(sum, scale, a);
+    for (auto [a, product] : llvm::zip_equal(acc, products))
+      a = e.fma(product, scale, a);
     if (!w.hasMinimum())
       continue;
     Value minimum = w.minimum(group, sub);
-    for (auto [a, row] : llvm::zip_equal(acc, xRows)) {
-      Value sum = x.load(e.f32(), row, x.scaledSums, first);
-      for (int part = first + 1; part < first + parts; ++part)
-        sum = e.add(sum, x.load(e.f32(), row, x.scaledSums, part));
+    for (auto [a, sum] : llvm::zip_equal(acc, sums))
       a = e.fma(minimum, e.broadcast(sum), a);
-    }
   }
 }
 

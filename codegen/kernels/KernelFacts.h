@@ -21,13 +21,10 @@ constexpr int64_t activationRowBytes(int64_t columns) {
 /// Columns of an int8 numeric row that share a scale.
 inline constexpr int64_t kActivationGroup = 16;
 /// Offsets inside an int8 numeric row:
-/// [K int8][K/16 f32 scale][K/16 i32 sums][K/16 f32 scale * sum].
+/// [K int8][K/16 f32 scale][K/16 f32 sum, which is scale * sum of the codes].
 constexpr int64_t activationScaleOffset(int64_t columns) { return columns; }
 constexpr int64_t activationSumOffset(int64_t columns) {
   return activationScaleOffset(columns) + columns / kActivationGroup * 4;
-}
-constexpr int64_t activationScaledSumOffset(int64_t columns) {
-  return activationSumOffset(columns) + columns / kActivationGroup * 4;
 }
 
 /// Where a KV head lies in the pool of one layer. Of a page it has K (head_dim,

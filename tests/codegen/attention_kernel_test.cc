@@ -390,7 +390,7 @@ TEST_P(AttentionKernel, QuantizesItsResult) {
     const float* x = floats.as<float>() + row * columns;
     const uint8_t* got = codes.data() + row * row_bytes;
     const auto* scales = reinterpret_cast<const float*>(got + ScaleOffset(columns));
-    const auto* sums = reinterpret_cast<const int32_t*>(got + SumOffset(columns));
+    const auto* sums = reinterpret_cast<const float*>(got + SumOffset(columns));
     for (int64_t k = 0; k < columns; ++k) {
       if (numerics == Numerics::Bf16) {
         ASSERT_EQ(reinterpret_cast<const uint16_t*>(got)[k], f32ToBf16(x[k]));
@@ -405,8 +405,10 @@ TEST_P(AttentionKernel, QuantizesItsResult) {
       const int code = static_cast<int8_t>(got[k]);
       ASSERT_LE(std::abs(code * scale - x[k]), scale * 0.5001f) << row << ", " << k;
       if (k % 16 == 0)
-        ASSERT_EQ(sums[k / 16], std::accumulate(reinterpret_cast<const int8_t*>(got) + k,
-                                                reinterpret_cast<const int8_t*>(got) + k + 16, 0));
+        ASSERT_EQ(sums[k / 16],
+                  scale * static_cast<float>(
+                              std::accumulate(reinterpret_cast<const int8_t*>(got) + k,
+                                              reinterpret_cast<const int8_t*>(got) + k + 16, 0)));
     }
   }
 }
