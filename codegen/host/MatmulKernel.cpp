@@ -6,7 +6,7 @@
 //            int32 dot per 16 columns, then fused multiply-adds in f32 (the
 //            contract of section 5 of docs/architecture.md)
 //   float    x is f32, or f16 or e4m3 held as f32: weights are decoded to f32,
-//   one fma per product
+//            one fma per product
 //
 // The register tile is `rows` x `blocks`. Rows left over are done in tiles of
 // half as many, and so on; since every output is computed by the same sequence

@@ -280,9 +280,9 @@ void quantizeQ4_1(const float *src, uint8_t *block) {
   storeNibbles(codes, block + 4);
 }
 
-float largestMagnitude(const float *src, int n) {
+float largestMagnitude(const float *src, int64_t n) {
   float largest = 0.0f;
-  for (int i = 0; i < n; ++i)
+  for (int64_t i = 0; i < n; ++i)
     largest = std::fmax(largest, std::fabs(src[i]));
   return largest;
 }
@@ -304,10 +304,7 @@ void quantizeA8(const float *src, uint8_t *block) {
 
 /// A whole row: the scale that makes its largest magnitude 448, then the codes.
 void quantizeE4M3Row(const float *src, uint8_t *dst, int64_t n) {
-  float largest = 0.0f;
-  for (int64_t i = 0; i < n; ++i)
-    largest = std::fmax(largest, std::fabs(src[i]));
-  float scale = largest / kLargestE4m3;
+  float scale = largestMagnitude(src, n) / kLargestE4m3;
   // A scale without a float32 inverse: the row is as good as zeros.
   if (scale < std::numeric_limits<float>::min())
     scale = 0.0f;

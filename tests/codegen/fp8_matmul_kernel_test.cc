@@ -261,11 +261,7 @@ TEST_P(Fp8MatmulKernel, RoundsTokensUnderAScaleOfTheirOwn) {
   }
 }
 
-/// The decode kernels of sm_100a are those of sm_80.
-const std::vector<Machine> kMore = {
-    {"sm_89", Role::Decode}, {"sm_89", Role::Prefill}, {"sm_100a", Role::Prefill}};
-
-INSTANTIATE_TEST_SUITE_P(, Fp8MatmulKernel, testing::ValuesIn(EmulatedMachines(kMore)),
+INSTANTIATE_TEST_SUITE_P(, Fp8MatmulKernel, testing::ValuesIn(EmulatedMatmulMachines()),
                          [](const auto& info) { return MachineName(info.param); });
 
 }  // namespace

@@ -122,6 +122,11 @@ std::vector<Machine> EmulatedMachines(const std::vector<Machine>& more) {
   return machines;
 }
 
+std::vector<Machine> EmulatedMatmulMachines() {
+  return EmulatedMachines(
+      {{"sm_89", Role::Decode}, {"sm_89", Role::Prefill}, {"sm_100a", Role::Prefill}});
+}
+
 std::string MachineName(const Machine& machine) {
   std::string name = std::string(machine.target) + "_" + std::string(roleName(machine.role));
   for (char& c : name)

@@ -28,6 +28,9 @@ std::vector<Machine> RunnableMachines();
 /// The GPU machines that tests run (ptx_harness.h): sm_80 and sm_90a, and of the others, whose code
 /// is mostly the same, `more`; with QUERN_FULL_MATRIX in the environment all of them.
 std::vector<Machine> EmulatedMachines(const std::vector<Machine>& more = {});
+/// Those of matmuls on tensor cores: sm_89 has room for fewer stages, and multiplies e4m3 as such;
+/// sm_100a has matmuls of its own for prompts, in decode sm_80's.
+std::vector<Machine> EmulatedMatmulMachines();
 /// "amx_prefill", a test's name.
 std::string MachineName(const Machine& machine);
 

@@ -301,11 +301,7 @@ TEST_P(TensorMatmulKernel, ARowDoesNotDependOnItsNeighbours) {
   }
 }
 
-/// sm_89 has room for fewer stages, and sm_100a matmuls of its own for prompts.
-const std::vector<Machine> kMore = {
-    {"sm_89", Role::Decode}, {"sm_89", Role::Prefill}, {"sm_100a", Role::Prefill}};
-
-INSTANTIATE_TEST_SUITE_P(, TensorMatmulKernel, testing::ValuesIn(EmulatedMachines(kMore)),
+INSTANTIATE_TEST_SUITE_P(, TensorMatmulKernel, testing::ValuesIn(EmulatedMatmulMachines()),
                          [](const auto& info) { return MachineName(info.param); });
 
 }  // namespace
