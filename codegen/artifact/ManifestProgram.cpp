@@ -22,7 +22,8 @@ static schema::RowClass rowClass(rt::RowSpace rows) {
 /// docs/architecture.md).
 static constexpr schema::StepInput kKvStepInputs[] = {
     schema::StepInput::PageTable, schema::StepInput::AttentionTiles,
-    schema::StepInput::Slots, schema::StepInput::RowSequences};
+    schema::StepInput::Slots, schema::StepInput::RowSequences,
+    schema::StepInput::AttentionStates};
 
 /// Pointers that a dispatch of `kernel` gives.
 static uint32_t argumentCount(rt::KernelOp kernel) {

@@ -41,8 +41,8 @@ Value KernelArgs::argument(Value value) {
 
 KvArgs KernelArgs::kvArgument(Value value) {
   unsigned at = positionOf(cast<BlockArgument>(value).getArgNumber());
-  return {pointerAt(at), pointerAt(at + 1), pointerAt(at + 2),
-          pointerAt(at + 3), pointerAt(at + 4)};
+  return {pointerAt(at),     pointerAt(at + 1), pointerAt(at + 2),
+          pointerAt(at + 3), pointerAt(at + 4), pointerAt(at + 5)};
 }
 
 Value KernelArgs::result(unsigned i) {

@@ -17,12 +17,17 @@ namespace quern {
 
 /// Pointers that an argument of type !lm.kv_cache expands to.
 struct KvArgs {
-  static constexpr unsigned kCount = 5;
+  static constexpr unsigned kCount = 6;
   mlir::Value pool;      ///< this layer's pages
   mlir::Value pageTable; ///< int32 [sequences][page table stride]
-  mlir::Value tiles;     ///< int32 [tiles][4]: first row, rows, sequence, 0
+  /// GPUs: int32 [tiles][4], first row, rows, sequence, 0. Hosts: the share's
+  /// work items, int32 [items][kAttentionWorkFields].
+  mlir::Value tiles;
   mlir::Value slots;     ///< int32 [rows]
   mlir::Value sequences; ///< int32 [rows]
+  /// Hosts: f32 [rows][query heads][block stride][state], see kernel_abi.h;
+  /// null on GPUs.
+  mlir::Value states;
 };
 
 /// Where a row's own token lies in the KV cache.

@@ -23,7 +23,8 @@ using KernelEntry = void (*)(void* const* args, const int64_t* dims, const int64
 enum KernelDim : int {
   /// Rows of the dispatch's row class in this step; also the stride, in rows, of partial copies.
   kDimRows = 0,
-  /// Attention tiles of the step.
+  /// On GPUs the attention tiles of the step; on hosts the attention work items of the share (of
+  /// the step, where the dispatch is split over rows).
   kDimAttentionTiles = 1,
   /// Entries of the page table a sequence.
   kDimPageTableStride = 2,
@@ -39,8 +40,50 @@ inline constexpr int64_t kSmallStepRows = 4;
 /// Rows of an attention tile at most, on the CPU; GPU targets say how many (artifact.fbs).
 inline constexpr int64_t kAttentionTileRows = 16;
 inline constexpr uint32_t kMaxAttentionTileRows = 1024;
-/// int32 of an attention tile: first row, row count, sequence, 0.
+/// int32 of an attention tile, on GPUs: first row, row count, sequence, 0.
 inline constexpr int64_t kAttentionTileFields = 4;
+
+/// What an attention work item asks of a host's kernel, for its rows and query heads. Arithmetic is
+/// over blocks of the context in any case, so who computes which block changes no bit.
+enum AttentionWorkKind : int32_t {
+  /// Attend all that the rows see and store the result.
+  kAttentionWhole = 0,
+  /// Attend blocks [first block, end block) and store a state a row, head and block.
+  kAttentionPart = 1,
+  /// Merge the states of all blocks that the rows see, and store the result.
+  kAttentionMerge = 2,
+};
+
+/// int32 of an attention work item: indices into it. (items, kAttentionWorkFields)
+enum AttentionWorkField : int {
+  kWorkFirstRow = 0,
+  kWorkRows = 1,
+  kWorkSequence = 2,
+  /// Query heads.
+  kWorkFirstHead = 3,
+  kWorkEndHead = 4,
+  /// Of kAttentionPart; 0 in other kinds.
+  kWorkFirstBlock = 5,
+  kWorkEndBlock = 6,
+  kWorkKind = 7,
+};
+inline constexpr int64_t kAttentionWorkFields = 8;
+
+/// Tokens of a block of the context: block b is tokens [b, b + 1) * kAttentionBlock of a sequence.
+inline constexpr int64_t kAttentionBlock = 512;
+/// Tokens of a page of a host's KV cache.
+inline constexpr int64_t kHostPageTokens = 32;
+/// f32 of an attention state in front of its head_dim accumulators: maxima and sums of 16 lanes.
+/// States (schema::StepInput::AttentionStates) are f32, (rows, query heads, block stride,
+/// kAttentionStateLanes + head_dim).
+inline constexpr int64_t kAttentionStateLanes = 32;
+
+/// Blocks between the states of a head and those of the next, for a page table of so many entries a
+/// sequence (kDimPageTableStride).
+inline constexpr int64_t AttentionBlockStride(int64_t page_table_stride) {
+  constexpr int64_t kPages = kAttentionBlock / kHostPageTokens;
+  return (page_table_stride + kPages - 1) / kPages;
+}
 
 /// In a pool of the host, pages lie in runs of so many: a run holds its pages of the first KV head
 /// one after the other, then those of the second, and so on, so that a head of a sequence whose
