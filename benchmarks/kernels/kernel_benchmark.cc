@@ -105,14 +105,16 @@ void Attention(benchmark::State& state, Machine machine, Heads heads, int64_t ro
   for (int64_t i = 0; i < layers * layer_bytes / 2; ++i)
     pool.as<uint16_t>()[i] = static_cast<uint16_t>(0x2c00 + random() % 0x1000);
   Buffer q = RandomFloats(random, rows * heads.query * heads.size), y(q.size());
-  std::vector<int32_t> table(pages), tile = {0, static_cast<int32_t>(rows), 0, 0}, slots(rows),
+  std::vector<int32_t> table(pages), item(kAttentionWorkFields), slots(rows),
                                      sequences(rows);
+  item[kWorkRows] = static_cast<int32_t>(rows);
+  item[kWorkEndHead] = static_cast<int32_t>(heads.query);
   std::iota(table.begin(), table.end(), 0);
   std::iota(slots.begin(), slots.end(), static_cast<int32_t>(context - rows));
   int64_t at = 0;
   for (auto _ : state) {
-    kernel->Run({q.data(), pool.data() + at * layer_bytes, table.data(), tile.data(), slots.data(),
-                 sequences.data(), slots.data(), y.data()},
+    kernel->Run({q.data(), pool.data() + at * layer_bytes, table.data(), item.data(), slots.data(),
+                 sequences.data(), nullptr, slots.data(), y.data()},
                 {rows, 1, pages, page_bytes}, {0, heads.query * heads.size});
     at = (at + 1) % layers;
     benchmark::ClobberMemory();

@@ -18,6 +18,18 @@ static schema::RowClass rowClass(rt::RowSpace rows) {
                                       : schema::RowClass::Tokens;
 }
 
+static schema::JoinWhen joinWhen(rt::JoinWhen when) {
+  switch (when) {
+  case rt::JoinWhen::Always:
+    return schema::JoinWhen::Always;
+  case rt::JoinWhen::Rows:
+    return schema::JoinWhen::Rows;
+  case rt::JoinWhen::Split:
+    return schema::JoinWhen::Split;
+  }
+  llvm_unreachable("every kind of join is a case");
+}
+
 /// What follows the pool of pages where a kernel takes a cache (section 5 of
 /// docs/architecture.md).
 static constexpr schema::StepInput kKvStepInputs[] = {
@@ -143,9 +155,13 @@ ProgramTranslator::dispatch(rt::DispatchOp op, const ProgramBody &body) {
       return arg.takeError();
     args.push_back(*arg);
     if (arg->kind() == schema::ArgKind::Kv)
-      for (schema::StepInput input : kKvStepInputs)
-        args.push_back(schema::Arg(schema::ArgKind::Step, schema::Access::Read,
+      for (schema::StepInput input : kKvStepInputs) {
+        const auto access = input == schema::StepInput::AttentionStates
+                                ? schema::Access::ReadWrite
+                                : schema::Access::Read;
+        args.push_back(schema::Arg(schema::ArgKind::Step, access,
                                    static_cast<uint32_t>(input)));
+      }
   }
   const bool shares = op.getSplit() == lm::KernelSplit::Shares;
   lm::RangesAttr ranges = op.getRanges().value_or(lm::RangesAttr());
@@ -164,7 +180,7 @@ ProgramTranslator::dispatch(rt::DispatchOp op, const ProgramBody &body) {
   return schema::CreateInstruction(
       fbb, schema::Op::Dispatch, schema::JoinWhen::Always, found->second,
       shares ? schema::Split::Shares : schema::Split::Rows,
-      rowClass(op.getRows()), argList, rangeList);
+      rowClass(op.getRows()), argList, rangeList, op.getMerge());
 }
 
 fb::Offset<schema::WeightSlot>
@@ -198,8 +214,7 @@ ProgramTranslator::body(const ProgramBody &body,
     if (auto join = dyn_cast<rt::JoinOp>(op)) {
       instructions.push_back(schema::CreateInstruction(
           fbb, schema::Op::Join,
-          join.getWhen() == rt::JoinWhen::Rows ? schema::JoinWhen::Rows
-                                               : schema::JoinWhen::Always));
+          joinWhen(join.getWhen())));
       continue;
     }
     auto dispatched = dyn_cast<rt::DispatchOp>(op);

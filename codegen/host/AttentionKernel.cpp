@@ -5,8 +5,8 @@
 // [head_dim][32], then their values as [32][head_dim]; KvLayout says where it
 // lies.
 //
-// Work is cut in query vectors (one row, one head); those of an attention tile
-// that read the same kv head are taken in groups of `tile.rows`, so that a
+// Work is cut in query vectors (one row, one head); those of a work item that
+// read the same kv head are taken in groups of `tile.rows`, so that a
 // group shares every load of keys and values. What is left over goes as a group
 // of half as many, or alone; a group that is not full repeats its last vector.
 // Per vector the order of all arithmetic is fixed: scores sum over head_dim
@@ -18,6 +18,7 @@
 #include "codegen/host/Kernel.h"
 #include "codegen/host/PackedLayout.h"
 #include "codegen/kernels/AttentionPlan.h"
+#include "runtime/schema/kernel_abi.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 
@@ -63,7 +64,7 @@ public:
   void emit();
 
 private:
-  void emitTile(Value tile, Value headBegin, Value headEnd);
+  void emitItem(Value item);
   void forGroups(Value count, function_ref<void(Value, int64_t)> attend);
   Group makeGroup(Value first, Value count, Value firstRow, Value firstHead,
                   Value headCount);
@@ -158,20 +159,20 @@ void AttentionEmitter::emit() {
   int64_t copies = plan.online && folds ? kMaxChunk : 1;
   probabilities = k.temporary(copies * groupSize * probabilityRow);
 
-  Value headBegin = e.index(0), headEnd = e.index(plan.heads);
-  if (k.splitShares()) {
-    headBegin = e.div(k.rangeBegin(0), e.index(headDim));
-    headEnd = e.div(k.rangeEnd(0), e.index(headDim));
-  }
-  e.forLoop(e.index(0), k.attentionTiles(), 1, [&](Value t) {
-    emitTile(e.offset(kv.tiles, e.mul(t, e.index(16))), headBegin, headEnd);
+  e.forLoop(e.index(0), k.attentionTiles(), 1, [&](Value i) {
+    emitItem(e.offset(kv.tiles, e.mul(i, e.index(kAttentionWorkFields * 4))));
   });
 }
 
-void AttentionEmitter::emitTile(Value tile, Value headBegin, Value headEnd) {
-  Value firstRow = loadIndex(tile);
-  Value endRow = e.add(firstRow, loadIndex(e.offset(tile, 4)));
-  Value sequence = loadIndex(e.offset(tile, 8));
+/// Attends to a work item, which is of kind kAttentionWhole.
+void AttentionEmitter::emitItem(Value item) {
+  auto field = [&](AttentionWorkField field) {
+    return loadIndex(e.offset(item, field * 4));
+  };
+  Value firstRow = field(kWorkFirstRow);
+  Value endRow = e.add(firstRow, field(kWorkRows));
+  Value sequence = field(kWorkSequence);
+  Value headBegin = field(kWorkFirstHead), headEnd = field(kWorkEndHead);
   if (!k.splitShares()) {
     firstRow = maxI(firstRow, k.rangeBegin(0));
     endRow = minI(endRow, k.rangeEnd(0));

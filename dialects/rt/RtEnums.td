@@ -23,6 +23,7 @@ def Rt_RowSpace : Rt_Enum<"RowSpace", "what a row of a buffer or dispatch stands
 def Rt_JoinWhen : Rt_Enum<"JoinWhen", "when threads must meet", [
   I32EnumAttrCase<"Always", 0, "always">,
   I32EnumAttrCase<"Rows", 1, "rows">, // only when rows were divided among threads
+  I32EnumAttrCase<"Split", 2, "split">, // only when attention is not cut as the shares are
 ]>;
 
 def Rt_StepInput : Rt_Enum<"StepInput", "an input of a step", [

@@ -186,6 +186,22 @@ static LogicalResult verifyArg(DispatchOp op, ArgAttr arg, Type type) {
                           << "', which has no slot in this list";
 }
 
+/// The dispatch that `merge` repeats: the one before it, or null.
+static DispatchOp repeatedBy(DispatchOp merge) {
+  for (Operation *op = merge->getPrevNode(); op; op = op->getPrevNode())
+    if (auto before = dyn_cast<DispatchOp>(op))
+      return before;
+  return {};
+}
+
+/// Whether shares of `kernel` attend to a cache.
+static bool sharesAttend(KernelOp kernel) {
+  return kernel.getSplit() == lm::KernelSplit::Shares &&
+         llvm::any_of(kernel.getBody().getOps(), [](Operation &op) {
+           return isa<lm::AttentionOp, lm::OnlineAttentionOp>(op);
+         });
+}
+
 LogicalResult DispatchOp::verifySymbolUses(SymbolTableCollection &symbolTable) {
   // rt_dispatch_c1: kernels are beside the program, not in it.
   auto module = (*this)->getParentOfType<ModuleOp>();
@@ -220,5 +236,15 @@ LogicalResult DispatchOp::verifySymbolUses(SymbolTableCollection &symbolTable) {
   for (auto [arg, type] : llvm::zip(args, types))
     if (failed(verifyArg(*this, arg, type)))
       return failure();
+  // rt_dispatch_c11
+  if (!getMerge())
+    return success();
+  DispatchOp repeated = repeatedBy(*this);
+  if (!sharesAttend(kernel) || !repeated || repeated.getMerge() ||
+      repeated.getKernelAttr() != getKernelAttr() ||
+      repeated.getArgsAttr() != getArgsAttr() ||
+      repeated.getRangesAttr() != getRangesAttr())
+    return emitOpError("expected a merge to repeat the dispatch before it, of "
+                       "attention that is split over shares");
   return success();
 }

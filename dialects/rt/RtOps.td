@@ -157,7 +157,9 @@ def Rt_DispatchOp : Rt_Op<"dispatch", [ListParents, DeclareOpInterfaceMethods<Sy
   let summary = "a run of one kernel over all rows";
   let description = [{
     Arguments in the kernel's order: inputs, then results that are not caches.
-    `ranges` are given to each share's call.
+    `ranges` are given to each share's call. A `merge` dispatch repeats the
+    dispatch of an attention kernel before it: where a step had that one attend
+    to parts of contexts, it merges them into results.
 
     ```mlir
     rt.dispatch @attn_o(buffer @attn, weight "blk.{layer}.attn_output.weight", buffer @o)
@@ -166,10 +168,11 @@ def Rt_DispatchOp : Rt_Op<"dispatch", [ListParents, DeclareOpInterfaceMethods<Sy
   }];
   let arguments = (ins FlatSymbolRefAttr:$kernel, TypedArrayAttrBase<Rt_ArgAttr, "arguments">:$args,
                        Lm_KernelSplitAttr:$split, OptionalAttr<Lm_RangesAttr>:$ranges,
-                       DefaultValuedAttr<Rt_RowSpaceAttr, "::quern::rt::RowSpace::Tokens">:$rows);
+                       DefaultValuedAttr<Rt_RowSpaceAttr, "::quern::rt::RowSpace::Tokens">:$rows,
+                       UnitAttr:$merge);
   let assemblyFormat = [{
     $kernel `` custom<Args>($args) `split` `=` `` $split (`ranges` `=` $ranges^)?
-    (`rows` `=` `` $rows^)? attr-dict
+    (`rows` `=` `` $rows^)? (`merge` $merge^)? attr-dict
   }];
 }
 
@@ -179,6 +182,7 @@ def Rt_JoinOp : Rt_Op<"join", [ListParents]> {
     ```mlir
     rt.join always
     rt.join rows
+    rt.join split
     ```
   }];
   let arguments = (ins Rt_JoinWhenAttr:$when);

@@ -49,6 +49,14 @@ WeightCut cutOf(lm::KernelOp kernel, BlockArgument argument) {
   return {};
 }
 
+/// Whether `kernel` is attention that several shares compute.
+bool sharesAttention(lm::KernelOp kernel) {
+  return kernel.getRangesAttr() && kernel.getRangesAttr().getShares() > 1 &&
+         llvm::any_of(kernel.getBody().getOps(), [](Operation &op) {
+           return isa<lm::AttentionOp, lm::OnlineAttentionOp>(op);
+         });
+}
+
 /// What a body is to a step.
 enum class Part { Prologue, Layer, Epilogue };
 
@@ -218,10 +226,12 @@ LogicalResult BodyConverter::convert(lm::KernelOp kernel) {
     if (arg->getKind() != rt::ArgKind::Kv)
       args.push_back(*arg);
   }
-  rt::DispatchOp::create(builder, kernel.getLoc(),
-                         table.outline(kernel).getSymName(),
-                         builder.getArrayAttr(args), kernel.getSplit(),
-                         kernel.getRangesAttr(), rows);
+  auto dispatch = rt::DispatchOp::create(
+      builder, kernel.getLoc(), table.outline(kernel).getSymName(),
+      builder.getArrayAttr(args), kernel.getSplit(), kernel.getRangesAttr(),
+      rows, /*merge=*/false);
+  if (sharesAttention(kernel))
+    cast<rt::DispatchOp>(builder.clone(*dispatch)).setMerge(true);
   return success();
 }
 

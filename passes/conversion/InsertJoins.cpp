@@ -4,6 +4,10 @@
 // since the last join. A conflict (two accesses, one of them a write) between
 // threads asks for a join; which kind depends on how both divide their work.
 //
+// Attention's work is dealt out to shares anew in every step, mostly by the
+// shares' own heads, but not always: what it touches needs a join in the other
+// steps where shares otherwise keep apart.
+//
 //===----------------------------------------------------------------------===//
 #include "passes/conversion/InsertJoins.h"
 
@@ -20,6 +24,10 @@ namespace {
 /// all.
 using Pieces = SmallVector<std::pair<int64_t, int64_t>>;
 
+/// What must stand between two accesses to one buffer, or stands behind one. A
+/// join of a kind happens in all steps in which one of a lesser kind happens.
+enum class Need { Nothing, RowsJoin, SplitJoin, AlwaysJoin };
+
 /// One touch of a buffer by a dispatch.
 struct Access {
   StringRef buffer; ///< empty: the layer's KV pages
@@ -32,12 +40,11 @@ struct Access {
   bool ownRow;
   /// Split over shares.
   Pieces pieces;
-  /// Still unseen by other threads in big steps: no join of any kind since.
-  bool sinceAnyJoin = true;
+  /// Not all steps have every share touch its own `pieces`.
+  bool dealtOut;
+  /// The strongest join since.
+  Need joined = Need::Nothing;
 };
-
-/// What must stand between two accesses to one buffer.
-enum class Need { Nothing, RowsJoin, AlwaysJoin };
 
 /// No share touches what another one touched before.
 bool sharesKeepApart(const Access &before, const Access &after) {
@@ -58,9 +65,18 @@ Need needBetween(const Access &before, const Access &after) {
     return before.ownRow && after.ownRow && before.rows == after.rows
                ? Need::Nothing
                : Need::RowsJoin;
-  if (before.split != rows && after.split != rows)
-    return sharesKeepApart(before, after) ? Need::Nothing : Need::AlwaysJoin;
+  if (before.split != rows && after.split != rows) {
+    if (!sharesKeepApart(before, after))
+      return Need::AlwaysJoin;
+    const bool mayMeet = before.dealtOut || after.dealtOut;
+    return mayMeet && before.pieces.size() > 1 ? Need::SplitJoin
+                                               : Need::Nothing;
+  }
   return before.isPrivate ? Need::RowsJoin : Need::AlwaysJoin;
+}
+
+bool isAttention(Operation &op) {
+  return isa<lm::AttentionOp, lm::OnlineAttentionOp>(op);
 }
 
 /// Number of the rope `rope` among those of its kernel, which is its segment.
@@ -103,7 +119,7 @@ Pieces piecesRead(rt::DispatchOp dispatch, OpOperand &use) {
   if (auto append = dyn_cast<lm::KvAppendOp>(op))
     return segmentPieces(dispatch, keySegment(append) +
                                        (use.get() == append.getV() ? 1 : 0));
-  if (!isa<lm::AttentionOp, lm::OnlineAttentionOp>(op))
+  if (!isAttention(*op))
     return {};
   auto cache = dyn_cast<lm::KvCacheType>(use.get().getType());
   if (!cache)
@@ -144,17 +160,23 @@ public:
     auto kernel = SymbolTable::lookupNearestSymbolFrom<rt::KernelOp>(
         module, dispatch.getKernelAttr());
     Block &body = kernel.getBody().front();
+    const bool attends = llvm::any_of(body, isAttention);
     SmallVector<Access> accesses;
     auto args = dispatch.getArgs().getAsRange<rt::ArgAttr>();
     auto arg = args.begin();
-    for (BlockArgument input : body.getArguments())
-      addInput(dispatch, *arg++, input, accesses);
+    for (BlockArgument input : body.getArguments()) {
+      // A merge reads nothing that dispatches hand on, but states.
+      if (!dispatch.getMerge())
+        addInput(dispatch, *arg, input, accesses);
+      ++arg;
+    }
     for (Value result : body.getTerminator()->getOperands()) {
       const bool isCache = isa<lm::KvCacheType>(result.getType());
       Access written = access(
           dispatch, isCache ? StringRef() : (*arg++).getName(), /*write=*/true);
       if (dispatch.getSplit() == lm::KernelSplit::Shares)
         written.pieces = piecesWritten(dispatch, result);
+      written.dealtOut = attends && !dispatch.getMerge();
       accesses.push_back(written);
     }
     return accesses;
@@ -171,7 +193,8 @@ private:
             .split = dispatch.getSplit(),
             .rows = dispatch.getRows(),
             .ownRow = true,
-            .pieces = {}};
+            .pieces = {},
+            .dealtOut = false};
   }
 
   void addInput(rt::DispatchOp dispatch, rt::ArgAttr arg, BlockArgument input,
@@ -186,6 +209,7 @@ private:
                            /*write=*/false);
       read.ownRow = !isa<lm::SelectRowsOp>(use.getOwner());
       read.pieces = piecesRead(dispatch, use);
+      read.dealtOut = isAttention(*use.getOwner());
       accesses.push_back(read);
     }
   }
@@ -197,12 +221,21 @@ private:
 /// Accesses that other threads may not have seen.
 using State = SmallVector<Access>;
 
+/// The kinds of joins and the needs that they satisfy.
+constexpr std::pair<rt::JoinWhen, Need> kJoins[] = {
+    {rt::JoinWhen::Rows, Need::RowsJoin},
+    {rt::JoinWhen::Split, Need::SplitJoin},
+    {rt::JoinWhen::Always, Need::AlwaysJoin}};
+
 /// Records a join, in place.
 void passJoin(State &state, rt::JoinWhen when) {
   if (when == rt::JoinWhen::Always)
     state.clear();
+  Need need = llvm::find_if(kJoins, [&](auto &join) {
+                return join.first == when;
+              })->second;
   for (Access &access : state)
-    access.sinceAnyJoin = false;
+    access.joined = std::max(access.joined, need);
 }
 
 Need needBefore(const State &state, ArrayRef<Access> accesses) {
@@ -210,7 +243,7 @@ Need needBefore(const State &state, ArrayRef<Access> accesses) {
   for (const Access &before : state) {
     for (const Access &after : accesses) {
       Need pair = needBetween(before, after);
-      if (pair == Need::AlwaysJoin || before.sinceAnyJoin)
+      if (pair > before.joined)
         need = std::max(need, pair);
     }
   }
@@ -237,12 +270,11 @@ void joinList(Block &list, AccessReader &reader, State &state) {
       continue;
     SmallVector<Access> accesses = reader.read(dispatch);
     Need need = needBefore(state, accesses);
-    if (need != Need::Nothing) {
-      auto when =
-          need == Need::AlwaysJoin ? rt::JoinWhen::Always : rt::JoinWhen::Rows;
-      joinBefore(dispatch, when);
-      passJoin(state, when);
-    }
+    for (auto [when, satisfied] : kJoins)
+      if (need == satisfied) {
+        joinBefore(dispatch, when);
+        passJoin(state, when);
+      }
     state.append(accesses);
   }
   // The next list works on the pages of another layer.

@@ -50,7 +50,7 @@ void Executor::CountWork() {
                                       static_cast<double>(inputs_.logit_rows())};
   const auto count = [&](const BodyCall& call) {
     for (const Instruction& d : program_.bodies[call.body]) {
-      if (d.op != schema::Op::Dispatch) continue;
+      if (d.op != schema::Op::Dispatch || d.merge) continue;
       const DispatchWork& work = d.work;
       const double row_count = rows[static_cast<size_t>(d.row_class)];
       SeenKeys seen;

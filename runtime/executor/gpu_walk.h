@@ -101,7 +101,8 @@ class GpuExecutor::Walk {
  private:
   void RunCall(const BodyCall& call) {
     for (const Instruction& d : e_.program_.bodies[call.body]) {
-      if (d.op != schema::Op::Dispatch) continue;  // launches are in order anyway
+      // Launches are in order anyway, and a launch of attention leaves nothing to merge.
+      if (d.op != schema::Op::Dispatch || d.merge) continue;
       dims_[kDimRows] = rows_[static_cast<size_t>(d.row_class)];
       if (d.split == schema::Split::Rows) {
         Dispatch(d, call, 0, RowRange());

@@ -91,10 +91,11 @@ class HostExecutor::StepThread {
         threads_(executor.threads()),
         rows_{executor.inputs_.rows(), executor.inputs_.logit_rows()},
         small_(rows_[0] <= kSmallStepRows),
+        aligned_(executor.aligned_),
+        merges_(executor.merges_),
         memory_(executor.thread_memory_.data() + thread * executor.thread_stride_),
         profile_(executor.profiling_ ? &executor.profile_ : nullptr) {
     if (profile_) profile_->timeline[static_cast<size_t>(thread)].clear();
-    dims_[kDimAttentionTiles] = executor.inputs_.attention_tiles();
     dims_[kDimPageTableStride] = executor.inputs_.page_table_stride();
     LookAround();
   }
@@ -104,10 +105,11 @@ class HostExecutor::StepThread {
     const size_t end = rows_[1] > 0 ? e_.points_.size() : e_.epilogue_;
     for (; at_ < end; ++at_) {
       const Point& point = e_.points_[at_];
+      if (!Happens(*point.instruction)) continue;
       if (point.instruction->op == schema::Op::Dispatch) {
         if (!e_.team_->Enter(thread_, point.attached)) return false;
         Timed(static_cast<int32_t>(point.instruction->kernel), [&] { Dispatch(point); });
-      } else if (point.instruction->when == schema::JoinWhen::Always || !small_) {
+      } else {
         bool here = true;
         Timed(ProfileSpan::kJoin, [&] { here = Join(); });
         if (!here) return false;
@@ -117,6 +119,20 @@ class HostExecutor::StepThread {
   }
 
  private:
+  /// Whether the step has a use for `instruction`.
+  bool Happens(const Instruction& instruction) const {
+    if (instruction.op == schema::Op::Dispatch) return merges_ || !instruction.merge;
+    switch (instruction.when) {
+      case schema::JoinWhen::Always:
+        return true;
+      case schema::JoinWhen::Rows:
+        return !small_;
+      case schema::JoinWhen::Split:
+        return !aligned_;
+    }
+    return true;
+  }
+
   bool Join() {
     AimAhead();
     if (!e_.team_->Join(thread_, take_over_, meanwhile_)) return false;
@@ -163,7 +179,8 @@ class HostExecutor::StepThread {
     for (size_t at = last_join_; at < at_; ++at) {
       const Point& point = e_.points_[at];
       const bool owed = point.instruction->op == schema::Op::Dispatch &&
-                        point.instruction->split == schema::Split::Shares;
+                        point.instruction->split == schema::Split::Shares &&
+                        Happens(*point.instruction);
       if (owed) Dispatch(point);
     }
     for (size_t share = 0; share < program_.shares; ++share) {
@@ -230,6 +247,11 @@ class HostExecutor::StepThread {
 
   void Call(const Instruction& d, const BodyCall& call, size_t share, const int64_t* ranges) {
     std::array<void*, kMaxKernelArgs + 1> args;
+    items_ = {};
+    if (d.attention >= 0) {
+      items_ = e_.attention_[static_cast<size_t>(d.attention)].items(share, d.merge);
+    }
+    dims_[kDimAttentionTiles] = static_cast<int64_t>(items_.size());
     for (size_t i = 0; i < d.args.size(); ++i) {
       args[i] = Address(d.args[i], call, share);
     }
@@ -244,7 +266,7 @@ class HostExecutor::StepThread {
       case schema::ArgKind::Partial:
         return Buffer(arg.index(), share);
       case schema::ArgKind::Step:
-        return Mutable(e_.inputs_.array(static_cast<schema::StepInput>(arg.index())).data());
+        return StepAddress(static_cast<schema::StepInput>(arg.index()));
       case schema::ArgKind::Weight:
         return Mutable(e_.weights_.data() +
                        call.weight_offsets[arg.index() * program_.shares + share]);
@@ -254,6 +276,11 @@ class HostExecutor::StepThread {
         return small_ ? e_.SmallArena(arena_) + e_.small_offsets_[2] : logits_;
     }
     return nullptr;
+  }
+
+  std::byte* StepAddress(schema::StepInput which) const {
+    if (which == schema::StepInput::AttentionTiles) return Mutable(items_.data());
+    return Mutable(e_.inputs_.array(which).data());
   }
 
   std::byte* Buffer(uint32_t index, size_t copy) const {
@@ -282,7 +309,7 @@ class HostExecutor::StepThread {
   const int thread_;
   const int threads_;
   const std::array<int64_t, 2> rows_;  // by schema::RowClass
-  const bool small_;
+  const bool small_, aligned_, merges_;
   std::byte* const memory_;
   Profile* const profile_;
   const Team::TakeOver take_over_ = [this](std::span<const int> absent) { TakeOver(absent); };
@@ -292,6 +319,7 @@ class HostExecutor::StepThread {
   size_t arena_ = 0;
   size_t at_ = 0, last_join_ = 0;  // in points_
   std::byte* kv_pool_ = nullptr;
+  std::span<const AttentionItem> items_;  // of the call at hand
   std::array<int64_t, kDimCount> dims_{};
 };
 
@@ -367,6 +395,7 @@ Status HostExecutor::Allocate() {
       small_arenas_,
       HostMemory::Allocate(small_stride_ * static_cast<uint64_t>(threads), "small steps"));
   ListPoints();
+  attention_.resize(program_.attention.size());
   owners_ = std::vector<std::atomic<int>>(program_.shares);
   left_in_.assign(static_cast<size_t>(threads), -1);
   QUERN_ASSIGN_OR_RETURN(
@@ -447,11 +476,24 @@ void HostExecutor::Share(std::span<const int> members) {
   arena_.store(FreeArena(-1), std::memory_order_relaxed);
 }
 
+void HostExecutor::DealAttention(bool small) {
+  const auto tiles = inputs_.array(schema::StepInput::AttentionTiles);
+  const auto slots = inputs_.array(schema::StepInput::Slots);
+  aligned_ = small;
+  merges_ = false;
+  for (size_t i = 0; i < attention_.size(); ++i) {
+    attention_[i].Deal(program_.attention[i], tiles, slots, small);
+    aligned_ &= attention_[i].aligned();
+    merges_ |= attention_[i].merges();
+  }
+}
+
 Status HostExecutor::Run(const StepInput& input) {
   const bool small = inputs_.rows() <= kSmallStepRows;
   // Profiles are of all threads.
   const bool patient = !small || !can_take_over_ || profiling_;
   input_ = &input;
+  DealAttention(small);
   Share(team_->Gather(patient ? -1 : options_.patience));
   team_->Run();
   if (small && inputs_.logit_rows() > 0) {

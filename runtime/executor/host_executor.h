@@ -85,6 +85,8 @@ class HostExecutor final : public Executor {
   bool CanTakeOver() const;
   Status Run(const StepInput& input) override;
   void Share(std::span<const int> members);
+  /// Deals out the attention of the step whose inputs lie in inputs_.
+  void DealAttention(bool small);
   /// A small arena that no thread which was left behind may write to, but for `used`.
   size_t FreeArena(int64_t used) const;
   std::byte* SmallArena(size_t index) const { return small_arenas_.data() + index * small_stride_; }
@@ -104,6 +106,9 @@ class HostExecutor final : public Executor {
 
   // The step.
   const StepInput* input_ = nullptr;
+  std::vector<AttentionWork> attention_;  // by Program::attention
+  /// All attention is cut as the shares are; some must be merged.
+  bool aligned_ = true, merges_ = false;
   // What its threads agree on: changes only while all others wait in a join. Atomic, since a thread
   // that is being left behind may still look.
   std::vector<std::atomic<int>> owners_;  // (shares) the thread that computes each

@@ -1,5 +1,7 @@
 #include "runtime/executor/program.h"
 
+#include <algorithm>
+
 namespace quern {
 namespace {
 
@@ -36,6 +38,7 @@ Instruction BuildInstruction(const schema::Instruction& source, const schema::Bo
   instruction.kernel = source.kernel();
   instruction.split = source.split();
   instruction.row_class = source.row_class();
+  instruction.merge = source.merge();
   instruction.segments = manifest.kernels()->Get(source.kernel())->range_count();
   for (uint32_t i = 0; source.args() && i < source.args()->size(); ++i) {
     instruction.args.push_back(*source.args()->Get(i));
@@ -50,6 +53,45 @@ Instruction BuildInstruction(const schema::Instruction& source, const schema::Bo
 BodyCall BuildCall(const schema::BodyCall& source) {
   const auto& offsets = *source.weight_offsets();
   return {source.body(), {offsets.begin(), offsets.end()}};
+}
+
+bool ReadsPages(const Instruction& d) {
+  return std::any_of(d.args.begin(), d.args.end(), [](const schema::Arg& arg) {
+    return arg.kind() == schema::ArgKind::Kv && arg.access() == schema::Access::Read;
+  });
+}
+
+/// Whether kernels take parts of a context.
+constexpr bool kKernelsTakeParts = false;
+
+/// Without ranges all of the `heads` query heads are everybody's; a dispatch that is split over rows
+/// has them for one share.
+AttentionCut CutOf(const Instruction& d, const schema::KvLayer& kv, int64_t heads,
+                   uint32_t shares) {
+  AttentionCut cut;
+  for (size_t at = 0; d.segments > 0 && at < d.ranges.size(); at += 2 * d.segments) {
+    cut.heads.push_back({d.ranges[at] / kv.head_dim(), d.ranges[at + 1] / kv.head_dim()});
+  }
+  if (cut.heads.empty()) {
+    cut.heads.assign(d.split == schema::Split::Shares ? shares : 1, {0, heads});
+  }
+  cut.takes_parts = kKernelsTakeParts && kv.element() == schema::KvElement::F16;
+  cut.group = std::max<int64_t>(1, cut.head_count() / kv.kv_heads());
+  return cut;
+}
+
+/// Finds how attention is cut in the layers' bodies.
+void FindAttention(int64_t heads, Program* program) {
+  for (size_t layer = 0; layer < program->layers.size(); ++layer) {
+    for (Instruction& instruction : program->bodies[program->layers[layer].body]) {
+      if (!ReadsPages(instruction) || instruction.attention >= 0) continue;
+      std::vector<AttentionCut>& cuts = program->attention;
+      AttentionCut cut = CutOf(instruction, program->kv[layer], heads, program->shares);
+      const auto known = std::find(cuts.begin(), cuts.end(), cut);
+      instruction.attention = static_cast<int32_t>(known - cuts.begin());
+      if (known == cuts.end()) cuts.push_back(std::move(cut));
+    }
+  }
 }
 
 }  // namespace
@@ -79,6 +121,7 @@ Program Program::Build(const schema::Manifest& manifest) {
   for (const schema::KvLayer* layer : *manifest.kv()) program.kv.push_back(*layer);
   program.arena_bytes_per_row = {manifest.token_bytes_per_row(), manifest.logit_bytes_per_row()};
   program.private_bytes_per_row = manifest.private_bytes_per_row();
+  FindAttention(manifest.model()->heads(), &program);
   return program;
 }
 

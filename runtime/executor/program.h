@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/executor/attention_work.h"
 #include "runtime/schema/artifact_generated.h"
 #include "runtime/schema/kernel_abi.h"
 
@@ -36,6 +37,10 @@ struct Instruction {
   /// (shares, segments, 2)
   std::vector<int64_t> ranges;
   size_t segments = 0;
+  /// The second of an attention kernel's dispatches: it merges parts (AttentionWork).
+  bool merge = false;
+  /// Index in Program::attention of a dispatch that reads the layer's pages; -1 of others.
+  int32_t attention = -1;
   DispatchWork work;
 };
 
@@ -66,6 +71,8 @@ struct Program {
   BodyCall epilogue;
   /// (layers)
   std::vector<schema::KvLayer> kv;
+  /// The different cuts of its attention kernels.
+  std::vector<AttentionCut> attention;
   /// By schema::RowClass.
   std::array<uint64_t, 2> arena_bytes_per_row{};
   uint64_t private_bytes_per_row = 0;

@@ -130,6 +130,8 @@ std::span<const int32_t> StepInputs::array(schema::StepInput which) const {
       return tiles_;
     case schema::StepInput::LogitRows:
       return input_.logit_rows;
+    case schema::StepInput::AttentionStates:  // Nothing that a step is given.
+      return {};
   }
   return {};
 }

@@ -50,6 +50,8 @@ class BodyCheck {
         continue;
       }
       QUERN_RETURN_IF_ERROR(CheckDispatch(instruction));
+      if (instruction.merge()) QUERN_RETURN_IF_ERROR(CheckMerge(instruction));
+      previous_ = &instruction;
     }
     return {};
   }
@@ -101,6 +103,25 @@ class BodyCheck {
     return {};
   }
 
+  /// A merge repeats the dispatch before it, in which shares read pages.
+  Status CheckMerge(const Instruction& d) const {
+    const auto reads_pages = [](const Arg* arg) {
+      return arg->kind() == ArgKind::Kv && arg->access() == Access::Read;
+    };
+    const bool repeats =
+        previous_ && !previous_->merge() && previous_->kernel() == d.kernel() &&
+        d.split() == schema::Split::Shares &&
+        std::equal(d.args()->begin(), d.args()->end(), previous_->args()->begin(), IsSameArg) &&
+        std::equal(d.ranges()->begin(), d.ranges()->end(), previous_->ranges()->begin());
+    if (repeats && std::any_of(d.args()->begin(), d.args()->end(), reads_pages)) return {};
+    return check_.Bad(item_ + ".merge", &d, "true",
+                      "false, or the dispatch of attention over shares before it once more");
+  }
+
+  static bool IsSameArg(const Arg* a, const Arg* b) {
+    return a->kind() == b->kind() && a->access() == b->access() && a->index() == b->index();
+  }
+
   Status CheckRanges(const Instruction& d, const schema::Kernel& kernel) const {
     const uint32_t shares = check_.manifest.shares();
     const uint32_t segments = kernel.range_count();
@@ -144,6 +165,7 @@ class BodyCheck {
         if (arg.index() > static_cast<uint32_t>(schema::StepInput::MAX)) {
           return check_.Bad(name + ".index", &arg, arg.index(), "a known step input");
         }
+        if (arg.index() == static_cast<uint32_t>(schema::StepInput::AttentionStates)) break;
         QUERN_RETURN_IF_ERROR(CheckReadOnly(arg, name));
         break;
       case ArgKind::Weight:
@@ -197,6 +219,7 @@ class BodyCheck {
   const std::string name_;
   const uint64_t widest_;
   std::string item_;  // the instruction at hand
+  const Instruction* previous_ = nullptr;  // dispatch
 };
 
 /// What only some sections may use: pages in layers, the caller's logits and the rows that need

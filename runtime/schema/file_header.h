@@ -13,7 +13,7 @@ static_assert(std::endian::native == std::endian::little, "artifacts are little-
 inline constexpr unsigned char kFileMagic[8] = {'Q', 'U', 'E', 'R', 'N', '\r', '\n', 0x1a};
 
 /// Version of the file as a whole: header, segments, kernel ABI. A reader takes its own only.
-inline constexpr uint32_t kFileVersion = 2;
+inline constexpr uint32_t kFileVersion = 3;
 /// Version of the manifest's meaning (Manifest.version).
 inline constexpr uint32_t kManifestVersion = 1;
 

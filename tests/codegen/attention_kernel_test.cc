@@ -3,12 +3,15 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <numeric>
+#include <optional>
 
+#include "runtime/schema/kernel_abi.h"
 #include "tests/codegen/kernel_harness.h"
 
 namespace quern::test {
@@ -52,12 +55,25 @@ class Step {
   }
 
   int64_t rows() const { return static_cast<int64_t>(slots.size()); }
-  std::vector<int64_t> dims() const {
-    return {rows(), static_cast<int64_t>(tiles.size() / 4), table_stride_, page_bytes};
-  }
-  std::vector<const void*> args(const Buffer& result) const {
-    return {q->data(),    pool->data(),        page_table.data(), tiles.data(),
-            slots.data(), row_sequence.data(), slots.data(),      result.data()};
+  /// Attention of heads [begin, end) of the tiles' rows, of rows [first, last) in a kernel that is
+  /// split over rows.
+  void Attend(const CompiledKernel& kernel, const Buffer& result, int64_t begin, int64_t end,
+              std::optional<std::array<int64_t, 2>> only_rows = std::nullopt) const {
+    TrackedInts work;
+    for (const Tile& tile : tiles) {
+      work.insert(work.end(), {tile.first_row, tile.rows, tile.sequence});
+      if (page.on_gpu)
+        work.push_back(0);
+      else
+        work.insert(work.end(), {static_cast<int32_t>(begin), static_cast<int32_t>(end), 0, 0,
+                                 kAttentionWhole});
+    }
+    const std::array<int64_t, 2> heads = {begin * shape.head_dim, end * shape.head_dim};
+    const auto& range = only_rows ? *only_rows : heads;
+    kernel.Run({q->data(), pool->data(), page_table.data(), work.data(), slots.data(),
+                row_sequence.data(), slots.data(), slots.data(), result.data()},
+               {rows(), static_cast<int64_t>(tiles.size()), table_stride_, page_bytes},
+               {range[0], range[1]});
   }
 
   /// Attention of `row` and `head` by the definition, with queries, keys, values, probabilities and
@@ -91,16 +107,20 @@ class Step {
   Shape shape;
   KvPage page;
   int64_t page_bytes = 0;
-  TrackedInts tiles, slots, row_sequence, page_table;
+  struct Tile {
+    int32_t first_row, rows, sequence;
+  };
+  std::vector<Tile> tiles;
+  TrackedInts slots, row_sequence, page_table;
   std::unique_ptr<Buffer> q, pool;
 
  private:
   void AddSequence(int32_t sequence, const Sequence& from) {
     for (int64_t i = 0; i < from.rows; ++i) {
       if (i % layout_.tile_rows == 0)
-        tiles.insert(tiles.end(), {static_cast<int32_t>(slots.size()),
-                                   static_cast<int32_t>(std::min(layout_.tile_rows, from.rows - i)),
-                                   sequence, 0});
+        tiles.push_back({static_cast<int32_t>(slots.size()),
+                         static_cast<int32_t>(std::min(layout_.tile_rows, from.rows - i)),
+                         sequence});
       slots.push_back(static_cast<int32_t>(from.context - from.rows + i));
       row_sequence.push_back(sequence);
     }
@@ -204,9 +224,9 @@ std::string KernelText(const Shape& shape, const Variant& variant) {
 
 // All heads, in two shares that cut a kv head's group where it can.
 void RunShares(const CompiledKernel& kernel, const Step& step, const Buffer& result) {
-  const int64_t cut = step.shape.heads / 2 * step.shape.head_dim;
-  kernel.Run(step.args(result), step.dims(), {0, cut});
-  kernel.Run(step.args(result), step.dims(), {cut, step.shape.columns()});
+  const int64_t cut = step.shape.heads / 2;
+  step.Attend(kernel, result, 0, cut);
+  step.Attend(kernel, result, cut, step.shape.heads);
 }
 
 struct Exact {
@@ -353,10 +373,9 @@ TEST_P(AttentionKernel, ARowsBitsDoNotDependOnItsCompany) {
     RunShares(*kernel, step, together);
     step.tiles.clear();
     for (int32_t row = 0; row < step.rows(); ++row)
-      step.tiles.insert(step.tiles.end(), {row, 1, step.row_sequence[row], 0});
+      step.tiles.push_back({row, 1, step.row_sequence[row]});
     for (int64_t head = 0; head < shape.heads; ++head)
-      kernel->Run(step.args(alone), step.dims(),
-                  {head * shape.head_dim, (head + 1) * shape.head_dim});
+      step.Attend(*kernel, alone, head, head + 1);
     EXPECT_EQ(std::memcmp(together.data(), alone.data(), alone.size()), 0);
   }
 }
@@ -369,7 +388,7 @@ TEST_P(AttentionKernel, SplitsOverRows) {
   const Step step(shape, kMixedStep, LayoutOf(shape, variant), 4);
   const Buffer result(step.rows() * shape.columns() * 4);
   for (int64_t row = 0; row < step.rows(); row += 20)
-    kernel->Run(step.args(result), step.dims(), {row, std::min(row + 20, step.rows())});
+    step.Attend(*kernel, result, 0, shape.heads, {{row, std::min(row + 20, step.rows())}});
   ExpectCorrect(step, result.as<float>(), InHalf(variant));
 }
 

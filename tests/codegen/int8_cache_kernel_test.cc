@@ -62,7 +62,7 @@ TEST_P(Int8Cache, HoldsRoundedKeysAndValues) {
     for (int64_t t = 0; t < context; ++t) slots.push_back(static_cast<int32_t>(t));
     tiles.assign(4, 0);
     const std::vector<const void*> step = {table.data(), tiles.data(), slots.data(),
-                                           sequences.data()};
+                                           sequences.data(), tiles.data()};
     Append(page, context, k, v, pool, step);
     ASSERT_TRUE(pool.IsIntact());
 

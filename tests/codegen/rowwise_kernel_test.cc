@@ -275,7 +275,7 @@ TEST_P(RowwiseKernel, RopeTurnsPairsAndAppendsToPages) {
     dims[0] = rows, dims[1] = 0, dims[2] = 4, dims[3] = page_bytes;
     // The second of two shares: q heads 1 and 2, KV head 1.
     kernel->Run({q.data(), positions.data(), k.data(), pool.data(), pages.data(), tiles.data(),
-                 slots.data(), sequences.data(), v.data(), turned.data()},
+                 slots.data(), sequences.data(), tiles.data(), v.data(), turned.data()},
                 dims, {64, 192, 64, 128, 64, 128});
     EXPECT_TRUE(turned.IsIntact());
     EXPECT_TRUE(pool.IsIntact());

@@ -124,6 +124,8 @@ rt.program @model shares = 2 layers = [@layer, @layer] {
     rt.dispatch @append(kv, buffer @keys, step positions) split = shares
     rt.join always
     rt.dispatch @attend(buffer @x, kv, step slots, buffer @attended) split = shares
+    rt.join split
+    rt.dispatch @attend(buffer @x, kv, step slots, buffer @attended) split = shares merge
     rt.dispatch @o(buffer @attended, weight "blk.{layer}.o", buffer @delta) split = shares
         ranges = <[0:32], [32:64]>
     rt.join always

@@ -252,6 +252,108 @@ rt.program @rt_dispatch_c10 shares = 1 layers = [] {
 
 // -----
 
+!kv = !lm.kv_cache<heads = 2, head_dim = 8, page = 32, f32>
+rt.kernel @attend(%x: tensor<?x16xf32>, %kv: !kv, %p: tensor<?xi32>) -> tensor<?x16xf32>
+    attributes {split = #lm<kernel_split shares>} {
+  %a = lm.attention %x, %kv, %p heads = 2, scale = 1.0, window = 0
+      : (tensor<?x16xf32>, !kv, tensor<?xi32>) -> tensor<?x16xf32>
+  lm.yield %a : tensor<?x16xf32>
+}
+rt.program @rt_dispatch_c11 shares = 2 layers = [@layer] {
+  rt.buffer @x activation bytes_per_row = 64
+  rt.buffer @y activation bytes_per_row = 64
+  rt.prologue {}
+  rt.block @layer {
+    // expected-error @+1 {{expected a merge to repeat the dispatch before it, of attention that is split over shares}}
+    rt.dispatch @attend(buffer @x, kv, step slots, buffer @y) split = shares merge
+  }
+  rt.epilogue {}
+}
+
+// -----
+
+!kv = !lm.kv_cache<heads = 2, head_dim = 8, page = 32, f32>
+rt.kernel @attend(%x: tensor<?x16xf32>, %kv: !kv, %p: tensor<?xi32>) -> tensor<?x16xf32>
+    attributes {split = #lm<kernel_split shares>} {
+  %a = lm.attention %x, %kv, %p heads = 2, scale = 1.0, window = 0
+      : (tensor<?x16xf32>, !kv, tensor<?xi32>) -> tensor<?x16xf32>
+  lm.yield %a : tensor<?x16xf32>
+}
+rt.program @rt_dispatch_c11_arguments shares = 2 layers = [@layer] {
+  rt.buffer @x activation bytes_per_row = 64
+  rt.buffer @y activation bytes_per_row = 64
+  rt.prologue {}
+  rt.block @layer {
+    rt.dispatch @attend(buffer @x, kv, step slots, buffer @y) split = shares
+    rt.join split
+    // expected-error @+1 {{expected a merge to repeat the dispatch before it, of attention that is split over shares}}
+    rt.dispatch @attend(buffer @y, kv, step slots, buffer @y) split = shares merge
+  }
+  rt.epilogue {}
+}
+
+// -----
+
+!kv = !lm.kv_cache<heads = 2, head_dim = 8, page = 32, f32>
+rt.kernel @attend(%x: tensor<?x16xf32>, %kv: !kv, %p: tensor<?xi32>) -> tensor<?x16xf32>
+    attributes {split = #lm<kernel_split shares>} {
+  %a = lm.attention %x, %kv, %p heads = 2, scale = 1.0, window = 0
+      : (tensor<?x16xf32>, !kv, tensor<?xi32>) -> tensor<?x16xf32>
+  lm.yield %a : tensor<?x16xf32>
+}
+rt.program @rt_dispatch_c11_ranges shares = 2 layers = [@layer] {
+  rt.buffer @x activation bytes_per_row = 64
+  rt.buffer @y activation bytes_per_row = 64
+  rt.prologue {}
+  rt.block @layer {
+    rt.dispatch @attend(buffer @x, kv, step slots, buffer @y) split = shares ranges = <[0:8], [8:16]>
+    // expected-error @+1 {{expected a merge to repeat the dispatch before it, of attention that is split over shares}}
+    rt.dispatch @attend(buffer @x, kv, step slots, buffer @y) split = shares ranges = <[0:16], [16:16]> merge
+  }
+  rt.epilogue {}
+}
+
+// -----
+
+!kv = !lm.kv_cache<heads = 2, head_dim = 8, page = 32, f32>
+rt.kernel @attend(%x: tensor<?x16xf32>, %kv: !kv, %p: tensor<?xi32>) -> tensor<?x16xf32>
+    attributes {split = #lm<kernel_split shares>} {
+  %a = lm.attention %x, %kv, %p heads = 2, scale = 1.0, window = 0
+      : (tensor<?x16xf32>, !kv, tensor<?xi32>) -> tensor<?x16xf32>
+  lm.yield %a : tensor<?x16xf32>
+}
+rt.program @rt_dispatch_c11_twice shares = 2 layers = [@layer] {
+  rt.buffer @x activation bytes_per_row = 64
+  rt.buffer @y activation bytes_per_row = 64
+  rt.prologue {}
+  rt.block @layer {
+    rt.dispatch @attend(buffer @x, kv, step slots, buffer @y) split = shares
+    rt.dispatch @attend(buffer @x, kv, step slots, buffer @y) split = shares merge
+    // expected-error @+1 {{expected a merge to repeat the dispatch before it, of attention that is split over shares}}
+    rt.dispatch @attend(buffer @x, kv, step slots, buffer @y) split = shares merge
+  }
+  rt.epilogue {}
+}
+
+// -----
+
+rt.kernel @copy(%x: tensor<?x8xf32>) -> tensor<?x8xf32> attributes {split = #lm<kernel_split shares>} {
+  lm.yield %x : tensor<?x8xf32>
+}
+rt.program @rt_dispatch_c11_kernel shares = 2 layers = [@layer] {
+  rt.buffer @x activation bytes_per_row = 32
+  rt.buffer @y activation bytes_per_row = 32
+  rt.prologue {}
+  rt.block @layer {
+    rt.dispatch @copy(buffer @x, buffer @y) split = shares
+    // expected-error @+1 {{expected a merge to repeat the dispatch before it, of attention that is split over shares}}
+    rt.dispatch @copy(buffer @x, buffer @y) split = shares merge
+  }
+  rt.epilogue {}
+}
+
+// -----
+
 // expected-error @+1 {{unknown step input 'weather'}}
 func.func private @arg_c1() attributes {a = #rt.arg<step weather>}
 

@@ -20,6 +20,14 @@ rt.kernel @append(%kv: !kv, %k: tensor<?x32xf32>, %v: tensor<?x32xf32>, %slots: 
   lm.yield %n : !kv
 }
 
+// CHECK: rt.kernel @attend
+rt.kernel @attend(%x: tensor<?x32xf32>, %kv: !kv, %p: tensor<?xi32>) -> tensor<?x32xf32>
+    attributes {split = #lm<kernel_split shares>} {
+  %a = lm.attention %x, %kv, %p heads = 1, scale = 1.0, window = 0
+      : (tensor<?x32xf32>, !kv, tensor<?xi32>) -> tensor<?x32xf32>
+  lm.yield %a : tensor<?x32xf32>
+}
+
 // CHECK: rt.kernel @down
 rt.kernel @down(%x: tensor<?x64xf32>, %w: tensor<32x64xf16>) -> tensor<2x?x32xf32>
     attributes {split = #lm<kernel_split shares>} {
@@ -54,9 +62,15 @@ rt.program @model shares = 2 layers = [@layer_0, @layer_0] arena_bytes_per_row =
     rt.join rows
     // CHECK-NEXT: rt.dispatch @append(kv, buffer @x, buffer @x, step slots) split = shares
     rt.dispatch @append(kv, buffer @x, buffer @x, step slots) split = shares
+    // CHECK-NEXT: rt.dispatch @attend(buffer @x, kv, step slots, buffer @x) split = shares
+    rt.dispatch @attend(buffer @x, kv, step slots, buffer @x) split = shares
+    // CHECK-NEXT: rt.dispatch @attend(buffer @x, kv, step slots, buffer @x) split = shares merge
+    rt.dispatch @attend(buffer @x, kv, step slots, buffer @x) split = shares merge
     // CHECK-NEXT: rt.dispatch @down(buffer @wide, weight "blk.{layer}.down", buffer @partials) split = shares ranges = <[0:32], [32:64]>
     rt.dispatch @down(buffer @wide, weight "blk.{layer}.down", buffer @partials)
         split = shares ranges = <[0:32], [32:64]>
+    // CHECK-NEXT: rt.join split
+    rt.join split
     // CHECK-NEXT: rt.join always
     rt.join always
   }

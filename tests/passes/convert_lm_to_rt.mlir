@@ -6,6 +6,8 @@
 // RUN: quern-opt --convert-lm-to-rt %t.uneven.kernels -o %t.uneven
 // RUN: quern-interpret %t.uneven.kernels --compare=%t.uneven --tolerance=0
 // RUN: FileCheck %s --input-file=%t.uneven --check-prefix=UNEVEN
+// RUN: quern-opt --lm-normalize --lm-quantize-activations --lm-fuse-dequant-matmul --lm-fuse-qkv --lm-convert-attention-to-online-attention --lm-split-shares=shares=1 --lm-form-kernels --convert-lm-to-rt %S/inputs/small_model.mlir -o %t.one
+// RUN: FileCheck %s --input-file=%t.one --check-prefix=ONE
 // RUN: not quern-opt --convert-lm-to-rt %S/inputs/small_model.mlir 2>&1 | FileCheck %s --check-prefix=NOKERNELS
 // RUN: echo 'module {}' | not quern-opt --convert-lm-to-rt 2>&1 | FileCheck %s --check-prefix=NOMODEL
 
@@ -39,13 +41,17 @@
 // CHECK-NEXT: rt.weight_slot "blk.{layer}.ffn_down.weight" : tensor<64x96x!lm.block<q8_0>> split = k
 
 // Rows to shares: a join outside small steps. Aligned shares: none, and so are
-// queries with all of the keys that they read. Adding deltas reads other
-// shares' sums: always.
+// queries with all of the keys that they read, where a step cuts attention as
+// the shares are. Adding deltas reads other shares' sums: always.
 // CHECK-NEXT: rt.dispatch @attn_norm
 // CHECK-NEXT: rt.join rows
 // CHECK-NEXT: rt.dispatch @qkv_proj
 // CHECK-NEXT: rt.dispatch @rope_append
-// CHECK-NEXT: rt.dispatch @attention
+// CHECK-NEXT: rt.join split
+// CHECK-NEXT: rt.dispatch @attention([[ATTENTION:.*]])
+// CHECK-NOT: merge
+// CHECK-NEXT: rt.join split
+// CHECK-NEXT: rt.dispatch @attention([[ATTENTION]]) {{.*}} merge
 // CHECK-NEXT: rt.dispatch @attn_output
 // CHECK-NEXT: rt.join always
 // CHECK-NEXT: rt.dispatch @ffn_norm
@@ -60,6 +66,14 @@
 // UNEVEN: rt.dispatch @rope_append
 // UNEVEN-NEXT: rt.join always
 // UNEVEN-NEXT: rt.dispatch @attention
+// UNEVEN-NEXT: rt.join split
+// UNEVEN-NEXT: rt.dispatch @attention({{.*}} merge
+
+// One share computes all of attention.
+// ONE: rt.dispatch @rope_append
+// ONE-NEXT: rt.dispatch @attention
+// ONE-NOT: merge
+// ONE: rt.dispatch @attn_output
 
 // Selecting rows reads rows that another thread may have written.
 // CHECK: rt.epilogue

@@ -184,7 +184,7 @@ TEST_F(ExecutorCalls, KernelsGetTheirWeightsPoolsAndDims) {
   Step(40, {3, 39});
   for (const Seen& call : Calls(testing::kAppend)) {
     EXPECT_EQ(call.dims[kDimRows], 40);
-    EXPECT_EQ(call.dims[kDimAttentionTiles], 3);
+    EXPECT_EQ(call.dims[kDimAttentionTiles], 0);
     EXPECT_EQ(call.dims[kDimPageTableStride], 2);
     EXPECT_EQ(call.dims[kDimPageBytes], executor_->kv().page_bytes(0));
   }
@@ -254,8 +254,8 @@ TEST_F(ExecutorCalls, ProfileCountsCallsOfTheCallingThread) {
   EXPECT_EQ(profile.kernels[testing::kEmbed][static_cast<size_t>(Role::Prefill)].calls, 1u);
   EXPECT_EQ(profile.kernels[testing::kAttend][static_cast<size_t>(Role::Decode)].calls,
             static_cast<uint64_t>(testing::kLayers));
-  // Joins of a layer: 4 in a large step, 2 in a small one; and one each around the layers.
-  EXPECT_EQ(profile.joins.calls, static_cast<uint64_t>(testing::kLayers * 4 + 2) +
+  // Joins of a layer: 6 in a large step, 2 in a small one; and one each around the layers.
+  EXPECT_EQ(profile.joins.calls, static_cast<uint64_t>(testing::kLayers * 6 + 2) +
                                      static_cast<uint64_t>(testing::kLayers * 2));
   executor_->SetProfiling(false);
   Step(1, {0});

@@ -42,10 +42,12 @@ void Project(void* const* args, const int64_t* dims, const int64_t* range) {
   }
 }
 
-float* PageOf(void* pool, const int32_t* table, const int64_t* dims, int32_t sequence,
-              int64_t slot) {
+/// Column n of the key in slot `slot` of a sequence; that of the value is kPageTokens behind it.
+float* KeyOf(void* pool, const int32_t* table, const int64_t* dims, int32_t sequence, int64_t slot,
+             int64_t n) {
   const int32_t page = table[sequence * dims[kDimPageTableStride] + slot / kPageTokens];
-  return reinterpret_cast<float*>(As<char>(pool) + page * dims[kDimPageBytes]);
+  char* const head = As<char>(pool) + HostKvOffset(FakeKvLayer(), page, static_cast<uint32_t>(n));
+  return reinterpret_cast<float*>(head) + slot % kPageTokens;
 }
 
 /// q, slots, sequences, page table -> pages; range segments: columns of K, columns of V. Two
@@ -58,35 +60,37 @@ __attribute__((no_sanitize("thread"))) void Append(void* const* args, const int6
   const auto* sequences = As<const int32_t>(args[2]);
   const auto* table = As<const int32_t>(args[3]);
   for (int64_t r = 0; r < dims[kDimRows]; ++r) {
-    float* page = PageOf(args[4], table, dims, sequences[r], slots[r]);
-    const int64_t at = slots[r] % kPageTokens * kHidden;
-    for (int64_t n = ranges[0]; n < ranges[1]; ++n) page[at + n] = q[r * kHidden + n];
+    for (int64_t n = ranges[0]; n < ranges[1]; ++n) {
+      *KeyOf(args[4], table, dims, sequences[r], slots[r], n) = q[r * kHidden + n];
+    }
     for (int64_t n = ranges[2]; n < ranges[3]; ++n) {
-      page[kPageTokens * kHidden + at + n] = 2.0f * q[r * kHidden + n];
+      float* key = KeyOf(args[4], table, dims, sequences[r], slots[r], n);
+      key[kPageTokens] = 2.0f * q[r * kHidden + n];
     }
   }
 }
 
-/// slots, tiles, page table, pages -> columns of a; scratch holds one row's columns
-void Attend(void* const* args, const int64_t* dims, const int64_t* range) {
+/// slots, work items, page table, pages -> columns of a; scratch holds one row's columns
+void Attend(void* const* args, const int64_t* dims, const int64_t*) {
   const auto* slots = As<const int32_t>(args[0]);
-  const auto* tiles = As<const int32_t>(args[1]);
+  const auto* items = As<const int32_t>(args[1]);
   const auto* table = As<const int32_t>(args[2]);
   auto* a = As<float>(args[4]);
   auto* sums = As<float>(args[5]);
-  for (int64_t t = 0; t < dims[kDimAttentionTiles]; ++t) {
-    const int32_t* tile = tiles + t * kAttentionTileFields;
-    for (int64_t r = tile[0]; r < tile[0] + tile[1]; ++r) {
+  for (int64_t i = 0; i < dims[kDimAttentionTiles]; ++i) {
+    const int32_t* item = items + i * kAttentionWorkFields;
+    const int32_t first = item[kWorkFirstRow], end = first + item[kWorkRows];
+    for (int64_t r = first; r < end; ++r) {
       std::memset(sums, 0, kHidden * sizeof(float));
       for (int64_t s = 0; s <= slots[r]; ++s) {
-        const float* page = PageOf(args[3], table, dims, tile[2], s);
-        const float* k = page + s % kPageTokens * kHidden;
-        const float* v = k + kPageTokens * kHidden;
-        for (int64_t n = range[0]; n < range[1]; ++n) {
-          sums[n] += k[n] * v[n] * (0.25f / static_cast<float>(s + 1));
+        for (int64_t n = item[kWorkFirstHead]; n < item[kWorkEndHead]; ++n) {
+          const float* k = KeyOf(args[3], table, dims, item[kWorkSequence], s, n);
+          sums[n] += k[0] * k[kPageTokens] * (0.25f / static_cast<float>(s + 1));
         }
       }
-      for (int64_t n = range[0]; n < range[1]; ++n) a[r * kHidden + n] = sums[n];
+      for (int64_t n = item[kWorkFirstHead]; n < item[kWorkEndHead]; ++n) {
+        a[r * kHidden + n] = sums[n];
+      }
     }
   }
 }

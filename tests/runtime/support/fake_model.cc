@@ -78,16 +78,14 @@ class Maker {
     m.model->vocab = kVocab;
     m.model->hidden = kHidden;
     m.model->layers = kLayers;
-    m.model->heads = 2;
-    m.model->kv_heads = 2;
-    m.model->head_dim = kHidden / 2;
+    m.model->heads = kHidden;
+    m.model->kv_heads = kHidden;
+    m.model->head_dim = 1;
     m.model->ffn = kHidden;
     m.model->context = kContext;
     m.model->parameters = 2 * kVocab * kHidden;
     for (int64_t layer = 0; layer < kLayers; ++layer) {
-      // One head to the KV cache, so that a page of the host is one piece.
-      m.kv.emplace_back(2 * kHidden * kPageTokens * 4, 1, kHidden, kPageTokens,
-                        schema::KvElement::F32);
+      m.kv.push_back(FakeKvLayer());
     }
     for (const char* name : {"plain", "future"}) {
       auto target = std::make_unique<schema::TargetT>();
@@ -250,10 +248,12 @@ class Maker {
            {Read(ArgKind::Activation, kQ), Input(StepInput::Slots), Input(StepInput::RowSequences),
             Input(StepInput::PageTable), Write(ArgKind::Kv, 0)},
            kHidden);
+    Join(layer, schema::JoinWhen::Split);
     Shares(layer, kAttend,
            {Input(StepInput::Slots), Input(StepInput::AttentionTiles), Input(StepInput::PageTable),
             Read(ArgKind::Kv, 0), Write(ArgKind::Activation, kA)},
            kHidden);
+    Join(layer, schema::JoinWhen::Split);
     AddStage(layer, kA, 1, kD);
     Shares(
         layer, kProject,

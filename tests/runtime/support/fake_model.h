@@ -29,6 +29,11 @@ inline constexpr int64_t kLayers = 2;
 inline constexpr int64_t kContext = 256;
 inline constexpr int64_t kPageTokens = 32;
 
+/// A KV head a column of the width, so that shares may cut it anywhere.
+inline schema::KvLayer FakeKvLayer() {
+  return {2 * kHidden * kPageTokens * 4, kHidden, 1, kPageTokens, schema::KvElement::F32};
+}
+
 /// The fake's kernels, in the manifest's order.
 enum FakeKernel { kEmbed, kProject, kAppend, kAttend, kReduceInto, kAdd, kSelect, kHead, kKernels };
 
