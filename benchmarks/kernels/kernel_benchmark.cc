@@ -105,8 +105,7 @@ void Attention(benchmark::State& state, Machine machine, Heads heads, int64_t ro
   for (int64_t i = 0; i < layers * layer_bytes / 2; ++i)
     pool.as<uint16_t>()[i] = static_cast<uint16_t>(0x2c00 + random() % 0x1000);
   Buffer q = RandomFloats(random, rows * heads.query * heads.size), y(q.size());
-  std::vector<int32_t> table(pages), item(kAttentionWorkFields), slots(rows),
-                                     sequences(rows);
+  std::vector<int32_t> table(pages), item(kAttentionWorkFields), slots(rows), sequences(rows);
   item[kWorkRows] = static_cast<int32_t>(rows);
   item[kWorkEndHead] = static_cast<int32_t>(heads.query);
   std::iota(table.begin(), table.end(), 0);

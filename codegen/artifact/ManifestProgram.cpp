@@ -213,8 +213,7 @@ ProgramTranslator::body(const ProgramBody &body,
   for (Operation *op : body.instructions) {
     if (auto join = dyn_cast<rt::JoinOp>(op)) {
       instructions.push_back(schema::CreateInstruction(
-          fbb, schema::Op::Join,
-          joinWhen(join.getWhen())));
+          fbb, schema::Op::Join, joinWhen(join.getWhen())));
       continue;
     }
     auto dispatched = dyn_cast<rt::DispatchOp>(op);

@@ -137,8 +137,7 @@ bool AttentionWork::DealRuns(const AttentionCut& cut) {
 
 void AttentionWork::AddRun(const AttentionCut& cut, size_t share, Place begin, Place end) {
   for (size_t unit = begin.unit; unit < units_.size() && unit <= end.unit; ++unit) {
-    const int64_t blocks = Blocks(units_[unit].keys),
-                  first = unit == begin.unit ? begin.block : 0,
+    const int64_t blocks = Blocks(units_[unit].keys), first = unit == begin.unit ? begin.block : 0,
                   last = unit == end.unit ? end.block : blocks;
     if (first == last) continue;
     AttentionItem item = units_[unit].item;

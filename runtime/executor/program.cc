@@ -64,8 +64,8 @@ bool ReadsPages(const Instruction& d) {
 /// Whether kernels take parts of a context.
 constexpr bool kKernelsTakeParts = false;
 
-/// Without ranges all of the `heads` query heads are everybody's; a dispatch that is split over rows
-/// has them for one share.
+/// Without ranges all of the `heads` query heads are everybody's; a dispatch that is split over
+/// rows has them for one share.
 AttentionCut CutOf(const Instruction& d, const schema::KvLayer& kv, int64_t heads,
                    uint32_t shares) {
   AttentionCut cut;

@@ -218,7 +218,7 @@ class BodyCheck {
   const schema::Body& body_;
   const std::string name_;
   const uint64_t widest_;
-  std::string item_;  // the instruction at hand
+  std::string item_;                       // the instruction at hand
   const Instruction* previous_ = nullptr;  // dispatch
 };
 

@@ -374,8 +374,7 @@ TEST_P(AttentionKernel, ARowsBitsDoNotDependOnItsCompany) {
     step.tiles.clear();
     for (int32_t row = 0; row < step.rows(); ++row)
       step.tiles.push_back({row, 1, step.row_sequence[row]});
-    for (int64_t head = 0; head < shape.heads; ++head)
-      step.Attend(*kernel, alone, head, head + 1);
+    for (int64_t head = 0; head < shape.heads; ++head) step.Attend(*kernel, alone, head, head + 1);
     EXPECT_EQ(std::memcmp(together.data(), alone.data(), alone.size()), 0);
   }
 }
@@ -424,10 +423,9 @@ TEST_P(AttentionKernel, QuantizesItsResult) {
       const int code = static_cast<int8_t>(got[k]);
       ASSERT_LE(std::abs(code * scale - x[k]), scale * 0.5001f) << row << ", " << k;
       if (k % 16 == 0)
-        ASSERT_EQ(sums[k / 16],
-                  scale * static_cast<float>(
-                              std::accumulate(reinterpret_cast<const int8_t*>(got) + k,
-                                              reinterpret_cast<const int8_t*>(got) + k + 16, 0)));
+        ASSERT_EQ(sums[k / 16], scale * static_cast<float>(std::accumulate(
+                                            reinterpret_cast<const int8_t*>(got) + k,
+                                            reinterpret_cast<const int8_t*>(got) + k + 16, 0)));
     }
   }
 }

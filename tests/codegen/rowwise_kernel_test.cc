@@ -38,7 +38,8 @@ double NumericAt(const uint8_t* rows, int64_t columns, int64_t m, int64_t column
     return value;
   }
   const auto* scales = reinterpret_cast<const float*>(row + activationScaleOffset(columns));
-  return static_cast<double>(scales[column / kActivationGroup]) * reinterpret_cast<const int8_t*>(row)[column];
+  return static_cast<double>(scales[column / kActivationGroup]) *
+         reinterpret_cast<const int8_t*>(row)[column];
 }
 
 TEST_P(RowwiseKernel, AddRmsNormQuantizeSumsSharesInOrder) {
@@ -104,13 +105,13 @@ TEST_P(RowwiseKernel, ZeroAndTinyRowsQuantizeToZero) {
 Buffer HardRows(std::mt19937& random) {
   Buffer x = RandomFloats(random, 7 * 96);
   float* row = x.as<float>();
-  row[15] = -1000.0f;                            // an outlier, beside small neighbours in column 16
-  std::fill_n(row + 96 + 16, 16, 0.0f);          // zeros between two others
-  std::fill_n(row + 2 * 96, 16, 1e-40f);         // denormals
+  row[15] = -1000.0f;                     // an outlier, beside small neighbours in column 16
+  std::fill_n(row + 96 + 16, 16, 0.0f);   // zeros between two others
+  std::fill_n(row + 2 * 96, 16, 1e-40f);  // denormals
   std::fill_n(row + 2 * 96 + 16, 16, -2.5e-38f);  // 127 / max is just finite
   for (int i = 0; i < 96; ++i) {
-    row[3 * 96 + i] = 63.5f - static_cast<float>(i);               // ties, where max is 63.5
-    row[4 * 96 + i] = i % 3 == 0 ? 3e38f : -1e30f;                 // near the largest float
+    row[3 * 96 + i] = 63.5f - static_cast<float>(i);                 // ties, where max is 63.5
+    row[4 * 96 + i] = i % 3 == 0 ? 3e38f : -1e30f;                   // near the largest float
     row[5 * 96 + i] = std::ldexp(row[5 * 96 + i], i % 16 * 3 - 20);  // of all sizes
   }
   return x;

@@ -23,8 +23,8 @@ struct Step {
       for (int32_t row = 0; row < sequences[s].count; ++row) {
         if (row % kAttentionTileRows == 0) {
           const auto first = static_cast<int32_t>(slots.size());
-          const auto rows = static_cast<int32_t>(
-              std::min<int64_t>(kAttentionTileRows, sequences[s].count - row));
+          const auto rows =
+              static_cast<int32_t>(std::min<int64_t>(kAttentionTileRows, sequences[s].count - row));
           tiles.insert(tiles.end(), {first, rows, static_cast<int32_t>(s), 0});
         }
         slots.push_back(sequences[s].before + row);
@@ -136,8 +136,8 @@ TEST(AttentionWork, CoversRaggedStepsOnce) {
           rows.before = static_cast<int32_t>(random() % (trial % 2 ? 5000 : 700));
           rows.count = trial % 3 ? 1 : static_cast<int32_t>(1 + random() % 50);
         }
-        SCOPED_TRACE(::testing::Message() << heads << "/" << kv_heads << ", " << shares
-                                          << " shares, trial " << trial);
+        SCOPED_TRACE(::testing::Message()
+                     << heads << "/" << kv_heads << ", " << shares << " shares, trial " << trial);
         const AttentionCut cut = CutOf(heads, kv_heads, shares);
         const Step step(sequences);
         const AttentionWork work = Deal(cut, step);
@@ -214,9 +214,8 @@ TEST(AttentionWork, CutsTheContextOfTheHeadInTheMiddle) {
   };
   EXPECT_EQ(items(0, false),
             (std::vector<AttentionItem>{whole, {0, 1, 0, 3, 6, 0, 4, kAttentionPart}}));
-  EXPECT_EQ(items(1, false),
-            (std::vector<AttentionItem>{{0, 1, 0, 3, 6, 4, 8, kAttentionPart},
-                                        {0, 1, 0, 6, 9, 0, 0, kAttentionWhole}}));
+  EXPECT_EQ(items(1, false), (std::vector<AttentionItem>{{0, 1, 0, 3, 6, 4, 8, kAttentionPart},
+                                                         {0, 1, 0, 6, 9, 0, 0, kAttentionWhole}}));
   EXPECT_EQ(items(0, true), (std::vector<AttentionItem>{{0, 1, 0, 3, 4, 0, 0, kAttentionMerge}}));
   EXPECT_EQ(items(1, true), (std::vector<AttentionItem>{{0, 1, 0, 4, 6, 0, 0, kAttentionMerge}}));
 }

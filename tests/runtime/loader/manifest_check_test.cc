@@ -35,7 +35,8 @@ struct Case {
   std::function<void(ManifestT&)> mutate;
 };
 
-/// The n-th instruction of body 1, the layer: 0 project, 1 append, 2 a join, 3 attend, 4 a join, ...
+/// The n-th instruction of body 1, the layer: 0 project, 1 append, 2 a join, 3 attend, 4 a join,
+/// ...
 schema::InstructionT& LayerInstruction(ManifestT& m, size_t n) {
   return *m.bodies[1]->instructions[n];
 }
