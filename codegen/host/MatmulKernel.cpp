@@ -8,9 +8,10 @@
 //   float    x is f32, or f16 or e4m3 held as f32: weights are decoded to f32,
 //            one fma per product
 //
-// The register tile is `rows` x `blocks`. Rows left over are done in tiles of
-// half as many, and so on; since every output is computed by the same sequence
-// of operations, the tile does not change the result.
+// The register tile is at most `rows` x `blocks`: rows are cut in as few tiles
+// as that allows, which differ by one row at most. Since every output is
+// computed by the same sequence of operations, the tile does not change the
+// result.
 //
 //===----------------------------------------------------------------------===//
 #include "codegen/host/Kernel.h"
@@ -38,7 +39,8 @@ class MatmulEmitter {
 public:
   MatmulEmitter(Kernel &k, MatmulPlan plan)
       : k(k), e(k.e), plan(std::move(plan)), depth(this->plan.depth()),
-        integer(isActivation(this->plan.x)), x(k.argument(this->plan.x)) {}
+        integer(isActivation(this->plan.x)), x(k.argument(this->plan.x)),
+        rowTiles(cutRows()) {}
 
   LogicalResult emitSplitN();
   LogicalResult emitSplitK();
@@ -66,17 +68,24 @@ private:
                               const WeightDecoder::Group &group, IntegerRows &x,
                               int part);
   void integerGroup(WeightDecoder &w, const WeightDecoder::Group &group,
-                    ArrayRef<Value> xRows, Value firstGroup,
+                    Value firstRow, Value firstGroup,
                     MutableArrayRef<Value> acc);
   void floatGroup(WeightDecoder &w, const WeightDecoder::Group &group,
-                  ArrayRef<Value> xRows, Value firstGroup,
-                  MutableArrayRef<Value> acc);
+                  Value firstRow, Value firstGroup, MutableArrayRef<Value> acc);
+
+  /// How the rows of this call are cut: `longer` tiles of `rows` + 1 rows, then
+  /// `others` of `rows`.
+  struct RowTiles {
+    Value rows, longer, others;
+  };
+  RowTiles cutRows();
 
   /// Covers `count` row blocks with full tiles, then single blocks.
   void forBlockTiles(Value count,
                      function_ref<void(Value block, int64_t blocks)> body);
-  void projectToScratch(int matrix, Value first, Value count, Value row,
-                        int64_t rows);
+  void projectGateAndUp(Value first, Value count, Value row, int64_t rows);
+  void projectToScratch(const Stream &stream, Value scratch, Value first,
+                        Value count, Value row, int64_t rows);
   void joinScratch(Value begin, Value first, Value count, Value row,
                    int64_t rows);
   /// Row `row` of a tile's products with gate (0) or up (1).
@@ -84,8 +93,9 @@ private:
     return e.offset(swigluScratch, (row * 2 + matrix) * kSwigluRowBytes);
   }
 
-  /// Covers all rows with full tiles, then what is left with tiles of half as
-  /// many rows, and so on: a few rows cost little more than one.
+  /// Covers all rows with as few tiles as there can be, each of n or n - 1
+  /// rows: a row alone takes twice the time of one among eight, so that tiles
+  /// of few rows beside a full one would make more streams slower.
   void forRowTiles(function_ref<void(Value row, int64_t rows)> body);
 
   /// Stores a tile's vectors (blocks x rows) as f32 columns from `column`.
@@ -102,8 +112,8 @@ private:
   int64_t xRowBytes() const {
     return integer ? activationRowBytes(depth) : 4 * depth;
   }
-  Value xRow(Value row, int64_t i) {
-    return e.offset(x, e.mul(e.add(row, e.index(i)), e.index(xRowBytes())));
+  Value xRow(Value row) {
+    return e.offset(x, e.mul(row, e.index(xRowBytes())));
   }
 
   Kernel &k;
@@ -112,6 +122,7 @@ private:
   int64_t depth;
   bool integer;
   Value x;
+  RowTiles rowTiles;
   Value swigluScratch; ///< f32 [rows][gate, up][kSwigluGroups * 32]
 };
 
@@ -122,12 +133,25 @@ MatmulEmitter::Stream MatmulEmitter::streamOf(const Projection &projection,
   return stream;
 }
 
+MatmulEmitter::RowTiles MatmulEmitter::cutRows() {
+  Value full = e.div(e.add(k.rows(), e.index(k.tile.rows - 1)),
+                     e.index(k.tile.rows));
+  // No rows are one tile of none.
+  Value tiles = e.select(e.equal(full, e.index(0)), e.index(1), full);
+  Value longer = e.rem(k.rows(), tiles);
+  return {e.div(k.rows(), tiles), longer, e.sub(tiles, longer)};
+}
+
 void MatmulEmitter::forRowTiles(function_ref<void(Value, int64_t)> body) {
-  Value done = e.index(0);
-  for (int64_t rows = k.tile.rows; rows > 0; rows /= 2) {
-    Value end = e.sub(k.rows(), e.rem(k.rows(), e.index(rows)));
-    e.forLoop(done, end, rows, [&](Value row) { body(row, rows); });
-    done = end;
+  Value begin = e.index(0);
+  for (int64_t rows = k.tile.rows; rows > 0; --rows) {
+    Value isLonger = e.equal(rowTiles.rows, e.index(rows - 1));
+    Value isOther = e.equal(rowTiles.rows, e.index(rows));
+    Value count = e.select(isOther, rowTiles.others,
+                           e.select(isLonger, rowTiles.longer, e.index(0)));
+    Value end = e.add(begin, e.mul(count, e.index(rows)));
+    e.forLoop(begin, end, rows, [&](Value row) { body(row, rows); });
+    begin = end;
   }
 }
 
@@ -142,22 +166,25 @@ void MatmulEmitter::forBlockTiles(Value count,
             [&](Value block) { body(block, 1); });
 }
 
-/// What rows of activations have of one group: two parts of 16 columns, each
-/// with a scale and a sum.
+/// What `count` rows of activations from `row` have of one group: two parts of
+/// 16 columns, each with a scale and a sum. Rows are constant offsets apart, so
+/// that a loop over groups steps two addresses whatever the rows.
 struct MatmulEmitter::IntegerRows {
-  IntegerRows(Emitter &e, ArrayRef<Value> rows, Value group, int64_t depth)
-      : e(e), rows(rows), codes(e.mul(group, e.index(kPackedGroup))) {
-    Value pair = e.mul(group, e.index(8));
-    scales = e.add(pair, e.index(activationScaleOffset(depth)));
-    sums = e.add(pair, e.index(activationSumOffset(depth)));
+  IntegerRows(Emitter &e, Value row, int64_t count, Value group, int64_t depth)
+      : e(e), count(count), rowBytes(activationRowBytes(depth)),
+        codes(e.offset(row, e.mul(group, e.index(kPackedGroup)))) {
+    Value parts = e.offset(row, e.mul(group, e.index(8)));
+    scales = e.offset(parts, activationScaleOffset(depth));
+    sums = e.offset(parts, activationSumOffset(depth));
   }
-  Value load(Type type, Value row, Value at, int index) {
-    return e.load(type, e.offset(e.offset(row, at), int64_t{4} * index), 4);
+  /// Element `index` of 4 bytes behind `first`, one of the three below.
+  Value load(Type type, Value first, int64_t row, int index) {
+    return e.load(type, e.offset(first, row * rowBytes + 4 * index), 4);
   }
 
   Emitter &e;
-  ArrayRef<Value> rows;
-  Value codes, scales, sums; ///< bytes from the start of a row
+  int64_t count, rowBytes;
+  Value codes, scales, sums; ///< of the first row
 };
 
 /// The dots of part `part` of a group with all rows, in i32.
@@ -165,11 +192,11 @@ SmallVector<Value> MatmulEmitter::partDots(WeightDecoder &w,
                                            const WeightDecoder::Group &group,
                                            IntegerRows &x, int part) {
   constexpr int kQuads = kActivationGroup / 4;
-  SmallVector<Value> dots(x.rows.size(), e.constant(e.vec(kLanes, e.i32()), 0));
+  SmallVector<Value> dots(x.count, e.constant(e.vec(kLanes, e.i32()), 0));
   for (int quad = part * kQuads; quad < (part + 1) * kQuads; ++quad) {
     Value codes = w.codes(group, quad);
-    for (auto [dot, row] : llvm::zip_equal(dots, x.rows))
-      dot = e.dot(dot, codes, x.load(e.i32(), row, x.codes, quad), w.maxCode());
+    for (auto [row, dot] : llvm::enumerate(dots))
+      dot = e.dot(dot, codes, x.load(e.i32(), x.codes, row, quad), w.maxCode());
   }
   return dots;
 }
@@ -178,28 +205,28 @@ SmallVector<Value> MatmulEmitter::partDots(WeightDecoder &w,
 /// what they add to `acc` (one vector a row).
 void MatmulEmitter::integerGroup(WeightDecoder &w,
                                  const WeightDecoder::Group &group,
-                                 ArrayRef<Value> xRows, Value firstGroup,
+                                 Value firstRow, Value firstGroup,
                                  MutableArrayRef<Value> acc) {
-  IntegerRows x(e, xRows, e.add(group.index, firstGroup), depth);
+  IntegerRows x(e, firstRow, acc.size(), e.add(group.index, firstGroup), depth);
   const int subGroups = w.format.subGroups();
   const int parts = kPackedGroup / kActivationGroup / subGroups;
   for (int sub = 0; sub < subGroups; ++sub) {
     const int first = sub * parts, end = first + parts;
     // Products start from what the zero point adds to them.
     SmallVector<Value> sums, products;
-    for (Value row : xRows) {
-      Value sum = x.load(e.f32(), row, x.sums, first);
+    for (int64_t row = 0; row < x.count; ++row) {
+      Value sum = x.load(e.f32(), x.sums, row, first);
       for (int part = first + 1; part < end; ++part)
-        sum = e.add(sum, x.load(e.f32(), row, x.sums, part));
+        sum = e.add(sum, x.load(e.f32(), x.sums, row, part));
       sums.push_back(sum);
       products.push_back(
           e.broadcast(e.mul(sum, e.constant(e.f32(), -double(w.format.zero)))));
     }
     for (int part = first; part < end; ++part)
-      for (auto [product, dot, row] :
-           llvm::zip_equal(products, partDots(w, group, x, part), xRows)) {
+      for (auto [row, dot] : llvm::enumerate(partDots(w, group, x, part))) {
+        Value &product = products[row];
         Value exact = e.toFloat(dot, e.f32());
-        Value scale = e.broadcast(x.load(e.f32(), row, x.scales, part));
+        Value scale = e.broadcast(x.load(e.f32(), x.scales, row, part));
         bool isFirst = w.format.zero == 0 && part == first;
         product = isFirst ? e.mul(exact, scale) : e.fma(exact, scale, product);
       }
@@ -216,13 +243,15 @@ void MatmulEmitter::integerGroup(WeightDecoder &w,
 
 void MatmulEmitter::floatGroup(WeightDecoder &w,
                                const WeightDecoder::Group &group,
-                               ArrayRef<Value> xRows, Value firstGroup,
+                               Value firstRow, Value firstGroup,
                                MutableArrayRef<Value> acc) {
-  Value at = e.mul(e.add(group.index, firstGroup), e.index(4 * kPackedGroup));
+  Value at = e.offset(firstRow, e.mul(e.add(group.index, firstGroup),
+                                      e.index(4 * kPackedGroup)));
   w.forColumns(group, [&](int column, Value values) {
-    for (auto [i, xRow] : llvm::enumerate(xRows)) {
-      Value xk = e.load(e.f32(), e.offset(e.offset(xRow, at), 4 * column), 4);
-      acc[i] = e.fma(e.broadcast(xk), values, acc[i]);
+    for (auto [row, sum] : llvm::enumerate(acc)) {
+      Value xk =
+          e.load(e.f32(), e.offset(at, row * xRowBytes() + 4 * column), 4);
+      sum = e.fma(e.broadcast(xk), values, sum);
     }
   });
 }
@@ -233,9 +262,7 @@ MatmulEmitter::Values MatmulEmitter::tile(const Stream &stream, Value block,
                                           Value columns) {
   WeightDecoder w(e, stream.format);
   Value base = e.offset(stream.pointer, e.mul(block, stream.blockBytes));
-  SmallVector<Value> xRows;
-  for (int64_t i = 0; i < rows; ++i)
-    xRows.push_back(xRow(row, i));
+  Value firstRow = xRow(row);
   Value firstGroup = e.div(first, e.index(kPackedGroup));
   // Kept block-major, so that one block's rows are neighbours.
   Values acc(rows * blocks, e.constant(e.vec(kLanes, e.f32()), 0.0));
@@ -250,9 +277,9 @@ MatmulEmitter::Values MatmulEmitter::tile(const Stream &stream, Value block,
                         MutableArrayRef<Value> part =
                             MutableArrayRef<Value>(next).slice(b * rows, rows);
                         if (integer)
-                          integerGroup(w, group, xRows, firstGroup, part);
+                          integerGroup(w, group, firstRow, firstGroup, part);
                         else
-                          floatGroup(w, group, xRows, firstGroup, part);
+                          floatGroup(w, group, firstRow, firstGroup, part);
                       }
                       return next;
                     });
@@ -318,29 +345,47 @@ LogicalResult MatmulEmitter::emitSwiglu() {
   e.forLoop(e.index(0), groups, kSwigluGroups, [&](Value first) {
     Value count = e.minU(e.index(kSwigluGroups), e.sub(groups, first));
     forRowTiles([&](Value row, int64_t rows) {
-      for (int matrix = 0; matrix < 2; ++matrix)
-        projectToScratch(matrix, first, count, row, rows);
+      projectGateAndUp(first, count, row, rows);
       joinScratch(begin, first, count, row, rows);
     });
   });
   return success();
 }
 
-/// `count` groups of gate's (matrix 0) or up's columns from group `first` of
-/// this share, for `rows` rows from `row`.
-void MatmulEmitter::projectToScratch(int matrix, Value first, Value count,
-                                     Value row, int64_t rows) {
-  Value zero = e.index(0), columns = e.index(depth);
+/// Gate's products, then up's: with the same code where their formats agree.
+void MatmulEmitter::projectGateAndUp(Value first, Value count, Value row,
+                                     int64_t rows) {
+  Stream gate = streamOf(plan.projections[0], e.index(depth));
+  Stream up = streamOf(plan.projections[1], e.index(depth));
+  if (gate.format != up.format) {
+    projectToScratch(gate, swigluPlace(0, 0), first, count, row, rows);
+    projectToScratch(up, swigluPlace(0, 1), first, count, row, rows);
+    return;
+  }
+  e.forLoop(e.index(0), e.index(2), 1, [&](Value matrix) {
+    Stream stream = gate;
+    stream.pointer =
+        e.select(e.equal(matrix, e.index(0)), gate.pointer, up.pointer);
+    Value scratch =
+        e.offset(swigluScratch, e.mul(matrix, e.index(kSwigluRowBytes)));
+    projectToScratch(stream, scratch, first, count, row, rows);
+  });
+}
+
+/// `count` groups of the stream's columns from group `first` of this share, for
+/// `rows` rows from `row`. `scratch` is where the first row's begin.
+void MatmulEmitter::projectToScratch(const Stream &stream, Value scratch,
+                                     Value first, Value count, Value row,
+                                     int64_t rows) {
   Value perGroup = e.index(kPackedGroup / kLanes);
-  Stream stream = streamOf(plan.projections[matrix], columns);
   Value firstBlock = e.mul(first, perGroup);
   forBlockTiles(e.mul(count, perGroup), [&](Value block, int64_t blocks) {
-    Values acc = tile(stream, e.add(firstBlock, block), blocks, row, rows, zero,
-                      columns);
+    Values acc = tile(stream, e.add(firstBlock, block), blocks, row, rows,
+                      e.index(0), e.index(depth));
     for (int64_t b = 0; b < blocks; ++b)
       for (int64_t r = 0; r < rows; ++r)
         e.store(acc[b * rows + r],
-                e.offset(swigluPlace(r, matrix),
+                e.offset(e.offset(scratch, 2 * r * kSwigluRowBytes),
                          e.mul(e.add(block, e.index(b)), e.index(kLanes * 4))),
                 64);
   });

@@ -191,12 +191,22 @@ TEST_P(MatmulKernel, ARowDoesNotDependOnItsNeighbours) {
   const Buffer& rows = IsInteger() ? x.numeric : bf16;
   Buffer packed = weight.Pack(0, c.outputs, 0, c.depth);
   Buffer all(c.rows * c.outputs * 4), one(c.outputs * 4);
-  kernel->Run({rows.data(), packed.data(), all.data()}, {c.rows}, {0, c.outputs});
+  std::vector<float> alone;  // (rows, outputs)
   for (int64_t m = 0; m < c.rows; ++m) {
     kernel->Run({rows.data() + m * activationRowBytes(c.depth), packed.data(), one.data()}, {1},
                 {0, c.outputs});
-    ASSERT_EQ(0, std::memcmp(one.data(), all.as<float>() + m * c.outputs, c.outputs * 4))
-        << "row " << m;
+    alone.insert(alone.end(), one.as<float>(), one.as<float>() + c.outputs);
+  }
+  for (int64_t count = 0; count <= c.rows; ++count) {
+    std::fill_n(all.as<float>(), c.rows * c.outputs, -1.0F);
+    kernel->Run({rows.data(), packed.data(), all.data()}, {count}, {0, c.outputs});
+    for (int64_t m = 0; m < c.rows; ++m)
+      if (m < count)
+        ASSERT_EQ(
+            0, std::memcmp(&alone[m * c.outputs], all.as<float>() + m * c.outputs, c.outputs * 4))
+            << "row " << m << " of " << count;
+      else
+        ASSERT_EQ(-1.0F, all.as<float>()[m * c.outputs]) << "row " << m << " of " << count;
   }
 }
 
@@ -251,23 +261,25 @@ TEST_P(MatmulKernel, QkvOfMixedFormatsWithBiasesAndAShareOfEach) {
   }
 }
 
-TEST_P(MatmulKernel, SwigluQuantizesWhatGateAndUpGive) {
-  if (!IsInteger()) GTEST_SKIP() << "prefill computes in 16-bit floats";
+/// Swiglu of gate, in Q4_1, and up, over columns 32 to 96.
+void ExpectSwiglu(const Machine& machine, BlockFormat up_format) {
   std::mt19937 random(6);
   const int64_t depth = 576, width = 96;
-  const std::string x = "tensor<?x576x!lm.block<a8>>", w = "tensor<96x576x!lm.block<q4_1>>",
-                    f = "tensor<?x96xf32>", q = "tensor<?x96x!lm.block<a8>>";
-  const std::string text = "rt.kernel @k(%x: " + x + ", %g: " + w + ", %u: " + w + ") -> (" + q +
-                           ") attributes {split = #lm<kernel_split shares>} {\n"
-                           "  %a = lm.quant_matmul %x, %g : (" +
-                           x + ", " + w + ") -> " + f + "\n  %b = lm.quant_matmul %x, %u : (" + x +
-                           ", " + w + ") -> " + f + "\n  %h = lm.swiglu %a, %b : " + f +
-                           "\n  %y = lm.quantize %h : " + f + " -> " + q +
-                           "\n  lm.yield %y : " + q + "\n}\n";
-  auto kernel = CompiledKernel::Compile(text, GetParam());
+  const std::string x = "tensor<?x576x!lm.block<a8>>",
+                    gate_type = WeightType(BlockFormat::Q4_1, width, depth),
+                    up_type = WeightType(up_format, width, depth), f = "tensor<?x96xf32>",
+                    q = "tensor<?x96x!lm.block<a8>>";
+  const std::string text =
+      "rt.kernel @k(%x: " + x + ", %g: " + gate_type + ", %u: " + up_type + ") -> (" + q +
+      ") attributes {split = #lm<kernel_split shares>} {\n"
+      "  %a = lm.quant_matmul %x, %g : (" +
+      x + ", " + gate_type + ") -> " + f + "\n  %b = lm.quant_matmul %x, %u : (" + x + ", " +
+      up_type + ") -> " + f + "\n  %h = lm.swiglu %a, %b : " + f +
+      "\n  %y = lm.quantize %h : " + f + " -> " + q + "\n  lm.yield %y : " + q + "\n}\n";
+  auto kernel = CompiledKernel::Compile(text, machine);
   ASSERT_TRUE(kernel);
   Weight gate = RandomWeight(random, BlockFormat::Q4_1, width, depth);
-  Weight up = RandomWeight(random, BlockFormat::Q4_1, width, depth);
+  Weight up = RandomWeight(random, up_format, width, depth);
   Buffer gates = gate.Pack(32, 96, 0, depth), ups = up.Pack(32, 96, 0, depth);
   for (int64_t rows : {1, 9}) {
     Activations input = MakeActivations(random, rows, depth);
@@ -297,6 +309,12 @@ TEST_P(MatmulKernel, SwigluQuantizesWhatGateAndUpGive) {
       }
     }
   }
+}
+
+TEST_P(MatmulKernel, SwigluQuantizesWhatGateAndUpGive) {
+  if (!IsInteger()) GTEST_SKIP() << "prefill computes in 16-bit floats";
+  ExpectSwiglu(GetParam(), BlockFormat::Q4_1);
+  ExpectSwiglu(GetParam(), BlockFormat::Q8_0);
 }
 
 /// The contract of int8 numerics: the same bits on every ISA.

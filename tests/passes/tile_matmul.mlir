@@ -7,8 +7,8 @@
 
 // Products of float activations do without matrix registers.
 // CHECK: lm.quant_matmul
-// CHECK-SAME: "amx/decode" = #lm.tile<rows = 4, prefetch = 8192>
-// CHECK-SAME: "amx/prefill" = #lm.tile<rows = 8, prefetch = 2048>
+// CHECK-SAME: "amx/decode" = #lm.tile<rows = 8, prefetch = 8192>
+// CHECK-SAME: "amx/prefill" = #lm.tile<rows = 8, prefetch = 8192>
 // CHECK: lm.quant_matmul
 // CHECK-SAME: "amx/decode" = #lm.tile<rows = 8, prefetch = 8192>
 // CHECK-SAME: "amx/prefill" = #lm.tile<rows = 32, blocks = 2, prefetch = 2048>
@@ -30,7 +30,7 @@ func.func @matmul(%x: tensor<?x64xf32>) -> (tensor<?x48xf32>, tensor<?x48xf32>, 
 // RUN: quern-opt --lm-tile-matmul=targets=amx,sm_80 %s | FileCheck %s --check-prefix=HALVES
 // HALVES-LABEL: func.func @halves
 // HALVES: lm.quant_matmul
-// HALVES-SAME: "amx/prefill" = #lm.tile<rows = 8, prefetch = 2048>
+// HALVES-SAME: "amx/prefill" = #lm.tile<rows = 8, prefetch = 8192>
 // HALVES-SAME: "sm_80/prefill" = #lm.tile<rows = 64, blocks = 8>
 func.func @halves(%x: tensor<?x64xf16>) -> tensor<?x48xf32> {
   %w = lm.weight "wf" : tensor<48x64xf16>
