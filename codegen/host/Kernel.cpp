@@ -96,11 +96,14 @@ void storeColumns(Kernel &k, Value pointer, Value row, Value column,
       [&] { e.storePartial(values, at, tail); });
 }
 
-KvLayout kvLayout(lm::KvCacheType type) { return KvLayout(type, kKvPageRun); }
+KvLayout kvLayout(lm::KvCacheType type) { return KvLayout(type, KvHome::Host); }
 
 LogicalResult checkKvCache(Kernel &k, lm::KvCacheType type) {
   if (KvLayout(type).isInt8)
     return k.emitError() << "keys and values in int8 are for GPUs";
+  if (type.getHeadDim() % kLanes != 0)
+    return k.emitError() << "expected head_dim to be a multiple of " << kLanes
+                         << ", got " << type.getHeadDim();
   return success();
 }
 

@@ -50,7 +50,7 @@ void storeColumns(Kernel &k, mlir::Value pointer, mlir::Value row,
                   mlir::Value column, int64_t outputs, mlir::Value biasPointer,
                   mlir::Value values);
 
-/// Hosts keep keys and values as floats.
+/// Hosts keep keys and values in f32 or 16 bits, of heads of whole vectors.
 mlir::LogicalResult checkKvCache(Kernel &k, lm::KvCacheType type);
 
 /// All generators, in the order in which they are asked.

@@ -5,6 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 #include "codegen/host/Kernel.h"
+#include "codegen/host/KvAppend.h"
 #include "codegen/kernels/RopeAppendPlan.h"
 
 #include <cmath>
@@ -113,11 +114,6 @@ void RopeAppendEmitter::emitAppend(lm::KvAppendOp append, Value row,
   auto type = cast<lm::KvCacheType>(append.getKv().getType());
   KvLayout layout = kvLayout(type);
   auto [page, token] = k.kvPlace(k.kvArgument(append.getKv()), layout, row);
-  Type element = type.getElementType();
-  auto narrow = [&](Value value) {
-    return element.isF32() ? value : e.truncate(value, element);
-  };
-
   auto forHeads = [&, page = page](Value source, unsigned part,
                                    function_ref<void(Value, Value)> body) {
     Value pointer = buffers.row(source, row);
@@ -129,25 +125,10 @@ void RopeAppendEmitter::emitAppend(lm::KvAppendOp append, Value row,
     });
   };
   forHeads(append.getK(), 0, [&, token = token](Value from, Value head) {
-    Value to = e.offset(head, e.mul(token, e.index(layout.elementBytes)));
-    e.forLoop(e.index(0), e.index(layout.headDim), 1, [&](Value i) {
-      Value value = e.load(e.f32(), e.offset(from, e.mul(i, e.index(4))), 4);
-      e.store(
-          narrow(value),
-          e.offset(to, e.mul(i, e.index(layout.page * layout.elementBytes))),
-          layout.elementBytes);
-    });
+    storeKey(e, layout, from, head, token);
   });
-  int64_t lanes = lanesFor(layout.headDim);
   forHeads(append.getV(), 1, [&, token = token](Value from, Value head) {
-    Value to =
-        e.offset(e.offset(head, layout.valuesOffset()),
-                 e.mul(token, e.index(layout.headDim * layout.elementBytes)));
-    for (int64_t i = 0; i < layout.headDim; i += lanes) {
-      Value values = e.load(e.vec(lanes, e.f32()), e.offset(from, 4 * i), 4);
-      e.store(narrow(values), e.offset(to, layout.elementBytes * i),
-              layout.elementBytes);
-    }
+    storeValue(e, layout, from, head, token);
   });
 }
 

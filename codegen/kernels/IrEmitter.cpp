@@ -241,6 +241,26 @@ Value IrEmitter::exp(Value x) {
   return select(low, c(0.0), mul(p, scale));
 }
 
+Value IrEmitter::exp2(Value x) {
+  // 2^x = 2^n exp(f ln 2), n = round(x), |f| <= 1/2, which is exact. The
+  // polynomial is exp()'s.
+  Type type = x.getType();
+  auto c = [&](double value) { return constant(type, value); };
+  Value low = less(x, c(-126.0));
+  Value clamped = maxF(x, c(-126.0));
+  clamped = select(less(c(127.0), clamped), c(127.0), clamped);
+  Value n = roundEven(clamped);
+  Value r = mul(sub(clamped, n), c(0.6931471805599453));
+  Value p = c(1.0 / 5040);
+  for (double coefficient :
+       {1.0 / 720, 1.0 / 120, 1.0 / 24, 1.0 / 6, 0.5, 1.0, 1.0})
+    p = fma(p, r, c(coefficient));
+  Type integers = withElement(type, i32());
+  Value exponent = add(toInt(n, i32()), constant(integers, 127));
+  Value scale = bitcast(shl(exponent, constant(integers, 23)), type);
+  return select(low, c(0.0), mul(p, scale));
+}
+
 Value IrEmitter::e4m3ToFloat(Value codes) {
   // The same bits as a float32 have an exponent that is 120 too small, also
   // where they are subnormal.

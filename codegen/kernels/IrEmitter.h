@@ -99,6 +99,9 @@ public:
   Value reduceMaxBoth(Value x, Value y);
   /// exp of every lane, within 2 ulp on [-87, 88]; smaller inputs give 0.
   Value exp(Value x);
+  /// 2^x of every lane, within 2 ulp on [-126, 127], exact where x is an
+  /// integer; smaller inputs give 0.
+  Value exp2(Value x);
   /// 1 / (1 + exp(-x)) * x.
   Value silu(Value x);
 

@@ -1,9 +1,25 @@
 //===- KernelFacts.cpp ----------------------------------------------------===//
 #include "codegen/kernels/KernelFacts.h"
 
+#include "runtime/schema/kernel_abi.h"
+
 using namespace mlir;
 
 namespace quern {
+
+KvLayout::KvLayout(lm::KvCacheType type, KvHome home)
+    : pageRun(home == KvHome::Host ? kKvPageRun : 1), heads(type.getHeads()),
+      headDim(type.getHeadDim()), page(type.getPage()),
+      isInt8(lm::isQuantizedActivations(type.getElementType())),
+      isFixed(home == KvHome::Host && type.getElementType().isF16()),
+      elementBytes(isInt8 ? 1
+                          : type.getElementType().getIntOrFloatBitWidth() / 8) {
+}
+
+int64_t KvLayout::headBytes() const {
+  return isFixed ? static_cast<int64_t>(FixedKvHeadBytes(headDim, page))
+                 : scalesOffset() + 2 * scalesBytes();
+}
 
 int64_t columnsOf(Value value) {
   return cast<RankedTensorType>(value.getType()).getShape().back();

@@ -12,6 +12,8 @@
 #include "dialects/lm/Lm.h"
 #include "dialects/rt/Rt.h"
 
+#include "runtime/schema/fixed_kv.h"
+
 namespace quern {
 
 /// Bytes between numeric rows of `columns` activations.
@@ -27,23 +29,29 @@ constexpr int64_t activationSumOffset(int64_t columns) {
   return activationScaleOffset(columns) + columns / kActivationGroup * 4;
 }
 
+/// Whose memory KV pages lie in.
+enum class KvHome { Gpu, Host };
+
 /// Where a KV head lies in the pool of one layer. Of a page it has K (head_dim,
 /// page) then V (page, head_dim); behind int8 codes lie the f32 scales of K,
-/// then of V, (head_dim / 32, page) each. Pages lie in runs of `pageRun` (1 on
-/// GPUs, kKvPageRun on hosts): a run holds its pages of head 0, then those of
-/// head 1, and so on.
+/// then of V, (head_dim / 32, page) each.
+///
+/// 16-bit pages of a host are fixed-point (runtime/schema/fixed_kv.h): 32-bit
+/// words of two int16, the first in the low half. K has the words of dims (2i,
+/// 2i + 1) as (head_dim / 2, page), V those of tokens (2t, 2t + 1) as (page /
+/// 2, head_dim), and behind them lie FixedKvScale's arrays.
+///
+/// Pages lie in runs of `pageRun` (1 on GPUs, kKvPageRun on hosts): a run holds
+/// its pages of head 0, then those of head 1, and so on.
 struct KvLayout {
-  explicit KvLayout(lm::KvCacheType type, int64_t pageRun = 1)
-      : pageRun(pageRun), heads(type.getHeads()), headDim(type.getHeadDim()),
-        page(type.getPage()),
-        isInt8(lm::isQuantizedActivations(type.getElementType())),
-        elementBytes(
-            isInt8 ? 1 : type.getElementType().getIntOrFloatBitWidth() / 8) {}
-  /// Columns that share a scale.
+  explicit KvLayout(lm::KvCacheType type, KvHome home = KvHome::Gpu);
+  /// Columns that share a scale of int8.
   static constexpr int64_t kScaleColumns = lm::kKvScaleColumns;
+  /// Bytes of a word of fixed-point pages, and of any scale.
+  static constexpr int64_t kWordBytes = 4;
 
   int64_t pageRun, heads, headDim, page;
-  bool isInt8;
+  bool isInt8, isFixed;
   int64_t elementBytes;
   int64_t valuesOffset() const { return headDim * page * elementBytes; }
   int64_t scalesOffset() const { return 2 * valuesOffset(); }
@@ -51,10 +59,19 @@ struct KvLayout {
   int64_t scalesBytes() const {
     return isInt8 ? headDim / kScaleColumns * page * 4 : 0;
   }
-  int64_t headBytes() const { return scalesOffset() + 2 * scalesBytes(); }
+  int64_t headBytes() const;
   int64_t pageBytes() const { return heads * headBytes(); }
   /// From a page of a KV head to the same page of the next one.
   int64_t headStride() const { return pageRun * headBytes(); }
+
+  // Of fixed-point pages:
+  /// From the words of one pair of dims of K to those of the next.
+  int64_t dimPairStride() const { return page * kWordBytes; }
+  /// From the words of one pair of tokens of V to those of the next.
+  int64_t tokenPairStride() const { return headDim * kWordBytes; }
+  int64_t scaleOffset(FixedKvScale scale) const {
+    return scalesOffset() + static_cast<int64_t>(scale) * page * kWordBytes;
+  }
 };
 
 /// Columns (last dimension) of a tensor value.
