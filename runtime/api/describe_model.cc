@@ -5,6 +5,7 @@
 #include "runtime/api/json_text.h"
 #include "runtime/device/host/cpu_features.h"
 #include "runtime/executor/host_executor.h"
+#include "runtime/executor/kv_cache.h"
 #include "runtime/loader/hash.h"
 
 namespace quern::api {
@@ -295,9 +296,19 @@ Json ThreadBytes(const schema::Manifest& manifest) {
   return bytes;
 }
 
+bool ServesHosts(const schema::Manifest& manifest) {
+  return std::any_of(
+      manifest.targets()->begin(), manifest.targets()->end(),
+      [](const schema::Target* target) { return target->kind() == schema::TargetKind::Host; });
+}
+
+/// What a session takes, on a CPU where the artifact has code for one.
 Json Memory(const schema::Manifest& manifest) {
+  const bool on_host = ServesHosts(manifest);
   uint64_t page_bytes = 0;
-  for (const schema::KvLayer* layer : *manifest.kv()) page_bytes += layer->page_bytes();
+  for (const schema::KvLayer* layer : *manifest.kv()) {
+    page_bytes += on_host ? HostKvPageBytes(*layer) : layer->page_bytes();
+  }
   const uint64_t page_tokens = manifest.kv()->Get(0)->page_tokens();
   return {{"token_bytes_per_row", manifest.token_bytes_per_row()},
           {"logit_bytes_per_row", manifest.logit_bytes_per_row()},

@@ -28,6 +28,7 @@ class GpuExecutor::KvPools final : public KvMemory {
   std::byte* pool(size_t layer) const override {
     return reinterpret_cast<std::byte*>(address(layer));
   }
+  uint64_t page_bytes(size_t layer) const override { return page_bytes_[layer]; }
   bool starts_zeroed() const override { return false; }
   void Clear(int32_t page) override {
     for (size_t layer = 0; layer < addresses_.size(); ++layer) {

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "runtime/device/host/host_memory.h"
+#include "runtime/schema/fixed_kv.h"
 #include "runtime/schema/kernel_abi.h"
 
 namespace quern {
@@ -27,6 +28,7 @@ class HostKvMemory final : public KvMemory {
   }
 
   std::byte* pool(size_t layer) const override { return pools_[layer].data(); }
+  uint64_t page_bytes(size_t layer) const override { return HostKvPageBytes(layers_[layer]); }
   bool starts_zeroed() const override { return true; }
   void Clear(int32_t page) override {
     ForHeads(page, page,
@@ -41,9 +43,10 @@ class HostKvMemory final : public KvMemory {
   void ForHeads(int32_t to, int32_t from, const Work& work) const {
     for (size_t i = 0; i < pools_.size(); ++i) {
       const schema::KvLayer& layer = layers_[i];
+      const uint64_t head_bytes = page_bytes(i) / layer.kv_heads();
       for (uint32_t head = 0; head < layer.kv_heads(); ++head) {
         work(pool(i) + HostKvOffset(layer, to, head), pool(i) + HostKvOffset(layer, from, head),
-             layer.page_bytes() / layer.kv_heads());
+             head_bytes);
       }
     }
   }
@@ -59,16 +62,22 @@ Status CheckPages(int64_t pages) {
 
 }  // namespace
 
+uint64_t HostKvPageBytes(const schema::KvLayer& layer) {
+  if (layer.element() != schema::KvElement::F16) return layer.page_bytes();
+  return layer.kv_heads() * FixedKvHeadBytes(layer.head_dim(), layer.page_tokens());
+}
+
 uint64_t HostKvOffset(const schema::KvLayer& layer, int32_t page, uint32_t head) {
   const auto number = static_cast<uint64_t>(page);
-  const uint64_t head_bytes = layer.page_bytes() / layer.kv_heads();
-  return number / kKvPageRun * kKvPageRun * layer.page_bytes() +
+  const uint64_t page_bytes = HostKvPageBytes(layer);
+  const uint64_t head_bytes = page_bytes / layer.kv_heads();
+  return number / kKvPageRun * kKvPageRun * page_bytes +
          (head * kKvPageRun + number % kKvPageRun) * head_bytes;
 }
 
 uint64_t KvCache::BytesNeeded(std::span<const schema::KvLayer> layers, int64_t pages) {
   uint64_t page_bytes = 0, bytes = 0;
-  for (const schema::KvLayer& layer : layers) page_bytes += layer.page_bytes();
+  for (const schema::KvLayer& layer : layers) page_bytes += HostKvPageBytes(layer);
   const uint64_t rounded =
       (static_cast<uint64_t>(pages) + kKvPageRun - 1) / kKvPageRun * kKvPageRun;
   return __builtin_mul_overflow(page_bytes, rounded, &bytes) ? UINT64_MAX : bytes;
@@ -85,9 +94,6 @@ Result<KvCache> KvCache::Create(std::span<const schema::KvLayer> layers, int64_t
   QUERN_RETURN_IF_ERROR(CheckPages(pages));
   KvCache cache;
   cache.page_tokens_ = layers.empty() ? 32 : layers.front().page_tokens();
-  for (const schema::KvLayer& layer : layers) {
-    cache.page_bytes_.push_back(static_cast<int64_t>(layer.page_bytes()));
-  }
   const auto count = static_cast<size_t>(pages);
   cache.owners_.resize(count);
   cache.roles_.resize(count);

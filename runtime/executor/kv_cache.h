@@ -21,6 +21,8 @@ class KvMemory {
   virtual ~KvMemory() = default;
   /// The pool of `layer`, in the address space of what executes kernels.
   virtual std::byte* pool(size_t layer) const = 0;
+  /// Bytes of a page of `layer`, all KV heads.
+  virtual uint64_t page_bytes(size_t layer) const = 0;
   /// Whether pages that were never cleared are zero.
   virtual bool starts_zeroed() const = 0;
   /// Sets page `page` of every layer to zero.
@@ -28,6 +30,10 @@ class KvMemory {
   /// Copies page `from` of every layer to page `to`.
   virtual void Copy(int32_t to, int32_t from) = 0;
 };
+
+/// Bytes of a page in the host's memory, all KV heads. Not page_bytes() of the manifest, which are
+/// those of a GPU: in 16 bits, hosts hold fixed-point numbers and their scales (fixed_kv.h).
+uint64_t HostKvPageBytes(const schema::KvLayer& layer);
 
 /// Bytes from the start of a pool in the host's memory to KV head `head` of page `page`; head h of
 /// the next page follows, but for the last of a run of kKvPageRun.
@@ -54,7 +60,9 @@ class KvCache {
   int64_t free_pages() const { return static_cast<int64_t>(free_.size()); }
   /// The pool of `layer`, and the bytes of a page.
   std::byte* pool(size_t layer) const { return memory_->pool(layer); }
-  int64_t page_bytes(size_t layer) const { return page_bytes_[layer]; }
+  int64_t page_bytes(size_t layer) const {
+    return static_cast<int64_t>(memory_->page_bytes(layer));
+  }
 
   int32_t owners(int32_t page) const { return owners_[static_cast<size_t>(page)]; }
   RoleMask roles(int32_t page) const { return roles_[static_cast<size_t>(page)]; }
@@ -74,11 +82,10 @@ class KvCache {
 
   int64_t page_tokens_ = 0;
   std::unique_ptr<KvMemory> memory_;
-  std::vector<int64_t> page_bytes_;  // by layer
-  std::vector<int32_t> owners_;      // by page
-  std::vector<RoleMask> roles_;      // by page
-  std::vector<bool> dirty_;          // by page: was in use before, or never cleared
-  std::vector<int32_t> free_;        // a stack, the lowest page on top at first
+  std::vector<int32_t> owners_;  // by page
+  std::vector<RoleMask> roles_;  // by page
+  std::vector<bool> dirty_;      // by page: was in use before, or never cleared
+  std::vector<int32_t> free_;    // a stack, the lowest page on top at first
 };
 
 /// The page table of one sequence: slot s is slot s % page_tokens of pages()[s / page_tokens].

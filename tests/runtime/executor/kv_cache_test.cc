@@ -15,6 +15,10 @@ using schema::Role;
 
 constexpr RoleMask kDecodeBit = 1, kPrefillBit = 2;
 
+/// Bytes of a KV head of the first layer: codes of 4 columns and 3 scales a token; of all heads of
+/// the second, in f32.
+constexpr uint64_t kFixedHead = 32 * (2 * 4 * 2 + 3 * 4), kFloatPage = 2048;
+
 std::vector<schema::KvLayer> Layers() {
   return {schema::KvLayer(2 * 2 * 4 * 32 * 2, 2, 4, 32, schema::KvElement::F16),
           schema::KvLayer(2 * 1 * 8 * 32 * 4, 1, 8, 32, schema::KvElement::F32)};
@@ -33,7 +37,7 @@ std::vector<std::span<std::byte>> PiecesOf(const KvCache& cache, int32_t page) {
     const schema::KvLayer layer = Layers()[i];
     for (uint32_t head = 0; head < layer.kv_heads(); ++head) {
       pieces.emplace_back(cache.pool(i) + HostKvOffset(layer, page, head),
-                          layer.page_bytes() / layer.kv_heads());
+                          HostKvPageBytes(layer) / layer.kv_heads());
     }
   }
   return pieces;
@@ -54,6 +58,13 @@ bool Holds(const KvCache& cache, int32_t page, int value) {
   return true;
 }
 
+TEST(HostKvPageBytes, AddsScalesToSixteenBitsAlone) {
+  EXPECT_EQ(HostKvPageBytes(Layers()[0]), 2 * kFixedHead);
+  EXPECT_EQ(HostKvPageBytes(Layers()[1]), kFloatPage);
+  KvCache cache = Cache(1);
+  EXPECT_EQ(cache.page_bytes(0), static_cast<int64_t>(2 * kFixedHead));
+}
+
 TEST(HostKvOffset, GivesEveryHeadOfEveryPageItsOwnBytes) {
   const int32_t pages = 2 * kKvPageRun + 1;
   KvCache cache = Cache(pages);
@@ -61,7 +72,7 @@ TEST(HostKvOffset, GivesEveryHeadOfEveryPageItsOwnBytes) {
   for (int32_t page = 0; page < pages; ++page) {
     for (uint32_t head = 0; head < 2; ++head) {
       const uint64_t at = HostKvOffset(Layers()[0], page, head);
-      for (uint64_t i = 0; i < 512; ++i) {
+      for (uint64_t i = 0; i < kFixedHead; ++i) {
         ASSERT_LT(at + i, taken.size());
         ASSERT_FALSE(taken[at + i]) << page << ", " << head;
         taken[at + i] = true;
@@ -69,8 +80,8 @@ TEST(HostKvOffset, GivesEveryHeadOfEveryPageItsOwnBytes) {
     }
   }
   // A head's pages follow one another within a run.
-  EXPECT_EQ(HostKvOffset(Layers()[0], 17, 1), HostKvOffset(Layers()[0], 16, 1) + 512);
-  EXPECT_EQ(HostKvOffset(Layers()[0], 16, 1), uint64_t{16} * 1024 + 16 * 512);
+  EXPECT_EQ(HostKvOffset(Layers()[0], 17, 1), HostKvOffset(Layers()[0], 16, 1) + kFixedHead);
+  EXPECT_EQ(HostKvOffset(Layers()[0], 16, 1), 3 * 16 * kFixedHead);
 }
 
 TEST(KvSequence, TakesPagesAsSlotsNeedThem) {
@@ -179,8 +190,8 @@ TEST(KvCache, ReusedPagesAreZeros) {
 TEST(KvCache, RefusesSizesThatCannotBe) {
   EXPECT_EQ(KvCache::Create(Layers(), 0).status().code(), StatusCode::kUsage);
   EXPECT_EQ(KvCache::Create(Layers(), int64_t{1} << 40).status().code(), StatusCode::kUsage);
-  EXPECT_EQ(KvCache::BytesNeeded(Layers(), 10), 16u * (1024 + 2048));
-  EXPECT_EQ(KvCache::BytesNeeded(Layers(), 17), 32u * (1024 + 2048));
+  EXPECT_EQ(KvCache::BytesNeeded(Layers(), 10), 16 * (2 * kFixedHead + kFloatPage));
+  EXPECT_EQ(KvCache::BytesNeeded(Layers(), 17), 32 * (2 * kFixedHead + kFloatPage));
   EXPECT_EQ(KvCache::BytesNeeded(Layers(), INT64_MAX), UINT64_MAX);
 }
 
