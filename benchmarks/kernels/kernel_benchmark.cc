@@ -16,6 +16,7 @@
 #include "codegen/host/PackedLayout.h"
 #include "runtime/schema/kernel_abi.h"
 #include "tests/codegen/kernel_harness.h"
+#include "tests/codegen/kv_page.h"
 
 namespace quern::test {
 namespace {
@@ -90,6 +91,20 @@ std::string AttentionText(const Heads& heads) {
   return text.str();
 }
 
+/// Random keys and values for every token of `pages` pages.
+void FillLayer(std::mt19937& random, const KvPage& page, int64_t pages, int64_t heads,
+               uint8_t* pool) {
+  std::normal_distribution<float> normal;
+  std::vector<float> numbers(page.head_dim);
+  for (int64_t i = 0; i < pages * KvPage::kTokens; ++i)
+    for (int64_t head = 0; head < heads; ++head)
+      for (const bool value : {false, true}) {
+        for (float& x : numbers) x = normal(random);
+        page.Write(pool + page.HeadOffset(i / KvPage::kTokens, heads, head), value,
+                   i % KvPage::kTokens, numbers);
+      }
+}
+
 /// A tile of `rows` rows, the last behind `context` tokens, layer after layer of a ring of
 /// `ring_bytes`.
 void Attention(benchmark::State& state, Machine machine, Heads heads, int64_t rows, int64_t context,
@@ -102,8 +117,9 @@ void Attention(benchmark::State& state, Machine machine, Heads heads, int64_t ro
                 layer_bytes = page.PoolBytes(pages, heads.kv),
                 layers = std::max<int64_t>(1, ring_bytes / layer_bytes);
   Buffer pool(layers * layer_bytes);
-  for (int64_t i = 0; i < layers * layer_bytes / 2; ++i)
-    pool.as<uint16_t>()[i] = static_cast<uint16_t>(0x2c00 + random() % 0x1000);
+  FillLayer(random, page, pages, heads.kv, pool.data());
+  for (int64_t i = 1; i < layers; ++i)
+    std::memcpy(pool.data() + i * layer_bytes, pool.data(), layer_bytes);
   Buffer q = RandomFloats(random, rows * heads.query * heads.size), y(q.size());
   std::vector<int32_t> table(pages), item(kAttentionWorkFields), slots(rows), sequences(rows);
   item[kWorkRows] = static_cast<int32_t>(rows);

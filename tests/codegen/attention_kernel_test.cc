@@ -13,6 +13,7 @@
 
 #include "runtime/schema/kernel_abi.h"
 #include "tests/codegen/kernel_harness.h"
+#include "tests/codegen/kv_page.h"
 
 namespace quern::test {
 namespace {
@@ -147,32 +148,14 @@ class Step {
           }
   }
 
-  // Writes the key or value of a token as the page holds it.
-  void Write(int32_t sequence, int64_t t, int64_t g, bool value, std::vector<float> numbers) {
+  // Writes the key or value of a token, and keeps what the page holds then.
+  void Write(int32_t sequence, int64_t t, int64_t g, bool value,
+             const std::vector<float>& numbers) {
     const int64_t number = page_table[sequence * table_stride_ + t / kPage];
     uint8_t* head = pool->data() + page.HeadOffset(number, shape.kv_heads, g);
-    float scale = 0;
-    for (int64_t d = 0; d < shape.head_dim; ++d) {
-      float& x = numbers[d];
-      uint8_t* at = head + page.Offset(value, t % kPage, d);
-      if (page.int8) {
-        if (d % KvPage::kGroup == 0) {
-          for (int64_t i = 0; i < KvPage::kGroup; ++i)
-            scale = std::max(i == 0 ? 0 : scale, std::fabs(numbers[d + i]) / 127);
-          std::memcpy(head + page.OffsetOfScale(value, t % kPage, d / KvPage::kGroup), &scale, 4);
-        }
-        const auto code = static_cast<int8_t>(std::nearbyint(x / scale));
-        std::memcpy(at, &code, 1);
-        x = static_cast<float>(code) * scale;
-      } else if (page.f32) {
-        std::memcpy(at, &x, 4);
-      } else {
-        const uint16_t half = f32ToF16(x);
-        std::memcpy(at, &half, 2);
-        x = f16ToF32(half);
-      }
-    }
-    std::copy(numbers.begin(), numbers.end(), const_cast<float*>(Token(sequence, t, g, value)));
+    page.Write(head, value, t % kPage, numbers);
+    const std::vector<float> held = page.Read(head, value, t % kPage);
+    std::copy(held.begin(), held.end(), const_cast<float*>(Token(sequence, t, g, value)));
   }
 
   /// Key or value of a token as the cache holds it. (head_dim)
@@ -257,21 +240,26 @@ void ExpectCorrect(const Step& step, const float* got, bool in_half) {
 
 class AttentionKernel : public testing::TestWithParam<Machine> {
  protected:
-  /// Whether queries and probabilities are rounded to f16.
+  static KvPage PageOf(const Shape& shape, const Variant& variant) {
+    return {shape.head_dim, variant.f32_cache, IsGpu(GetParam()), variant.int8_cache};
+  }
+  /// Whether queries and probabilities are rounded: to f16, or to fixed-point numbers no worse.
   static bool InHalf(const Variant& variant) {
+    if (PageOf({}, variant).is_fixed()) return true;
     const bool decode = IsGpu(GetParam()) && GetParam().role == Role::Decode;
     return OnTensorCores(variant) || (decode && !variant.f32_cache);
   }
   /// A prompt's kernels on tensor cores read whole pages, of which the executor promises finite
-  /// numbers; any bytes are, as int8.
+  /// numbers (so do those of fixed-point pages); any bytes are, as int8.
   static bool OnTensorCores(const Variant& variant) {
     return IsGpu(GetParam()) && GetParam().role == Role::Prefill && !variant.f32_cache &&
            std::string_view(variant.split) == "shares";
   }
   static Layout LayoutOf(const Shape& shape, const Variant& variant) {
-    return {{shape.head_dim, variant.f32_cache, IsGpu(GetParam()), variant.int8_cache},
-            findTarget(GetParam().target)->attentionTileRows,
-            static_cast<uint8_t>(OnTensorCores(variant) && !variant.int8_cache ? 0x7b : 0xff)};
+    const KvPage page = PageOf(shape, variant);
+    const bool finite = page.is_fixed() || (OnTensorCores(variant) && !variant.int8_cache);
+    return {page, findTarget(GetParam().target)->attentionTileRows,
+            static_cast<uint8_t>(finite ? 0x7b : 0xff)};
   }
   void CheckVariant(const Shape& shape, const Variant& variant, unsigned seed,
                     const std::vector<Sequence>& sequences = kMixedStep) {

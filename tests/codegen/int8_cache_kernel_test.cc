@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "tests/codegen/kernel_harness.h"
+#include "tests/codegen/kv_page.h"
 
 namespace quern::test {
 namespace {

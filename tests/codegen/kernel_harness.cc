@@ -287,22 +287,6 @@ int64_t HalfRowsBytes(int64_t rows, int64_t columns) {
   return (rows + 7) / 8 * 8 * NumericRowBytes(columns);
 }
 
-int64_t KvPage::Offset(bool value, int64_t token, int64_t d) const {
-  int64_t element = value ? token * head_dim + d : d * kTokens + token;
-  if (on_gpu && !f32) element = (token / 8 * (head_dim / 8) + d / 8) * 64 + token % 8 * 8 + d % 8;
-  return (value ? part_bytes() : 0) + element * element_bytes();
-}
-
-int64_t KvPage::HeadOffset(int64_t page, int64_t heads, int64_t head) const {
-  const int64_t run = on_gpu ? 1 : kKvPageRun;
-  return (page / run * run * heads + head * run + page % run) * head_bytes();
-}
-
-int64_t KvPage::PoolBytes(int64_t pages, int64_t heads) const {
-  const int64_t run = on_gpu ? 1 : kKvPageRun;
-  return (pages + run - 1) / run * run * heads * head_bytes();
-}
-
 bool IsGpu(const Machine& machine) { return findTarget(machine.target)->isGpu(); }
 
 int64_t HalfOffset(int64_t columns, int64_t row, int64_t column) {

@@ -111,32 +111,6 @@ int64_t HalfOffset(int64_t columns, int64_t row, int64_t column);
 /// Rows (rows, columns) of floats as f16 numeric rows; rows that fill up the last block are NaN.
 Buffer HalfRows(const float* values, int64_t rows, int64_t columns);
 
-/// A KV cache's page for a machine (docs/architecture.md, sections 5 and 8).
-struct KvPage {
-  int64_t head_dim;
-  bool f32;
-  bool on_gpu;
-  bool int8 = false;
-
-  static constexpr int64_t kTokens = 32;
-  static constexpr int64_t kGroup = 32;  // columns that share a scale of int8
-  int64_t element_bytes() const { return int8 ? 1 : f32 ? 4 : 2; }
-  /// Bytes of keys, or values; of their scales.
-  int64_t part_bytes() const { return head_dim * kTokens * element_bytes(); }
-  int64_t scales_bytes() const { return int8 ? head_dim / kGroup * kTokens * 4 : 0; }
-  /// Bytes of a KV head: its keys, its values, the scales of both.
-  int64_t head_bytes() const { return 2 * (part_bytes() + scales_bytes()); }
-  /// Bytes from the start of a KV head to the key (or value) of `token`, column `d`.
-  int64_t Offset(bool value, int64_t token, int64_t d) const;
-  /// Bytes from the start of a layer's pool to KV head `head` of `heads` of page `page`.
-  int64_t HeadOffset(int64_t page, int64_t heads, int64_t head) const;
-  /// Bytes of a pool of `pages` pages of `heads` KV heads: in whole runs on the host.
-  int64_t PoolBytes(int64_t pages, int64_t heads) const;
-  /// The same to the f32 scale of its columns of group `group`.
-  int64_t OffsetOfScale(bool value, int64_t token, int64_t group) const {
-    return 2 * part_bytes() + (value ? scales_bytes() : 0) + (group * kTokens + token) * 4;
-  }
-};
 /// Whether a machine is a GPU.
 bool IsGpu(const Machine& machine);
 
