@@ -76,7 +76,7 @@ class Artifacts(CommandLineTest):
         self.assertCompiles(self.compile(model, "-o", self.path("m.quern")))
         data = (self.folder / "m.quern").read_bytes()
         magic, version, flags, offset, size = struct.unpack_from("<8sIIQQ", data)
-        self.assertEqual((magic, version, flags), (b"QUERN\r\n\x1a", 2, 0))
+        self.assertEqual((magic, version, flags), (b"QUERN\r\n\x1a", 3, 0))
         self.assertEqual(offset % 4096, 0)
         self.assertEqual(offset + size, len(data))
         self.assertEqual(data[offset + 4 : offset + 8], b"QRN1")
