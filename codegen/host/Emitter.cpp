@@ -4,6 +4,8 @@
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 
+#include <numeric>
+
 using namespace mlir;
 
 namespace quern::host {
@@ -66,6 +68,24 @@ Value Emitter::dot(Value acc, Value codes, Value packedX, int maxCode) {
   for (int i = 0; i < 16; ++i)
     all.push_back(i);
   return shuffle(result[0], result[1], all);
+}
+
+Value Emitter::dotPairs(Value acc, Value x, Value y) {
+  auto words = vec(32, i16());
+  x = bitcast(x, words);
+  y = bitcast(y, words);
+  if (target.hasVnni)
+    return intrinsic("llvm.x86.avx512.vpdpwssd.512", acc.getType(),
+                     {acc, x, y});
+  SmallVector<int32_t> lanes(32);
+  std::iota(lanes.begin(), lanes.end(), 0);
+  ArrayRef<int32_t> all = lanes;
+  Value sums[2];
+  for (int half = 0; half < 2; ++half)
+    sums[half] = intrinsic("llvm.x86.avx2.pmadd.wd", vec(8, i32()),
+                           {shuffle(x, x, all.slice(16 * half, 16)),
+                            shuffle(y, y, all.slice(16 * half, 16))});
+  return add(acc, shuffle(sums[0], sums[1], all.take_front(16)));
 }
 
 } // namespace quern::host

@@ -27,6 +27,7 @@ public:
   Value broadcast(Value scalar, int64_t lanes = kLanes) {
     return IrEmitter::broadcast(scalar, lanes);
   }
+  Value laneNumbers() { return IrEmitter::laneNumbers(kLanes); }
   /// 16 x f32 rounded to nearest even to 16 x bf16, as i16 lanes.
   Value roundToBf16Bits(Value value);
   void prefetch(Value pointer, CacheLevel level = CacheLevel::L1);
@@ -34,6 +35,9 @@ public:
   /// bytes, the same for every row) into 16 x i32, exactly. `maxCode` is the
   /// largest code; x lies in [-127, 127].
   Value dot(Value acc, Value codes, Value packedX, int maxCode);
+  /// acc[r] + x[2r] * y[2r] + x[2r+1] * y[2r+1]: pairs of int16 (16 x i32) into
+  /// 16 x i32, exactly.
+  Value dotPairs(Value acc, Value x, Value y);
 };
 
 } // namespace quern::host

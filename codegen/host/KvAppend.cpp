@@ -62,8 +62,9 @@ void storeScale(Emitter &e, const KvLayout &layout, FixedKvScale scale,
   e.store(value, e.offset(at, e.mul(token, e.index(KvLayout::kWordBytes))), 4);
 }
 
-void storeFixedKey(Emitter &e, const KvLayout &layout, Source source,
-                   Value head, Value token) {
+/// Calls body(first column, codes) for a key's columns; returns the scale.
+Value forKeyCodes(Emitter &e, Source source,
+                  function_ref<void(Value, Value)> body) {
   // In f64, where no square of an f32 overflows or vanishes.
   Value squares = source.fold(e.constant(e.vec(kLanes, e.f64()), 0.0),
                               [&](Value sum, Value columns) {
@@ -74,17 +75,23 @@ void storeFixedKey(Emitter &e, const KvLayout &layout, Source source,
   auto c = [&](double value) { return e.constant(e.f32(), value); };
   Value inverse =
       e.select(e.less(norm, c(kLeast)), c(0.0), e.div(c(kFixedKeyNorm), norm));
-  Value words = e.offset(head, e.mul(token, e.index(KvLayout::kWordBytes)));
   source.forEach([&](Value column, Value columns) {
-    Value pairs =
-        e.bitcast(codesOf(e, columns, inverse), e.vec(kLanes / 2, e.i32()));
+    body(column, codesOf(e, columns, inverse));
+  });
+  return e.div(norm, c(kFixedKeyNorm));
+}
+
+void storeFixedKey(Emitter &e, const KvLayout &layout, Source source,
+                   Value head, Value token) {
+  Value words = e.offset(head, e.mul(token, e.index(KvLayout::kWordBytes)));
+  Value scale = forKeyCodes(e, source, [&](Value column, Value codes) {
+    Value pairs = e.bitcast(codes, e.vec(kLanes / 2, e.i32()));
     Value pair = e.div(column, e.index(2));
     storeLanes(e, pairs,
                e.offset(words, e.mul(pair, e.index(layout.dimPairStride()))),
                layout.dimPairStride());
   });
-  storeScale(e, layout, FixedKvScale::kKey, e.div(norm, c(kFixedKeyNorm)), head,
-             token);
+  storeScale(e, layout, FixedKvScale::kKey, scale, head, token);
 }
 
 /// An upper bound of log2(amax / kFixedValueMax), at most 0.09 above it.
@@ -151,6 +158,14 @@ void storeValue(Emitter &e, const KvLayout &layout, Value from, Value head,
     e.store(columns, e.offset(to, e.mul(column, e.index(layout.elementBytes))),
             layout.elementBytes);
   });
+}
+
+Value storeKeyCodes(Emitter &e, int64_t headDim, Value from, Value target) {
+  return forKeyCodes(e, Source(e, from, headDim),
+                     [&](Value column, Value codes) {
+                       e.store(codes,
+                               e.offset(target, e.mul(column, e.index(2))), 32);
+                     });
 }
 
 } // namespace quern::host

@@ -29,6 +29,12 @@ void storeKey(Emitter &e, const KvLayout &layout, mlir::Value from,
 void storeValue(Emitter &e, const KvLayout &layout, mlir::Value from,
                 mlir::Value head, mlir::Value token);
 
+/// Codes of a key, or of a query to multiply keys with: its f32 columns at
+/// `from` (head_dim) become int16 at `target`, aligned to 32 bytes. Returns
+/// their scale, f32.
+mlir::Value storeKeyCodes(Emitter &e, int64_t headDim, mlir::Value from,
+                          mlir::Value target);
+
 } // namespace quern::host
 
 #endif // QUERN_CODEGEN_HOST_KVAPPEND_H

@@ -7,6 +7,7 @@
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
 
 #include <cmath>
+#include <numeric>
 
 using namespace mlir;
 
@@ -127,6 +128,12 @@ Value IrEmitter::absF(Value x) { return math::AbsFOp::create(b, loc, x); }
 Value IrEmitter::roundEven(Value x) {
   return math::RoundEvenOp::create(b, loc, x);
 }
+Value IrEmitter::roundProduct(Value x, Value factor) {
+  // Above 1.5 * 2^23 floats are integers, and their low bits count them.
+  Type integers = withElement(x.getType(), i32());
+  Value sum = fma(x, factor, constant(x.getType(), 0x1.8p23));
+  return sub(bitcast(sum, integers), constant(integers, int64_t{0x4b400000}));
+}
 
 //===----------------------------------------------------------------------===//
 // Conversions
@@ -169,6 +176,13 @@ Value IrEmitter::broadcast(Value scalar, int64_t lanes) {
                                      scalar);
 }
 
+Value IrEmitter::laneNumbers(int64_t lanes) {
+  SmallVector<int32_t> numbers(lanes);
+  std::iota(numbers.begin(), numbers.end(), 0);
+  return arith::ConstantOp::create(
+      b, loc,
+      DenseElementsAttr::get(vec(lanes, i32()), ArrayRef<int32_t>(numbers)));
+}
 Value IrEmitter::shuffle(Value x, Value y, ArrayRef<int32_t> lanes) {
   return LLVM::ShuffleVectorOp::create(b, loc, x, y, lanes);
 }
@@ -242,23 +256,29 @@ Value IrEmitter::exp(Value x) {
 }
 
 Value IrEmitter::exp2(Value x) {
-  // 2^x = 2^n exp(f ln 2), n = round(x), |f| <= 1/2, which is exact. The
-  // polynomial is exp()'s.
-  Type type = x.getType();
+  // 2^x = 2^n 2^r, n = round(x), |r| <= 1/2. The polynomial is 1 + r q(r), its
+  // coefficients fitted for the least relative error, 1e-7.
+  Type type = x.getType(), integers = withElement(type, i32());
   auto c = [&](double value) { return constant(type, value); };
-  Value low = less(x, c(-126.0));
-  Value clamped = maxF(x, c(-126.0));
-  clamped = select(less(c(127.0), clamped), c(127.0), clamped);
+  Value least = c(-125.0);
+  Value clamped = maxF(x, least);
   Value n = roundEven(clamped);
-  Value r = mul(sub(clamped, n), c(0.6931471805599453));
-  Value p = c(1.0 / 5040);
+  Value r = sub(clamped, n);
+  Value p = c(1.3264727e-3);
   for (double coefficient :
-       {1.0 / 720, 1.0 / 120, 1.0 / 24, 1.0 / 6, 0.5, 1.0, 1.0})
+       {9.6715120e-3, 5.5507336e-2, 0.24022242, 0.69314700, 1.0})
     p = fma(p, r, c(coefficient));
-  Type integers = withElement(type, i32());
-  Value exponent = add(toInt(n, i32()), constant(integers, 127));
-  Value scale = bitcast(shl(exponent, constant(integers, 23)), type);
-  return select(low, c(0.0), mul(p, scale));
+  Value bits = add(bitcast(p, integers),
+                   shl(toInt(n, i32()), constant(integers, 23)));
+  return select(less(x, least), c(0.0), bitcast(bits, type));
+}
+
+Value IrEmitter::powerOfTwo(Value x) {
+  Type integers = withElement(x.getType(), i32());
+  Value exponent = add(toInt(x, i32()), constant(integers, 127));
+  return select(less(x, constant(x.getType(), -126.0)),
+                constant(x.getType(), 0.0),
+                bitcast(shl(exponent, constant(integers, 23)), x.getType()));
 }
 
 Value IrEmitter::e4m3ToFloat(Value codes) {

@@ -76,6 +76,8 @@ public:
   Value sqrt(Value x);
   Value absF(Value x);
   Value roundEven(Value x);
+  /// The nearest i32 to x * factor, which lies within +-2^22.
+  Value roundProduct(Value x, Value factor);
 
   //===--- Conversions ----------------------------------------------------===//
   Value toFloat(Value integer, mlir::Type type); ///< signed
@@ -89,6 +91,8 @@ public:
 
   //===--- Vectors --------------------------------------------------------===//
   Value broadcast(Value scalar, int64_t lanes);
+  /// i32 [0, 1, ...].
+  Value laneNumbers(int64_t lanes);
   Value shuffle(Value x, Value y, llvm::ArrayRef<int32_t> lanes);
   Value extract(Value vector, int64_t lane);
   /// Sum, maximum of all lanes by halving: a fixed tree.
@@ -99,9 +103,11 @@ public:
   Value reduceMaxBoth(Value x, Value y);
   /// exp of every lane, within 2 ulp on [-87, 88]; smaller inputs give 0.
   Value exp(Value x);
-  /// 2^x of every lane, within 2 ulp on [-126, 127], exact where x is an
+  /// 2^x of every lane, within 2 ulp on [-125, 127], exact where x is an
   /// integer; smaller inputs give 0.
   Value exp2(Value x);
+  /// The same of integers x <= 0 (f32), in fewer steps.
+  Value powerOfTwo(Value x);
   /// 1 / (1 + exp(-x)) * x.
   Value silu(Value x);
 
