@@ -10,7 +10,8 @@ static void storeNumeric(Kernel &k, Value result, int64_t width,
                          int64_t headDim, Value row, Value head,
                          function_ref<Value(int64_t)> columns) {
   Emitter &e = k.e;
-  Value target = e.offset(result, e.mul(row, e.index(activationRowBytes(width))));
+  Value target =
+      e.offset(result, e.mul(row, e.index(activationRowBytes(width))));
   Value first = e.mul(head, e.index(headDim / kPackedGroup));
   for (int64_t column = 0; column < headDim; column += kPackedGroup)
     storeActivationGroup(k, target, width,
@@ -27,7 +28,8 @@ void storeHead(Kernel &k, const AttentionPlan &plan, int64_t headDim, Value row,
       storeNumeric(k, k.result(i), width, headDim, row, head, columns);
       continue;
     }
-    Value first = e.add(e.mul(row, e.index(width)), e.mul(head, e.index(headDim)));
+    Value first =
+        e.add(e.mul(row, e.index(width)), e.mul(head, e.index(headDim)));
     Value target = e.offset(k.result(i), e.mul(first, e.index(4)));
     for (int64_t column = 0; column < headDim; column += kLanes)
       e.store(columns(column), e.offset(target, column * 4));
