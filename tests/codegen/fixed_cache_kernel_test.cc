@@ -60,7 +60,7 @@ void Append(const CompiledKernel& kernel, const Cache& cache, const Buffer& k, c
             int64_t first, int64_t rows, const std::vector<int64_t>& ranges) {
   const int64_t row_bytes = cache.columns() * 4;
   kernel.Run({cache.pool.data(), cache.table.data(), cache.tiles.data(), cache.slots.data() + first,
-              cache.sequences.data(), k.data() + first * row_bytes, v.data() + first * row_bytes},
+              cache.sequences.data(), nullptr, k.data() + first * row_bytes, v.data() + first * row_bytes},
              {rows, 0, cache.pages, kKvHeads * cache.page.head_bytes()}, ranges);
   EXPECT_TRUE(cache.pool.IsIntact());
 }
