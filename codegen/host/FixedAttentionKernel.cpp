@@ -262,11 +262,9 @@ void FixedAttention::attendBlock(const Part &part, const QueryGroup &group,
   for (int64_t r = 0; r < size; ++r)
     products.state(r).clear();
   auto [begin, end] = visiblePages(group, block);
-  Value lastPage = e.sub(end, e.index(1));
   Emitter::Values reached =
       e.forLoop(begin, end, 1, start, [&](Value page, ValueRange carried) {
-        Value next = minI(e.add(page, e.index(1)), lastPage);
-        PageHead head = {page, pageHead(part, page), pageHead(part, next)};
+        PageHead head = {page, pageHead(part, page)};
         return products.attend(group, head, carried);
       });
   Value last = e.sub(part.count, e.index(1));

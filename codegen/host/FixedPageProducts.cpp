@@ -16,7 +16,7 @@ static constexpr int64_t kMaxChunk = 4;
 FixedPageProducts::FixedPageProducts(Kernel &k, const AttentionPlan &plan,
                                      KvLayout layout, QueryScratch scratch)
     : e(k.e), layout(layout), scratch(scratch), headDim(layout.headDim),
-      window(plan.window), prefetches(k.role == Role::Decode) {}
+      window(plan.window) {}
 
 AttentionState FixedPageProducts::state(int64_t vector) const {
   return AttentionState(
@@ -102,7 +102,7 @@ Emitter::Values FixedPageProducts::weightsOfKeys(const QueryGroup &group,
                                                  const PageHead &page) {
   Value last = e.broadcast(e.truncate(group.lastSlot, e.i32()));
   Value inverses =
-      e.offset(page.here, layout.scaleOffset(FixedKvScale::kValueInverse));
+      e.offset(page.head, layout.scaleOffset(FixedKvScale::kValueInverse));
   Emitter::Values weights;
   for (int64_t v = 0; v < kKeyVectors; ++v)
     weights.push_back(
@@ -124,7 +124,7 @@ FixedPageProducts::Rows FixedPageProducts::scores(const QueryGroup &group,
   auto scalesOf = [&](FixedKvScale scale, int64_t v) {
     return e.load(
         floats(),
-        e.offset(page.here, layout.scaleOffset(scale) + v * kLanes * 4), 64);
+        e.offset(page.head, layout.scaleOffset(scale) + v * kLanes * 4), 64);
   };
   for (int64_t from = 0; from < kKeyVectors; from += width) {
     Emitter::Values dots = dotKeys(group, page, from, width);
@@ -152,9 +152,7 @@ Emitter::Values FixedPageProducts::dotKeys(const QueryGroup &group,
       e.index(0), e.index(headDim / 2), 1, zeros,
       [&](Value pair, ValueRange carried) {
         Value row = e.mul(pair, e.index(layout.dimPairStride()));
-        Value words = e.offset(e.offset(page.here, row), from * kLanes * 4);
-        if (from == 0)
-          prefetch(e.offset(page.behind, row), layout.dimPairStride());
+        Value words = e.offset(e.offset(page.head, row), from * kLanes * 4);
         Emitter::Values keys, grown;
         for (int64_t v = 0; v < width; ++v)
           keys.push_back(e.load(ints(), e.offset(words, v * kLanes * 4), 64));
@@ -233,9 +231,7 @@ void FixedPageProducts::accumulate(const PageHead &page, ValueRange factors) {
           Value place = e.add(e.index(layout.valuesOffset()),
                               e.mul(pair, e.index(layout.tokenPairStride())));
           Value words =
-              e.offset(e.offset(page.here, place), first * kLanes * 4);
-          if (first == 0)
-            prefetch(e.offset(page.behind, place), layout.tokenPairStride());
+              e.offset(e.offset(page.head, place), first * kLanes * 4);
           Emitter::Values values, grown;
           for (int64_t v = 0; v < width; ++v)
             values.push_back(
@@ -256,13 +252,6 @@ void FixedPageProducts::accumulate(const PageHead &page, ValueRange factors) {
         e.store(e.fma(dot, factors[r], e.load(floats(), to, 64)), to, 64);
       }
   }
-}
-
-void FixedPageProducts::prefetch(Value pointer, int64_t bytes) {
-  // A page ahead is far for L1, which holds four of them.
-  if (prefetches)
-    for (int64_t byte = 0; byte < bytes; byte += 64)
-      e.prefetch(e.offset(pointer, byte), CacheLevel::L2);
 }
 
 } // namespace quern::host

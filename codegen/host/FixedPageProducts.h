@@ -42,10 +42,11 @@ struct QueryScratch {
   mlir::Value probabilities; ///< int16 (group, 32)
 };
 
-/// A KV head of a page, and of the page behind it, which is prefetched.
+/// A KV head of a page. (Its codes are read in order, as a stream that hardware
+/// follows; asking for them ahead only made decode slower.)
 struct PageHead {
-  mlir::Value number;       ///< i64: its first token / 32
-  mlir::Value here, behind; ///< pointers
+  mlir::Value number; ///< i64: its first token / 32
+  mlir::Value head;   ///< pointer
 };
 
 class FixedPageProducts {
@@ -76,7 +77,6 @@ private:
                            mlir::ValueRange weights);
   void accumulate(const PageHead &page, mlir::ValueRange factors);
   int64_t chunk(int64_t size) const;
-  void prefetch(Value pointer, int64_t bytes);
   Value keyNumbers(const PageHead &page, int64_t vector);
 
   Value at(Value pointer, Value i, int64_t bytes) {
@@ -89,8 +89,6 @@ private:
   const KvLayout layout;
   const QueryScratch scratch;
   const int64_t headDim, window;
-  /// Of decode, which reads what no cache has; prompts find most in L2.
-  const bool prefetches;
 };
 
 } // namespace quern::host
