@@ -25,7 +25,7 @@ PASSES = ["normalize", "quantize-activations", "fuse-dequant-matmul", "fuse-qkv"
           "tile-matmul", "split-shares", "form-kernels"]
 # Passes whose absence leaves the dispatches as they are: they change what a dispatch does.
 SAME_DISPATCHES = {"normalize", "quantize-activations", "convert-attention-to-online-attention",
-                   "tile-attention", "tile-matmul", "split-shares"}
+                   "tile-attention", "tile-matmul"}
 
 
 def has_amx() -> bool:
