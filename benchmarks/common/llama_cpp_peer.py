@@ -108,6 +108,13 @@ class Session(peer_bench.Stepwise):
         """Forgets the sequence."""
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self.context), True)
 
+    def rewind(self, length: int) -> None:
+        """Leaves the first `length` tokens of sequence 0."""
+        memory = llama_cpp.llama_get_memory(self.context)
+        llama_cpp.llama_memory_seq_keep(memory, 0)
+        if not llama_cpp.llama_memory_seq_rm(memory, 0, length, -1):
+            raise RuntimeError(f"llama.cpp could not go back to {length} tokens")
+
     def _decode(self, batch) -> None:
         status = llama_cpp.llama_decode(self.context, batch)
         if status != 0:

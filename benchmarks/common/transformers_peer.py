@@ -34,6 +34,10 @@ class Session(peer_bench.Stepwise):
         """Forgets the sequence."""
         self.cache = transformers.DynamicCache()
 
+    def rewind(self, length: int) -> None:
+        """Leaves the first `length` tokens."""
+        self.cache.crop(length - self.cache.get_seq_length())
+
     def feed(self, tokens) -> None:
         """Appends tokens to the sequence; logits of the last one only."""
         with torch.inference_mode():

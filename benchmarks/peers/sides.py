@@ -32,6 +32,7 @@ class Figure(NamedTuple):
     title: str
     field: str  # of the JSON of every side
     streams: int  # 0 for a prefill
+    depth: int = 0
 
 
 class Test(NamedTuple):
@@ -51,7 +52,7 @@ class Test(NamedTuple):
             title = f"decode {self.generate}"
             title += f" x {self.streams}" if self.streams > 1 else ""
             title += f" @ {self.depth}" if self.depth else ""
-            figures.append(Figure(title, "decode_tokens_per_second", self.streams))
+            figures.append(Figure(title, "decode_tokens_per_second", self.streams, self.depth))
         return figures
 
     @property
