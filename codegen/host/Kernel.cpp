@@ -118,7 +118,7 @@ ArrayRef<KernelGenerator<Kernel>> kernelGenerators() {
       {"float-matmul", KernelFamily::FloatMatmul, matchesFloatMatmul,
        generateMatmul, "products of float rows, in vectors"},
       {"fixed-attention", KernelFamily::Attention, matchesFixedAttention,
-       generateFixedAttention, "attention over pages of 16-bit numbers"},
+       generateAttention, "attention over pages of 16-bit numbers"},
       {"attention", KernelFamily::Attention, matchesAttention,
        generateAttention, "attention over pages of floats"},
       {"rope-append", KernelFamily::Rows, matchesRopeAppend, generateRopeAppend,
