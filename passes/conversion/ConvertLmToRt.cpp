@@ -49,12 +49,19 @@ WeightCut cutOf(lm::KernelOp kernel, BlockArgument argument) {
   return {};
 }
 
-/// Whether `kernel` is attention that several shares compute.
-bool sharesAttention(lm::KernelOp kernel) {
+/// Whether `kernel` is attention of which several shares may compute parts: of
+/// contexts in 16-bit pages.
+bool sharesParts(lm::KernelOp kernel) {
+  auto attends = [](Operation &op) {
+    auto isHalf = [](Type type) {
+      auto cache = dyn_cast<lm::KvCacheType>(type);
+      return cache && cache.getElementType().isF16();
+    };
+    return isa<lm::AttentionOp, lm::OnlineAttentionOp>(op) &&
+           llvm::any_of(op.getOperandTypes(), isHalf);
+  };
   return kernel.getRangesAttr() && kernel.getRangesAttr().getShares() > 1 &&
-         llvm::any_of(kernel.getBody().getOps(), [](Operation &op) {
-           return isa<lm::AttentionOp, lm::OnlineAttentionOp>(op);
-         });
+         llvm::any_of(kernel.getBody().getOps(), attends);
 }
 
 /// What a body is to a step.
@@ -230,7 +237,7 @@ LogicalResult BodyConverter::convert(lm::KernelOp kernel) {
       builder, kernel.getLoc(), table.outline(kernel).getSymName(),
       builder.getArrayAttr(args), kernel.getSplit(), kernel.getRangesAttr(),
       rows, /*merge=*/false);
-  if (sharesAttention(kernel))
+  if (sharesParts(kernel))
     cast<rt::DispatchOp>(builder.clone(*dispatch)).setMerge(true);
   return success();
 }

@@ -14,7 +14,9 @@ namespace quern {
 struct AttentionCut {
   /// Query heads that read the same KV head.
   int64_t group = 1;
-  /// The kernel takes parts of a context.
+  /// Elements of a head.
+  int64_t head_dim = 0;
+  /// The kernel takes parts of a context, and merges.
   bool takes_parts = false;
   /// (shares) begin and end of the heads of each, ascending: what the same share's next dispatch
   /// reads of the result.
@@ -22,6 +24,13 @@ struct AttentionCut {
 
   /// Query heads in all.
   int64_t head_count() const { return heads.empty() ? 0 : heads.back()[1]; }
+  /// Bytes of the states of a row for one block of its context; 0 without parts.
+  uint64_t state_bytes() const {
+    const bool has_states = takes_parts && heads.size() > 1;
+    return has_states ? static_cast<uint64_t>(head_count() * (kAttentionStateLanes + head_dim)) *
+                            sizeof(float)
+                      : 0;
+  }
   bool operator==(const AttentionCut&) const = default;
 };
 

@@ -1,6 +1,7 @@
 #include "runtime/executor/host_executor.h"
 
 #include <algorithm>
+#include <bit>
 #include <bitset>
 #include <cstring>
 #include <string>
@@ -194,8 +195,14 @@ class HostExecutor::StepThread {
     std::byte* const source = e_.SmallArena(from);
     const uint64_t logits = e_.small_offsets_[2];
     CopyBesideWriter(e_.SmallArena(to), source, logits);
+    if (merges_) CopyBesideWriter(e_.States(to), e_.States(from), StateBytesOfStep());
     if (at_ <= e_.epilogue_) return;
     CopyBesideWriter(e_.SmallArena(to) + logits, source + logits, LogitBytes());
+  }
+
+  uint64_t StateBytesOfStep() const {
+    const int64_t blocks = AttentionBlockStride(dims_[kDimPageTableStride]);
+    return static_cast<uint64_t>(rows_[0] * blocks) * program_.state_bytes;
   }
 
   uint64_t LogitBytes() const {
@@ -215,7 +222,7 @@ class HostExecutor::StepThread {
     Profile::Entry& entry = kernel == ProfileSpan::kJoin
                                 ? profile_->joins
                                 : profile_->kernels[static_cast<size_t>(kernel)][role_];
-    ++entry.calls;
+    entry.calls += !e_.points_[at_].instruction->merge;  // the second half of a call
     entry.nanoseconds += end - begin;
   }
 
@@ -280,6 +287,7 @@ class HostExecutor::StepThread {
 
   std::byte* StepAddress(schema::StepInput which) const {
     if (which == schema::StepInput::AttentionTiles) return Mutable(items_.data());
+    if (which == schema::StepInput::AttentionStates) return merges_ ? e_.States(arena_) : nullptr;
     return Mutable(e_.inputs_.array(which).data());
   }
 
@@ -328,6 +336,25 @@ uint64_t HostExecutor::ThreadBytes(const Program& program, uint64_t scratch_byte
   return ThreadStride(program, scratch_bytes) + SmallStride(program, offsets);
 }
 
+uint64_t HostExecutor::StateBytesPerBlock(const Program& program) {
+  uint64_t bytes = 0;
+  const auto rows = static_cast<uint64_t>(kSmallStepRows);
+  return __builtin_mul_overflow(program.state_bytes, rows, &bytes) ? UINT64_MAX : bytes;
+}
+
+uint64_t HostExecutor::StateBytes(const Program& program, int64_t kv_pages) {
+  if (kv_pages > INT32_MAX) return UINT64_MAX;
+  // As wide as page tables of steps are: a power of two.
+  const uint64_t stride = std::bit_ceil(static_cast<uint64_t>(std::max<int64_t>(kv_pages, 1)));
+  const auto blocks = static_cast<uint64_t>(AttentionBlockStride(static_cast<int64_t>(stride)));
+  uint64_t bytes = 0;
+  if (__builtin_mul_overflow(StateBytesPerBlock(program), blocks, &bytes) ||
+      bytes > UINT64_MAX - kThreadAlignment) {
+    return UINT64_MAX;
+  }
+  return AlignUp(bytes, kThreadAlignment);
+}
+
 uint64_t HostExecutor::BytesNeeded(const Program& program, uint64_t scratch_bytes,
                                    const ExecutorOptions& options) {
   const auto rows = static_cast<uint64_t>(options.max_rows);
@@ -339,8 +366,13 @@ uint64_t HostExecutor::BytesNeeded(const Program& program, uint64_t scratch_byte
       return UINT64_MAX;
     }
   }
-  uint64_t threads =
-      ThreadBytes(program, scratch_bytes) * static_cast<uint64_t>(ThreadCount(program, options));
+  uint64_t threads = 0;
+  if (__builtin_add_overflow(ThreadBytes(program, scratch_bytes),
+                             StateBytes(program, options.kv_pages), &threads) ||
+      __builtin_mul_overflow(threads, static_cast<uint64_t>(ThreadCount(program, options)),
+                             &threads)) {
+    return UINT64_MAX;
+  }
   return __builtin_add_overflow(bytes, threads, &bytes) ? UINT64_MAX : bytes;
 }
 
@@ -394,6 +426,9 @@ Status HostExecutor::Allocate() {
   QUERN_ASSIGN_OR_RETURN(
       small_arenas_,
       HostMemory::Allocate(small_stride_ * static_cast<uint64_t>(threads), "small steps"));
+  state_stride_ = StateBytes(program_, options_.kv_pages);
+  QUERN_ASSIGN_OR_RETURN(
+      states_, HostMemory::Allocate(state_stride_ * static_cast<uint64_t>(threads), "attention"));
   ListPoints();
   attention_.resize(program_.attention.size());
   owners_ = std::vector<std::atomic<int>>(program_.shares);

@@ -52,6 +52,11 @@ class HostExecutor final : public Executor {
   /// small steps. Of `program` only the sizes are read.
   static uint64_t ThreadBytes(const Program& program, uint64_t scratch_bytes);
 
+  /// Bytes of one thread for the attention states of a small step: for one block of its contexts;
+  /// and where one sequence may have `kv_pages` pages, which saturates.
+  static uint64_t StateBytesPerBlock(const Program& program);
+  static uint64_t StateBytes(const Program& program, int64_t kv_pages);
+
   /// Bytes that Create asks for; saturates.
   static uint64_t BytesNeeded(const Program& program, uint64_t scratch_bytes,
                               const ExecutorOptions& options);
@@ -90,6 +95,8 @@ class HostExecutor final : public Executor {
   /// A small arena that no thread which was left behind may write to, but for `used`.
   size_t FreeArena(int64_t used) const;
   std::byte* SmallArena(size_t index) const { return small_arenas_.data() + index * small_stride_; }
+  /// What attention's parts of contexts leave to be merged, beside the small arena.
+  std::byte* States(size_t arena) const { return states_.data() + arena * state_stride_; }
 
   KernelTable kernels_;
   std::span<const uint8_t> weights_;
@@ -100,7 +107,9 @@ class HostExecutor final : public Executor {
   HostMemory small_arenas_;           // per thread: both row classes, then logits
   uint64_t small_stride_ = 0;
   std::array<uint64_t, 3> small_offsets_{};  // by schema::RowClass, then of the logits
-  HostMemory thread_memory_;                 // per thread: private buffers, then scratch
+  HostMemory states_;                        // per thread: attention states of a small step
+  uint64_t state_stride_ = 0;
+  HostMemory thread_memory_;  // per thread: private buffers, then scratch
   uint64_t thread_stride_ = 0;
   uint64_t private_bytes_ = 0;
 

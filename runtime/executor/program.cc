@@ -61,8 +61,12 @@ bool ReadsPages(const Instruction& d) {
   });
 }
 
-/// Whether kernels take parts of a context.
-constexpr bool kKernelsTakeParts = false;
+/// A kernel whose dispatch is merged takes parts of a context.
+bool IsMerged(const Instruction& d, const std::vector<Instruction>& body) {
+  return std::any_of(body.begin(), body.end(), [&](const Instruction& other) {
+    return other.merge && other.kernel == d.kernel;
+  });
+}
 
 /// Without ranges all of the `heads` query heads are everybody's; a dispatch that is split over
 /// rows has them for one share.
@@ -75,7 +79,7 @@ AttentionCut CutOf(const Instruction& d, const schema::KvLayer& kv, int64_t head
   if (cut.heads.empty()) {
     cut.heads.assign(d.split == schema::Split::Shares ? shares : 1, {0, heads});
   }
-  cut.takes_parts = kKernelsTakeParts && kv.element() == schema::KvElement::F16;
+  cut.head_dim = kv.head_dim();
   cut.group = std::max<int64_t>(1, cut.head_count() / kv.kv_heads());
   return cut;
 }
@@ -83,10 +87,14 @@ AttentionCut CutOf(const Instruction& d, const schema::KvLayer& kv, int64_t head
 /// Finds how attention is cut in the layers' bodies.
 void FindAttention(int64_t heads, Program* program) {
   for (size_t layer = 0; layer < program->layers.size(); ++layer) {
-    for (Instruction& instruction : program->bodies[program->layers[layer].body]) {
+    std::vector<Instruction>& body = program->bodies[program->layers[layer].body];
+    for (Instruction& instruction : body) {
       if (!ReadsPages(instruction) || instruction.attention >= 0) continue;
       std::vector<AttentionCut>& cuts = program->attention;
       AttentionCut cut = CutOf(instruction, program->kv[layer], heads, program->shares);
+      cut.takes_parts =
+          program->kv[layer].page_tokens() == kHostPageTokens && IsMerged(instruction, body);
+      program->state_bytes = std::max(program->state_bytes, cut.state_bytes());
       const auto known = std::find(cuts.begin(), cuts.end(), cut);
       instruction.attention = static_cast<int32_t>(known - cuts.begin());
       if (known == cuts.end()) cuts.push_back(std::move(cut));

@@ -73,6 +73,8 @@ struct Program {
   std::vector<schema::KvLayer> kv;
   /// The different cuts of its attention kernels.
   std::vector<AttentionCut> attention;
+  /// Of them, AttentionCut::state_bytes() at most.
+  uint64_t state_bytes = 0;
   /// By schema::RowClass.
   std::array<uint64_t, 2> arena_bytes_per_row{};
   uint64_t private_bytes_per_row = 0;

@@ -2,10 +2,12 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <bit>
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "runtime/schema/kernel_abi.h"
 #include "runtime/tools/accuracy.h"
 #include "runtime/tools/command.h"
 #include "runtime/tools/flags.h"
@@ -155,6 +157,17 @@ std::string TuningLines(const Json& json) {
   return text;
 }
 
+/// What attention keeps of a small step, a thread: as much for every block of 512 tokens of as many
+/// pages as all sequences have, rounded up to a power of two. Saturates.
+uint64_t StateBytes(const Json& memory, uint64_t pages, uint64_t batch) {
+  uint64_t all = 0, bytes = 0;
+  if (__builtin_mul_overflow(pages, batch, &all) || all > uint64_t{1} << 62) return UINT64_MAX;
+  const int64_t blocks = AttentionBlockStride(static_cast<int64_t>(std::bit_ceil(all)));
+  return __builtin_mul_overflow(Count(memory, "thread_bytes_per_block"), blocks, &bytes)
+             ? UINT64_MAX
+             : bytes;
+}
+
 /// The most memory of a session on a CPU, with a thread for every share: what quern_session_create
 /// takes once all of it was used. Saturates.
 Json PeakMemory(const Json& json, uint64_t context, uint64_t batch, uint64_t rows) {
@@ -164,6 +177,11 @@ Json PeakMemory(const Json& json, uint64_t context, uint64_t batch, uint64_t row
   for (const auto& each : memory.at("thread_bytes"))
     thread = std::max(thread, each.get<uint64_t>());
   const uint64_t pages = context / page + (context % page != 0);
+  uint64_t threads = 0;
+  if (__builtin_add_overflow(thread, StateBytes(memory, pages, batch), &thread) ||
+      __builtin_mul_overflow(thread, Count(json, "shares"), &threads)) {
+    threads = UINT64_MAX;
+  }
   const uint64_t row = Count(memory, "token_bytes_per_row") + Count(memory, "logit_bytes_per_row");
   uint64_t kv = 0, work = 0, bytes = 0;
   if (__builtin_mul_overflow(pages, Count(memory, "kv_bytes_per_page"), &kv) ||
@@ -171,7 +189,7 @@ Json PeakMemory(const Json& json, uint64_t context, uint64_t batch, uint64_t row
       __builtin_add_overflow(kv, work, &bytes)) {
     bytes = UINT64_MAX;
   }
-  bytes += std::min(UINT64_MAX - bytes, thread * Count(json, "shares"));
+  bytes += std::min(UINT64_MAX - bytes, threads);
   return {{"context", context}, {"batch", batch}, {"rows", rows}, {"bytes", bytes}};
 }
 

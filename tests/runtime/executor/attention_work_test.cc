@@ -36,7 +36,9 @@ struct Step {
 };
 
 AttentionCut CutOf(int64_t heads, int64_t kv_heads, int64_t shares) {
-  AttentionCut cut{heads / kv_heads, /*takes_parts=*/true, {}};
+  AttentionCut cut;
+  cut.group = heads / kv_heads;
+  cut.takes_parts = true;
   for (int64_t s = 0; s < shares; ++s) {
     cut.heads.push_back({heads * s / shares, heads * (s + 1) / shares});
   }

@@ -20,7 +20,14 @@ using testing::LastRow;
 using testing::SameBits;
 
 struct Fake : testing::LoadedModel {
-  explicit Fake(uint32_t shares = 3) : LoadedModel(testing::MakeFakeModel(shares)) {}
+  explicit Fake(uint32_t shares = 3, uint32_t context = testing::kContext)
+      : LoadedModel(WithContext(shares, context)) {}
+
+  static testing::FakeModel WithContext(uint32_t shares, uint32_t context) {
+    testing::FakeModel model = testing::MakeFakeModel(shares);
+    model.manifest.model->context = context;
+    return model;
+  }
 
   std::unique_ptr<Session> NewSession(const SessionOptions& options = {}) const {
     auto session = Session::CreateWith(model, options, testing::OpenFakeExecutor);
@@ -67,6 +74,56 @@ INSTANTIATE_TEST_SUITE_P(Shapes, AnyShape,
                                   std::to_string(info.param.max_rows);
                          });
 
+/// Several blocks of attention.
+constexpr uint32_t kLongContext = 4096;
+
+TEST(Session, LongContextsAreCutOverShares) {
+  constexpr size_t kPrompt = 1100, kDecoded = 6;
+  for (const auto [shares, threads] : {std::pair{1u, 1}, {2u, 1}, {3u, 3}, {5u, 2}, {8u, 4}}) {
+    SCOPED_TRACE(shares);
+    const Fake fake(shares, kLongContext);
+    const auto tokens = testing::SomeTokens(kPrompt + kDecoded, 17);
+    const std::vector<float> expected = fake.Expected(tokens, kPrompt);
+    const auto session = fake.NewSession({.threads = threads});
+    session->executor().SetProfiling(true);
+    const auto sequence = session->NewSequence();
+    ASSERT_TRUE(sequence->Feed(std::span(tokens).first(kPrompt), Role::Prefill).ok());
+    for (size_t i = kPrompt; i < tokens.size(); ++i) {
+      Sequence* one = sequence.get();
+      ASSERT_TRUE(session->Decode({&one, 1}, {&tokens[i], 1}).ok());
+      ASSERT_TRUE(SameBits(sequence->logits(), std::span(expected).subspan(i * kRow, kRow))) << i;
+    }
+    // A merge is the second half of a call.
+    const auto& decode = session->executor().profile().kernels[testing::kAttend];
+    EXPECT_EQ(decode[static_cast<size_t>(Role::Decode)].calls, kDecoded * testing::kLayers);
+  }
+}
+
+TEST(Session, AttentionStatesAreCountedAmongTheBytes) {
+  const auto bytes = [](uint32_t shares, int64_t kv_tokens) {
+    const Fake fake(shares, kLongContext);
+    const auto session = fake.NewSession({.threads = 1, .kv_tokens = kv_tokens});
+    return session->executor().bytes() - session->executor().kv().pages() * 2 * 2048;
+  };
+  // Of 4 rows and 8 heads for 1 block; then for 8, of which 5 are used.
+  constexpr uint64_t kStates = 4 * 8 * 33 * 4, kPage = 4096;
+  const uint64_t one = (kStates + kPage - 1) / kPage * kPage,
+                 eight = (8 * kStates + kPage - 1) / kPage * kPage;
+  EXPECT_EQ(bytes(2, 2560) - bytes(2, 512), eight - one);
+  EXPECT_EQ(bytes(1, 2560), bytes(1, 512));
+}
+
+std::atomic<uint32_t> g_attentions{0};
+KernelEntry g_attend = nullptr;
+
+/// Attention during which the thread is away for a while now and then.
+void AttendWithPauses(void* const* args, const int64_t* dims, const int64_t* ranges) {
+  const uint32_t turn = g_attentions.fetch_add(1) * 2654435761u >> 24;
+  if (turn < 10) std::this_thread::sleep_for(std::chrono::microseconds(200));
+  g_attend(args, dims, ranges);
+  if (turn > 245) std::this_thread::sleep_for(std::chrono::microseconds(300));
+}
+
 std::atomic<uint32_t> g_projections{0};
 KernelEntry g_project = nullptr;
 
@@ -85,6 +142,8 @@ Result<OpenedExecutor> OpenImpatient(const Artifact& artifact, const ExecutorOpt
   KernelTable table = testing::FakeKernelTable();
   g_project = table.kernels[testing::kProject].entries[0];
   table.kernels[testing::kProject].entries = {ProjectWithPauses, ProjectWithPauses};
+  g_attend = table.kernels[testing::kAttend].entries[0];
+  table.kernels[testing::kAttend].entries = {AttendWithPauses, AttendWithPauses};
   QUERN_ASSIGN_OR_RETURN(std::unique_ptr<Executor> executor,
                          HostExecutor::Create(Program::Build(artifact.manifest()), table,
                                               artifact.weights(), options));
@@ -94,19 +153,22 @@ Result<OpenedExecutor> OpenImpatient(const Artifact& artifact, const ExecutorOpt
 TEST(Session, ThreadsThatAreLeftBehindChangeNoBit) {
   uint64_t repeated = 0;
   for (const auto [shares, threads] : {std::pair{2u, 2}, {5u, 2}, {3u, 3}, {8u, 5}}) {
-    const Fake fake(shares);
-    const auto tokens = testing::SomeTokens(200, 11);
-    const std::vector<float> expected = fake.Expected(tokens, 0);
+    const Fake fake(shares, kLongContext);
+    // From a context of one block to one that is cut over the shares.
+    constexpr size_t kPrompt = 900;
+    const auto tokens = testing::SomeTokens(kPrompt + 200, 11);
+    const std::vector<float> expected = fake.Expected(tokens, kPrompt);
     auto session = Session::CreateWith(fake.model, {.threads = threads}, OpenImpatient);
     ASSERT_TRUE(session.ok()) << session.status().message();
-    g_projections = 0;
     const auto sequence = (*session)->NewSequence();
-    for (size_t i = 0; i < tokens.size(); ++i) {
+    ASSERT_TRUE(sequence->Feed(std::span(tokens).first(kPrompt), Role::Prefill).ok());
+    g_projections = 0;
+    for (size_t i = kPrompt; i < tokens.size(); ++i) {
       Sequence* one = sequence.get();
       ASSERT_TRUE((*session)->Decode({&one, 1}, {&tokens[i], 1}).ok());
       ASSERT_TRUE(SameBits(sequence->logits(), std::span(expected).subspan(i * kRow, kRow))) << i;
     }
-    repeated += g_projections.load() - 2 * testing::kLayers * shares * tokens.size();
+    repeated += g_projections.load() - 2 * testing::kLayers * shares * (tokens.size() - kPrompt);
   }
   // Two projections a layer; some were done by two threads. On a busy machine the threads of one
   // team may all come too late for that, so it is asked of the four together.

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstring>
 
 #include "runtime/schema/kernel_abi.h"
@@ -70,27 +71,47 @@ __attribute__((no_sanitize("thread"))) void Append(void* const* args, const int6
   }
 }
 
-/// slots, work items, page table, pages -> columns of a; scratch holds one row's columns
+/// What column n of a row in slot `own` sums over block `block` of its context.
+float AttendBlock(void* pool, const int32_t* table, const int64_t* dims, int32_t sequence,
+                  int64_t own, int64_t n, int64_t block) {
+  float sum = 0.0f;
+  const int64_t end = std::min(own + 1, (block + 1) * kAttentionBlock);
+  for (int64_t s = block * kAttentionBlock; s < end; ++s) {
+    const float* k = KeyOf(pool, table, dims, sequence, s, n);
+    sum += k[0] * k[kPageTokens] * (0.25f / static_cast<float>(s + 1));
+  }
+  return sum;
+}
+
+/// slots, work items, page table, pages, states -> columns of a; scratch is written to
 void Attend(void* const* args, const int64_t* dims, const int64_t*) {
   const auto* slots = As<const int32_t>(args[0]);
   const auto* items = As<const int32_t>(args[1]);
   const auto* table = As<const int32_t>(args[2]);
   auto* a = As<float>(args[4]);
-  auto* sums = As<float>(args[5]);
+  auto* states = As<float>(args[5]);
+  std::memset(args[6], 0xff, kHidden * sizeof(float));
+  const int64_t stride = AttentionBlockStride(dims[kDimPageTableStride]);
+  const auto attend = [&](const int32_t* item, int64_t r, int64_t n) {
+    const int64_t blocks = slots[r] / kAttentionBlock + 1;
+    const int32_t kind = item[kWorkKind];
+    const int64_t begin = kind == kAttentionPart ? item[kWorkFirstBlock] : 0,
+                  end = kind == kAttentionPart ? item[kWorkEndBlock] : blocks;
+    float total = 0.0f;
+    for (int64_t b = begin; b < end; ++b) {
+      const int64_t state = ((r * kHidden + n) * stride + b) * (kAttentionStateLanes + 1);
+      const float sum = kind == kAttentionMerge ? states[state]
+                                                : AttendBlock(args[3], table, dims,
+                                                              item[kWorkSequence], slots[r], n, b);
+      if (kind == kAttentionPart) states[state] = sum;
+      total += sum;
+    }
+    if (kind != kAttentionPart) a[r * kHidden + n] = total;
+  };
   for (int64_t i = 0; i < dims[kDimAttentionTiles]; ++i) {
     const int32_t* item = items + i * kAttentionWorkFields;
-    const int32_t first = item[kWorkFirstRow], end = first + item[kWorkRows];
-    for (int64_t r = first; r < end; ++r) {
-      std::memset(sums, 0, kHidden * sizeof(float));
-      for (int64_t s = 0; s <= slots[r]; ++s) {
-        for (int64_t n = item[kWorkFirstHead]; n < item[kWorkEndHead]; ++n) {
-          const float* k = KeyOf(args[3], table, dims, item[kWorkSequence], s, n);
-          sums[n] += k[0] * k[kPageTokens] * (0.25f / static_cast<float>(s + 1));
-        }
-      }
-      for (int64_t n = item[kWorkFirstHead]; n < item[kWorkEndHead]; ++n) {
-        a[r * kHidden + n] = sums[n];
-      }
+    for (int64_t r = item[kWorkFirstRow]; r < item[kWorkFirstRow] + item[kWorkRows]; ++r) {
+      for (int64_t n = item[kWorkFirstHead]; n < item[kWorkEndHead]; ++n) attend(item, r, n);
     }
   }
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "runtime/loader/hash.h"
 #include "runtime/schema/file_header.h"
@@ -119,7 +120,7 @@ class Maker {
       const char* name;
       uint32_t args, ranges;
     } kernels[kKernels] = {{"embed", 3, 0},  {"project", 3, 1},     {"append", 5, 2},
-                           {"attend", 5, 1}, {"reduce_into", 3, 1}, {"add", 3, 0},
+                           {"attend", 6, 1}, {"reduce_into", 3, 1}, {"add", 3, 0},
                            {"select", 3, 0}, {"head", 4, 1}};
     for (uint64_t i = 0; i < kKernels; ++i) {
       auto kernel = std::make_unique<schema::KernelT>();
@@ -249,11 +250,16 @@ class Maker {
             Input(StepInput::PageTable), Write(ArgKind::Kv, 0)},
            kHidden);
     Join(layer, schema::JoinWhen::Split);
-    Shares(layer, kAttend,
-           {Input(StepInput::Slots), Input(StepInput::AttentionTiles), Input(StepInput::PageTable),
-            Read(ArgKind::Kv, 0), Write(ArgKind::Activation, kA)},
-           kHidden);
+    Shares(
+        layer, kAttend,
+        {Input(StepInput::Slots), Input(StepInput::AttentionTiles), Input(StepInput::PageTable),
+         Read(ArgKind::Kv, 0), Write(ArgKind::Activation, kA),
+         Arg(ArgKind::Step, Access::ReadWrite, static_cast<uint32_t>(StepInput::AttentionStates))},
+        kHidden);
+    auto merge = std::make_unique<schema::InstructionT>(*layer.instructions.back());
+    merge->merge = true;
     Join(layer, schema::JoinWhen::Split);
+    layer.instructions.push_back(std::move(merge));
     AddStage(layer, kA, 1, kD);
     Shares(
         layer, kProject,
@@ -452,10 +458,13 @@ std::vector<float> Reference(const FakeModel& model, std::span<const int32_t> to
       k.insert(k.end(), q, q + kHidden);
       for (int64_t n = 0; n < kHidden; ++n) {
         a[n] = 0.0f;
+        float sum = 0.0f;  // of a block
         for (size_t s = 0; s <= i; ++s) {
           const float key = k[s * kHidden + static_cast<size_t>(n)];
-          a[n] += key * (2.0f * key) * (0.25f / static_cast<float>(s + 1));
+          sum += key * (2.0f * key) * (0.25f / static_cast<float>(s + 1));
+          if ((s + 1) % kAttentionBlock == 0) a[n] += std::exchange(sum, 0.0f);
         }
+        a[n] += sum;
       }
       AddShares(w[1], a, shares, x);
       for (int64_t n = 0; n < kHidden; ++n) q[n] = Dot(x, w[2].data() + n * kHidden, kHidden);

@@ -5,7 +5,8 @@
 //
 //   x = table[token] * (1 for prefill, 1.5 for decode)
 //   twice:  q = W1 x;  K[slot] = q;  V[slot] = 2 q
-//           a[n] = sum over slots s <= own of K[s][n] V[s][n] 0.25 / (s + 1)
+//           a[n] = sum over slots s <= own of K[s][n] V[s][n] 0.25 / (s + 1), block by block of
+//                  kAttentionBlock slots
 //           x += W2 a, summed share by share
 //           x += W4 (W3 x), summed share by share
 //   logits = head x + bias

@@ -116,7 +116,7 @@ STORE:
   ret;
 )";
 
-/// slots, tiles, page table, pages -> columns of a; grid (tiles, columns), a thread a row
+/// slots, tiles, page table, pages, states -> columns of a; grid (tiles, columns), a thread a row
 constexpr char kAttendBody[] = R"(
   mov.u32 %r0, %ctaid.x;
   mov.u32 %r1, %ctaid.y;
@@ -130,13 +130,13 @@ constexpr char kAttendBody[] = R"(
   @%q0 bra DONE;
   add.u32 %r3, %r3, %r2;            // row
   cvt.u64.u32 %d1, %r1;
-  add.u64 %d1, %d1, %p9;
+  add.u64 %d1, %d1, %p10;
   shl.b64 %d1, %d1, 2;              // column in bytes
   mul.wide.u32 %d2, %r3, 4;
   add.u64 %d2, %p0, %d2;
   ld.global.u32 %r6, [%d2];         // own slot
   cvt.u64.u32 %d3, %r5;
-  mul.lo.u64 %d3, %d3, %p7;
+  mul.lo.u64 %d3, %d3, %p8;
   shl.b64 %d3, %d3, 2;
   add.u64 %d3, %p2, %d3;            // this sequence's pages
   mov.u32 %r7, 0;
@@ -147,7 +147,7 @@ LOOP:
   add.u64 %d4, %d3, %d4;
   ld.global.u32 %r9, [%d4];
   cvt.u64.u32 %d5, %r9;
-  mad.lo.u64 %d5, %d5, %p8, %p3;
+  mad.lo.u64 %d5, %d5, %p9, %p3;
   and.b32 %r10, %r7, 31;
   mul.wide.u32 %d6, %r10, 32;
   add.u64 %d5, %d5, %d6;
@@ -440,7 +440,7 @@ std::string FakePtx(std::string_view target, uint32_t version) {
          PtxEntry("embed_decode", 9, Replaced(kEmbedBody, "SCALE", "0f3FC00000")) +
          PtxEntry("embed_prefill", 9, Replaced(kEmbedBody, "SCALE", "0f3F800000")) +
          PtxEntry("project", 9, kProjectBody) + PtxEntry("append", 13, kAppendBody) +
-         PtxEntry("attend", 11, kAttendBody) + PtxEntry("reduce_into", 9, kReduceIntoBody) +
+         PtxEntry("attend", 12, kAttendBody) + PtxEntry("reduce_into", 9, kReduceIntoBody) +
          PtxEntry("add", 9, kAddBody) + PtxEntry("select", 9, kSelectBody) +
          PtxEntry("head", 10, kHeadBody) + Tops();
 }
