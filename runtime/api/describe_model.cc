@@ -314,6 +314,7 @@ Json Memory(const schema::Manifest& manifest) {
           {"logit_bytes_per_row", manifest.logit_bytes_per_row()},
           {"private_bytes_per_row", manifest.private_bytes_per_row()},
           {"thread_bytes", ThreadBytes(manifest)},
+          {"block_tokens", kAttentionBlock},
           {"thread_bytes_per_block", HostExecutor::StateBytesPerBlock(Program::Build(manifest))},
           {"kv_page_tokens", page_tokens},
           {"kv_bytes_per_page", page_bytes},

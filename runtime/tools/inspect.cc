@@ -7,7 +7,6 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "runtime/schema/kernel_abi.h"
 #include "runtime/tools/accuracy.h"
 #include "runtime/tools/command.h"
 #include "runtime/tools/flags.h"
@@ -157,15 +156,18 @@ std::string TuningLines(const Json& json) {
   return text;
 }
 
-/// What attention keeps of a small step, a thread: as much for every block of 512 tokens of as many
-/// pages as all sequences have, rounded up to a power of two. Saturates.
+/// What attention keeps of a small step, a thread: as much for every block of the tokens of all
+/// sequences' pages, rounded up to a power of two. Saturates.
 uint64_t StateBytes(const Json& memory, uint64_t pages, uint64_t batch) {
-  uint64_t all = 0, bytes = 0;
-  if (__builtin_mul_overflow(pages, batch, &all) || all > uint64_t{1} << 62) return UINT64_MAX;
-  const int64_t blocks = AttentionBlockStride(static_cast<int64_t>(std::bit_ceil(all)));
-  return __builtin_mul_overflow(Count(memory, "thread_bytes_per_block"), blocks, &bytes)
-             ? UINT64_MAX
-             : bytes;
+  const uint64_t page = Count(memory, "kv_page_tokens"), block = Count(memory, "block_tokens");
+  uint64_t all = 0, tokens = 0, bytes = 0;
+  if (__builtin_mul_overflow(pages, batch, &all) || all > uint64_t{1} << 62 ||
+      __builtin_mul_overflow(std::bit_ceil(all), page, &tokens) ||
+      __builtin_mul_overflow(tokens / block + (tokens % block != 0),
+                             Count(memory, "thread_bytes_per_block"), &bytes)) {
+    return UINT64_MAX;
+  }
+  return bytes;
 }
 
 /// The most memory of a session on a CPU, with a thread for every share: what quern_session_create
