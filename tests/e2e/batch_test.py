@@ -50,12 +50,12 @@ class Library:
 class Session:
     """A session of its own on an artifact."""
 
-    def __init__(self, library, artifact, threads, max_rows=512):
+    def __init__(self, library, artifact, threads, max_rows=512, context=256, kv_tokens=2048):
         self.library = library
         self.model = library.create("quern_model_load", str(artifact).encode(), None)
         self.vocab = library.lib.quern_model_vocab(self.model)
         options = SessionOptions(ctypes.sizeof(SessionOptions), threads, 0,
-                                 None, 256, 2048, max_rows)
+                                 None, context, kv_tokens, max_rows)
         self.session = library.create("quern_session_create", self.model, ctypes.byref(options))
 
     def sequence(self, tokens):

@@ -60,15 +60,15 @@ def _folder():
 
 
 @functools.cache
-def artifact(*options, target=TARGET):
+def artifact(*options, target=TARGET, flags=()):
     """Path of the artifact of a tiny model with these options of make_gguf.py, compiled once."""
     if machine()["compiler"] is None:
         raise unittest.SkipTest("quern-compile is not built")
-    name = re.sub(r"[^a-z0-9]+", "-", " ".join((target, *options)).lower()) or "plain"
+    name = re.sub(r"[^a-z0-9]+", "-", " ".join((target, *options, *map(str, flags))).lower()) or "plain"
     gguf = pathlib.Path(_folder().name) / f"{name}.gguf"
     make_gguf.write_model(str(gguf), *options)
     out = gguf.with_suffix(".quern")
-    result = quern("compile", gguf, "-o", out, f"--target={target}", "-q")
+    result = quern("compile", gguf, "-o", out, f"--target={target}", *flags, "-q")
     if result.returncode != 0:
         raise AssertionError(result.stderr.decode())
     return out
