@@ -54,11 +54,11 @@ constexpr Target kTargets[] = {
         .numerics = {Numerics::Int8, Numerics::Int8},
         .tiles = {{{.rows = 2, .blocks = 1, .prefetch = 4096},
                    {.rows = 2, .blocks = 1, .prefetch = 4096},
-                   {.rows = 2, .keys = 32},
+                   {.rows = 4, .keys = 32},
                    kRowsTile},
                   {{.rows = 2, .blocks = 1, .prefetch = 4096},
                    {.rows = 2, .blocks = 1, .prefetch = 4096},
-                   {.rows = 2, .keys = 32},
+                   {.rows = 4, .keys = 32},
                    kRowsTile}},
     },
     {
