@@ -33,7 +33,8 @@ TEST(Target, FeaturesGrow) {
 
 TEST(Target, CodeMayUseWhatLoadingDemandsAndNothingElse) {
   EXPECT_EQ(findTarget("avx2")->llvmFeatures(),
-            "+avx2,+fma,+f16c,+bmi,+bmi2,+lzcnt,+movbe,-prefer-256-bit");
+            "+avx2,+fma,+f16c,+bmi,+bmi2,+lzcnt,+movbe,-prefer-256-bit,"
+            "+fast-dpwssd");
   for (const Target& target : targets()) {
     EXPECT_EQ(target.llvmFeatures().find("fp16"), std::string::npos);
     EXPECT_EQ(target.llvmFeatures().find("avx512") != std::string::npos, target.vectorBits == 512);

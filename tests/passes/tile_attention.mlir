@@ -13,7 +13,7 @@
 // CHECK: lm.online_attention
 // CHECK-SAME: "amx/decode" = #lm.tile<rows = 8>
 // CHECK-SAME: "amx/prefill"
-// CHECK-SAME: "avx2/decode" = #lm.tile<rows = 2>
+// CHECK-SAME: "avx2/decode" = #lm.tile<rows = 4>
 // CHECK-SAME: "avx512-vnni/prefill"
 // AMX: lm.online_attention
 // AMX-SAME: "amx/decode"
