@@ -49,19 +49,12 @@ WeightCut cutOf(lm::KernelOp kernel, BlockArgument argument) {
   return {};
 }
 
-/// Whether `kernel` is attention of which several shares may compute parts: of
-/// contexts in 16-bit pages.
-bool sharesParts(lm::KernelOp kernel) {
-  auto attends = [](Operation &op) {
-    auto isHalf = [](Type type) {
-      auto cache = dyn_cast<lm::KvCacheType>(type);
-      return cache && cache.getElementType().isF16();
-    };
-    return isa<lm::AttentionOp, lm::OnlineAttentionOp>(op) &&
-           llvm::any_of(op.getOperandTypes(), isHalf);
-  };
+/// Whether `kernel` is attention that several shares compute.
+bool sharesAttention(lm::KernelOp kernel) {
   return kernel.getRangesAttr() && kernel.getRangesAttr().getShares() > 1 &&
-         llvm::any_of(kernel.getBody().getOps(), attends);
+         llvm::any_of(kernel.getBody().getOps(), [](Operation &op) {
+           return isa<lm::AttentionOp, lm::OnlineAttentionOp>(op);
+         });
 }
 
 /// What a body is to a step.
@@ -237,7 +230,7 @@ LogicalResult BodyConverter::convert(lm::KernelOp kernel) {
       builder, kernel.getLoc(), table.outline(kernel).getSymName(),
       builder.getArrayAttr(args), kernel.getSplit(), kernel.getRangesAttr(),
       rows, /*merge=*/false);
-  if (sharesParts(kernel))
+  if (sharesAttention(kernel))
     cast<rt::DispatchOp>(builder.clone(*dispatch)).setMerge(true);
   return success();
 }
