@@ -4,7 +4,7 @@
 
 // RUN: quern-compile compile %S/phases.mlir --target=avx2 --compile-to=codegen --explain 2>&1 | FileCheck %s --check-prefix=CODE
 
-// CODE: codegen: qkv_proj avx2/decode: matmul (products of numeric rows, in vectors; Int8), rows 2, blocks 1, keys 32, prefetch 4096, {{[0-9]+}} bytes of code
+// CODE: codegen: qkv_proj avx2/decode: matmul (products of numeric rows, in vectors; Int8), rows 3, blocks 1, keys 32, prefetch 4096, {{[0-9]+}} bytes of code
 
 // CHECK: import {{[0-9.]+}} s
 // CHECK: quantize: layer: blk.{layer}.attn_q.weight (q4_0) reads int8 activations
@@ -14,7 +14,7 @@
 // CHECK-DAG: fuse: layer: lm.add_rms_norm has the sum at hand for the norm: saves 256 bytes a row, read, and 1 dispatch
 // CHECK-DAG: fuse: layer: lm.swiglu keeps silu of the gate in registers: saves 256 bytes a row, written and read, and 1 dispatch
 // CHECK: fuse: layer: lm.rms_norm stays alone: the sum before it is in another body
-// CHECK: kernels: layer: kernel qkv_proj = 1 lm.qkv_proj; split over shares [0:32, 0:32, 0:32] [32:64, 32:64, 32:64]; avx2/decode rows=2
+// CHECK: kernels: layer: kernel qkv_proj = 1 lm.qkv_proj; split over shares [0:32, 0:32, 0:32] [32:64, 32:64, 32:64]; avx2/decode rows=3
 // Both products and their join: three rows of 64 floats stay inside.
 // CHECK: kernels: layer: kernel gate_up = 2 lm.quant_matmul, 1 lm.swiglu, 1 lm.quantize; {{.*}}; saves 3 dispatches and 768 bytes a row of intermediates, written and read
 // CHECK: lower: kernel qkv_proj: signature {{[0-9a-f]+$}}

@@ -12,7 +12,7 @@
 // CHECK: lm.quant_matmul
 // CHECK-SAME: "amx/decode" = #lm.tile<rows = 8, prefetch = 8192>
 // CHECK-SAME: "amx/prefill" = #lm.tile<rows = 32, blocks = 2, prefetch = 2048>
-// CHECK-SAME: "avx2/decode" = #lm.tile<rows = 2, prefetch = 4096>
+// CHECK-SAME: "avx2/decode" = #lm.tile<rows = 3, prefetch = 4096>
 // CHECK-NOT: avx512-vnni
 // Tiles that someone chose are kept.
 // CHECK: lm.quant_matmul
