@@ -208,6 +208,8 @@ static schema::Arithmetic arithmeticOf(Numerics numerics) {
     return schema::Arithmetic::F32;
   case Numerics::E4M3:
     return schema::Arithmetic::E4M3;
+  case Numerics::Int16:
+    return schema::Arithmetic::Int16;
   }
   llvm_unreachable("all numerics are listed");
 }

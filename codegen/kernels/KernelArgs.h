@@ -13,6 +13,8 @@
 #include "codegen/kernels/IrEmitter.h"
 #include "codegen/kernels/KernelFacts.h"
 
+#include <optional>
+
 namespace quern {
 
 /// Pointers that an argument of type !lm.kv_cache expands to.
@@ -51,8 +53,7 @@ public:
   Numerics numerics; ///< of the role
   Tile tile;
 
-  /// Of its products, where a generator of tensor cores or integer dots makes
-  /// them.
+  /// Of its products, where the generator's are in kKernelArithmetic.
   virtual Numerics arithmetic() const { return numerics; }
 
   mlir::Block &body() { return op.getBody().front(); }
@@ -136,6 +137,9 @@ private:
   llvm::DenseMap<mlir::Value, mlir::Value> pointers;
 };
 
+/// Of generators whose products are in the arithmetic of each kernel.
+inline constexpr std::optional<Numerics> kKernelArithmetic = std::nullopt;
+
 /// One family of kernels of a target: which bodies it takes and how it makes
 /// code of them.
 template <typename Kernel> struct KernelGenerator {
@@ -144,8 +148,8 @@ template <typename Kernel> struct KernelGenerator {
   bool (*matches)(Kernel &);
   mlir::LogicalResult (*generate)(Kernel &);
   llvm::StringRef reason; ///< which kernels it takes, for --explain
-  /// Its products are in the kernel's arithmetic; those of others are in f32.
-  bool inNumerics = false;
+  /// Of its products.
+  std::optional<Numerics> arithmetic = Numerics::Float;
 };
 
 /// The first of `generators` that takes `kernel`, whose tile is then set; null
@@ -168,8 +172,7 @@ chooseGenerator(llvm::ArrayRef<KernelGenerator<Kernel>> generators,
 template <typename Kernel>
 KernelForm formOf(const KernelGenerator<Kernel> &generator,
                   const Kernel &kernel) {
-  return {generator.name,
-          generator.inNumerics ? kernel.arithmetic() : Numerics::Float,
+  return {generator.name, generator.arithmetic.value_or(kernel.arithmetic()),
           kernel.tile};
 }
 

@@ -1,8 +1,8 @@
 //===- KernelWork.h - What a kernel computes and moves ----------*- C++ -*-===//
 //
 // The numbers that a roofline needs, from the kernel's body: the manifest's
-// KernelWork (runtime/schema/artifact.fbs) has their definitions. One table
-// says how many operations each op takes; docs/spec.md has the formulas.
+// KernelWork (runtime/schema/artifact.fbs) has their definitions. They are one
+// for all targets, so pages count as GPUs have them. One table says how many operations each op takes; docs/spec.md has the formulas.
 //
 //===----------------------------------------------------------------------===//
 #ifndef QUERN_CODEGEN_KERNELS_KERNELWORK_H

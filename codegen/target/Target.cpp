@@ -186,7 +186,8 @@ std::string_view roleName(Role role) {
 }
 
 std::string_view numericsName(Numerics numerics) {
-  constexpr std::string_view names[] = {"Int8", "Bf16", "F16", "F32", "E4M3"};
+  constexpr std::string_view names[] = {"Int8", "Bf16", "F16",
+                                        "F32",  "E4M3", "Int16"};
   return names[static_cast<int>(numerics)];
 }
 

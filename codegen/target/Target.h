@@ -43,9 +43,12 @@ enum class Numerics : uint8_t {
   /// e4m3 activations and weights, products added in float32. No role's: that
   /// of kernels whose weights are e4m3, where a machine multiplies them.
   E4M3,
+  /// Fixed-point numbers: exact int16 dots, added in float32. No role's: that
+  /// of hosts' attention over 16-bit pages.
+  Int16,
 };
 
-/// "Int8", "Bf16", "F16", "F32", "E4M3".
+/// "Int8", "Bf16", "F16", "F32", "E4M3", "Int16".
 std::string_view numericsName(Numerics numerics);
 
 /// Kernels that share a generator's parameters.

@@ -402,6 +402,7 @@ Result<std::unique_ptr<HostExecutor>> HostExecutor::Create(Program program, Kern
                        " bytes and this machine has " + std::to_string(MemoryLimit()) +
                        "; lower context, kv_tokens or max_rows");
   }
+  program.CountHostPages();
   std::unique_ptr<HostExecutor> executor(
       new HostExecutor(std::move(program), std::move(kernels), weights, options));
   QUERN_RETURN_IF_ERROR(executor->Allocate());

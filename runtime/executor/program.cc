@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "runtime/executor/kv_cache.h"
+
 namespace quern {
 namespace {
 
@@ -59,6 +61,14 @@ bool ReadsPages(const Instruction& d) {
   return std::any_of(d.args.begin(), d.args.end(), [](const schema::Arg& arg) {
     return arg.kind() == schema::ArgKind::Kv && arg.access() == schema::Access::Read;
   });
+}
+
+/// Adds `bytes` to what `d` moves of each token of a page, where that is known.
+void AddPageBytes(uint64_t bytes, Instruction* d) {
+  const auto is_kv = [](const schema::Arg& arg) { return arg.kind() == schema::ArgKind::Kv; };
+  if (std::none_of(d->args.begin(), d->args.end(), is_kv)) return;
+  uint64_t& moved = ReadsPages(*d) ? d->work.bytes_per_key : d->work.bytes_per_row;
+  if (moved > 0) moved += bytes;
 }
 
 /// A kernel whose dispatch is merged takes parts of a context.
@@ -131,6 +141,17 @@ Program Program::Build(const schema::Manifest& manifest) {
   program.private_bytes_per_row = manifest.private_bytes_per_row();
   FindAttention(manifest.model()->heads(), &program);
   return program;
+}
+
+void Program::CountHostPages() {
+  std::vector<bool> counted(bodies.size());
+  for (size_t layer = 0; layer < layers.size(); ++layer) {
+    const uint32_t body = layers[layer].body;
+    if (counted[body]) continue;
+    counted[body] = true;
+    const uint64_t more = HostKvPageBytes(kv[layer]) - kv[layer].page_bytes();
+    for (Instruction& d : bodies[body]) AddPageBytes(more / kv[layer].page_tokens(), &d);
+  }
 }
 
 }  // namespace quern

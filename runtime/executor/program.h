@@ -81,6 +81,10 @@ struct Program {
 
   /// Precondition: the loader checked `manifest`.
   static Program Build(const schema::Manifest& manifest);
+
+  /// Lets the work of dispatches count keys and values as HostKvPageBytes has them; the manifest
+  /// counts a GPU's pages. Called once.
+  void CountHostPages();
 };
 
 }  // namespace quern

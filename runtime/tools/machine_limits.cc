@@ -116,6 +116,19 @@ __attribute__((target("avx2"))) void Int8Dots256() {
   for (const __m256i& sum : sums) asm volatile("" : : "x"(sum));
 }
 
+__attribute__((target("avx2"))) void Int16Dots256() {
+  constexpr int kSums = 12;
+  __m256i a = _mm256_set1_epi16(3), b = a, sums[kSums] = {};
+  for (uint64_t i = 0; i < kRounds; ++i) {
+#pragma GCC unroll 12
+    for (int s = 0; s < kSums; ++s) {
+      asm volatile("" : "+x"(a));
+      sums[s] = _mm256_add_epi32(sums[s], _mm256_madd_epi16(a, b));
+    }
+  }
+  for (const __m256i& sum : sums) asm volatile("" : : "x"(sum));
+}
+
 __attribute__((target("avx512f"))) void Fma512() {
   constexpr int kSums = 16;
   __m512 a = _mm512_set1_ps(1e-3f), b = a, sums[kSums] = {};
@@ -136,6 +149,18 @@ __attribute__((target("avx512f,avx512vnni"))) void Int8Dots512() {
   for (uint64_t i = 0; i < kRounds; ++i) {
 #pragma GCC unroll 16
     for (int s = 0; s < kSums; ++s) sums[s] = _mm512_dpbusd_epi32(sums[s], a, b);
+  }
+  for (const __m512i& sum : sums) asm volatile("" : : "v"(sum));
+}
+
+__attribute__((target("avx512f,avx512vnni"))) void Int16Dots512() {
+  constexpr int kSums = 16;
+  __m512i a = _mm512_set1_epi16(3), b = a, sums[kSums] = {};
+  QUERN_OPAQUE(a);
+  QUERN_OPAQUE(b);
+  for (uint64_t i = 0; i < kRounds; ++i) {
+#pragma GCC unroll 16
+    for (int s = 0; s < kSums; ++s) sums[s] = _mm512_dpwssd_epi32(sums[s], a, b);
   }
   for (const __m512i& sum : sums) asm volatile("" : : "v"(sum));
 }
@@ -214,12 +239,15 @@ constexpr double kTileProducts = 2.0 * 16 * 16 * 4 * kTileRounds;
 constexpr ProductUnit kUnits[] = {
     {"256-bit FMA", "avx2", "F32", "", Fma256, 2.0 * 8 * 12 * kRounds},
     {"256-bit int8 dots", "avx2", "Int8", "", Int8Dots256, 2.0 * 32 * 10 * kRounds},
+    {"256-bit int16 dots", "avx2", "Int16", "", Int16Dots256, 2.0 * 16 * 12 * kRounds},
     {"512-bit FMA", "avx512-vnni", "F32", "", Fma512, 2.0 * 16 * 16 * kRounds},
     {"VNNI int8 dots", "avx512-vnni", "Int8", "", Int8Dots512, 2.0 * 64 * 16 * kRounds},
+    {"VNNI int16 dots", "avx512-vnni", "Int16", "", Int16Dots512, 2.0 * 32 * 16 * kRounds},
     {"AMX bf16", "amx", "Bf16", "amx-", AmxBf16, 32 * kTileProducts},
     {"AMX int8", "amx", "Int8", "amx-", AmxInt8, 64 * kTileProducts},
     {"512-bit FMA", "amx", "F32", "", Fma512, 2.0 * 16 * 16 * kRounds},
     {"VNNI int8 dots", "amx", "Int8", "", Int8Dots512, 2.0 * 64 * 16 * kRounds},
+    {"VNNI int16 dots", "amx", "Int16", "", Int16Dots512, 2.0 * 32 * 16 * kRounds},
 };
 
 }  // namespace

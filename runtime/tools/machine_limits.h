@@ -14,8 +14,8 @@ double MeasureReadRate(uint64_t bytes, int threads);
 /// Loops of products in registers; one of a table.
 struct ProductUnit;
 
-/// The unit that a kernel of `arithmetic` ("F32", "Int8", "Bf16") uses on target `target` when
-/// `generator` made it. Null when none is known: nothing is measured for it.
+/// The unit that a kernel of `arithmetic` ("F32", "Int8", "Int16", "Bf16") uses on target `target`
+/// when `generator` made it. Null when none is known: nothing is measured for it.
 const ProductUnit* FindProductUnit(std::string_view target, std::string_view generator,
                                    std::string_view arithmetic);
 

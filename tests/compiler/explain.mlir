@@ -5,6 +5,7 @@
 // RUN: quern-compile compile %S/phases.mlir --target=avx2 --compile-to=codegen --explain 2>&1 | FileCheck %s --check-prefix=CODE
 
 // CODE: codegen: qkv_proj avx2/decode: matmul (products of numeric rows, in vectors; Int8), rows 3, blocks 1, keys 32, prefetch 4096, {{[0-9]+}} bytes of code
+// CODE: codegen: attention avx2/decode: fixed-attention (attention over pages of 16-bit numbers; Int16)
 
 // CHECK: import {{[0-9.]+}} s
 // CHECK: quantize: layer: blk.{layer}.attn_q.weight (q4_0) reads int8 activations

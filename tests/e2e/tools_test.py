@@ -5,7 +5,7 @@ import os
 import unittest
 from xml.etree import ElementTree
 
-from support import OK, TARGET, USAGE, E2eTest, artifact, machine, quern
+from support import OK, TARGET, USAGE, E2eTest, artifact, machine, quern, runs_here
 
 
 class Tokenize(E2eTest):
@@ -171,7 +171,29 @@ class Bench(E2eTest):
                 self.assertGreater(each["bytes"], 0)
         self.assertGreater(report["limits"]["read"]["gb_per_second"], 0)
         self.assertEqual({each["unit"] for each in report["limits"]["products"]},
-                         {"256-bit FMA", "256-bit int8 dots"})
+                         {"256-bit FMA", "256-bit int8 dots", "256-bit int16 dots"})
+
+    def assertAttention(self, model, arithmetic, unit):
+        """What inspect and bench say of its products."""
+        report = json.loads(self.assertWorks(quern("bench", model, "--json", "--kernels", "-r", 2,
+                                                   "-p", 64, "-d", 60, "-t", 1)))
+        inspected = json.loads(self.assertWorks(quern("inspect", model, "--json")))
+        forms = {each["name"]: each["forms"] for each in inspected["kernels"]}
+        for step in report["kernels"]["steps"]:
+            attention = next(each for each in step["kernels"] if each["name"].endswith("attention"))
+            self.assertEqual((attention["arithmetic"], attention["unit"]), (arithmetic, unit))
+            self.assertEqual({form["arithmetic"] for form in forms[attention["name"]]},
+                             {arithmetic})
+            self.assertLessEqual(attention["compute_share"], 1)
+
+    def test_attention_is_measured_by_its_own_products(self):
+        self.assertAttention(artifact(), "Int16", "256-bit int16 dots")
+        if runs_here("avx512-vnni"):
+            self.assertAttention(artifact(target="avx512-vnni"), "Int16", "VNNI int16 dots")
+        precise = self.folder / "precise.quern"
+        self.assertWorks(quern("compile", artifact().with_suffix(".gguf"), "-o", precise,
+                               "--precise", f"--target={TARGET}", "-q"))
+        self.assertAttention(precise, "F32", "256-bit FMA")
 
     def test_kernels_bytes_and_operations(self):
         """What the step must read and compute, from the model's shapes alone."""

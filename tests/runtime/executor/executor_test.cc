@@ -58,6 +58,11 @@ class ExecutorCalls : public ::testing::Test {
  protected:
   void Start(uint32_t shares, int threads, int64_t max_rows = 64) {
     model_ = testing::MakeFakeModel(shares);
+    Open(threads, max_rows);
+  }
+
+  /// The executor of model_.
+  void Open(int threads, int64_t max_rows) {
     g_manifest = &model_.manifest;
     flatbuffers::FlatBufferBuilder builder;
     schema::FinishManifestBuffer(builder, schema::Manifest::Pack(builder, &model_.manifest));
@@ -285,6 +290,30 @@ TEST_F(ExecutorCalls, ProfileCountsWhatKernelsMoveAndCompute) {
   Step(5, {});
   EXPECT_EQ(profile.work[testing::kHead].dispatches, 0u);
   EXPECT_EQ(executor_->last_rows(), (std::array<int64_t, 2>{5, 0}));
+}
+
+/// Beside 16-bit keys and values lie 12 bytes of scales for each token and KV head.
+TEST_F(ExecutorCalls, ProfileCountsTheScalesOfHostPages) {
+  model_ = testing::MakeFakeModel(3);
+  auto& kernels = model_.manifest.kernels;
+  kernels[testing::kAppend]->work = std::make_unique<schema::KernelWorkT>();
+  kernels[testing::kAppend]->work->bytes_per_row = 50;
+  const auto moved = [&](FakeKernel kernel) {
+    executor_->SetProfiling(true);
+    Step(5, {4});
+    return executor_->profile().work[kernel].bytes;
+  };
+  Open(2, 64);
+  const double append = moved(testing::kAppend), attend = moved(testing::kAttend);
+  EXPECT_EQ(append, testing::kLayers * 5 * 50);
+  for (schema::KvLayer& layer : model_.manifest.kv) {
+    layer = {layer.page_bytes() / 2, layer.kv_heads(), layer.head_dim(), layer.page_tokens(),
+             schema::KvElement::F16};
+  }
+  Open(2, 64);
+  const double scales = testing::kLayers * 5 * 12 * testing::kHidden;
+  EXPECT_EQ(moved(testing::kAppend), append + scales);
+  EXPECT_EQ(moved(testing::kAttend), attend + scales);
 }
 
 TEST_F(ExecutorCalls, TimelineHasEveryThreadsDispatchesInOrder) {
