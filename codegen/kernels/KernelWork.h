@@ -2,7 +2,8 @@
 //
 // The numbers that a roofline needs, from the kernel's body: the manifest's
 // KernelWork (runtime/schema/artifact.fbs) has their definitions. They are one
-// for all targets, so pages count as GPUs have them. One table says how many operations each op takes; docs/spec.md has the formulas.
+// for all targets, so pages count as GPUs have them. One table says how many
+// operations each op takes; docs/spec.md has the formulas.
 //
 //===----------------------------------------------------------------------===//
 #ifndef QUERN_CODEGEN_KERNELS_KERNELWORK_H
