@@ -39,7 +39,8 @@ enum class KvHome { Gpu, Host };
 /// 16-bit pages of a host are fixed-point (runtime/schema/fixed_kv.h): 32-bit
 /// words of two int16, the first in the low half. K has the words of dims (2i,
 /// 2i + 1) as (head_dim / 2, page), V those of tokens (2t, 2t + 1) as (page /
-/// 2, head_dim), and behind them lie FixedKvScale's arrays.
+/// 2, head_dim), and between them lie FixedKvScale's arrays: attention reads a head
+/// from begin to end, which hardware follows.
 ///
 /// Pages lie in runs of `pageRun` (1 on GPUs, kKvPageRun on hosts): a run holds
 /// its pages of head 0, then those of head 1, and so on.
@@ -53,8 +54,13 @@ struct KvLayout {
   int64_t pageRun, heads, headDim, page;
   bool isInt8, isFixed;
   int64_t elementBytes;
-  int64_t valuesOffset() const { return headDim * page * elementBytes; }
-  int64_t scalesOffset() const { return 2 * valuesOffset(); }
+  int64_t partBytes() const { return headDim * page * elementBytes; }
+  /// Of fixed-point pages, behind the scales.
+  int64_t valuesOffset() const {
+    return partBytes() + (isFixed ? kFixedKvScales * page * kWordBytes : 0);
+  }
+  /// Of fixed-point pages between keys and values, of int8 behind both.
+  int64_t scalesOffset() const { return (isFixed ? 1 : 2) * partBytes(); }
   /// Of K, or of V.
   int64_t scalesBytes() const {
     return isInt8 ? headDim / kScaleColumns * page * 4 : 0;

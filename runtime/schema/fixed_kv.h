@@ -13,7 +13,8 @@ inline constexpr double kFixedKeyNorm = 32000;
 /// No code of a value is larger: 32 products with probabilities of 13 bits fit int32.
 inline constexpr double kFixedValueMax = 8191;
 
-/// The f32 numbers of a token, an array (page_tokens) each, behind the codes of a KV head.
+/// The f32 numbers of a token, an array (page_tokens) each, between the codes of a KV head's keys and
+/// those of its values.
 enum class FixedKvScale : int64_t {
   /// key = code * this.
   kKey = 0,
@@ -24,7 +25,7 @@ enum class FixedKvScale : int64_t {
 };
 inline constexpr int64_t kFixedKvScales = 3;
 
-/// Bytes of a KV head of a page: codes of keys and of values, then the scales.
+/// Bytes of a KV head of a page: codes of keys, scales, codes of values.
 constexpr uint64_t FixedKvHeadBytes(uint64_t head_dim, uint64_t page_tokens) {
   return page_tokens * (2 * head_dim * sizeof(int16_t) + kFixedKvScales * sizeof(float));
 }

@@ -48,7 +48,8 @@ int64_t KvPage::Offset(bool value, int64_t token, int64_t d) const {
     element =
         value ? (token / 2 * head_dim + d) * 2 + token % 2 : (d / 2 * kTokens + token) * 2 + d % 2;
   }
-  return (value ? part_bytes() : 0) + element * element_bytes();
+  const int64_t between = is_fixed() ? kFixedKvScales * kTokens * 4 : 0;
+  return (value ? part_bytes() + between : 0) + element * element_bytes();
 }
 
 int64_t KvPage::HeadOffset(int64_t page, int64_t heads, int64_t head) const {

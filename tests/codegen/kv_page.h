@@ -34,7 +34,7 @@ struct KvPage {
   }
   /// The same to a scale of `token` in fixed point.
   int64_t OffsetOfScale(FixedKvScale scale, int64_t token) const {
-    return 2 * part_bytes() + (static_cast<int64_t>(scale) * kTokens + token) * 4;
+    return part_bytes() + (static_cast<int64_t>(scale) * kTokens + token) * 4;
   }
   /// Bytes from the start of a layer's pool to KV head `head` of `heads` of page `page`.
   int64_t HeadOffset(int64_t page, int64_t heads, int64_t head) const;
