@@ -13,8 +13,8 @@ inline constexpr double kFixedKeyNorm = 32000;
 /// No code of a value is larger: 32 products with probabilities of 13 bits fit int32.
 inline constexpr double kFixedValueMax = 8191;
 
-/// The f32 numbers of a token, an array (page_tokens) each, between the codes of a KV head's keys and
-/// those of its values.
+/// The f32 numbers of a token, an array (page_tokens) each, between the codes of a KV head's keys
+/// and those of its values.
 enum class FixedKvScale : int64_t {
   /// key = code * this.
   kKey = 0,
