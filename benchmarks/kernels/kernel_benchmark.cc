@@ -110,7 +110,7 @@ void FillLayer(std::mt19937& random, const KvPage& page, int64_t pages, int64_t 
 void Attention(benchmark::State& state, Machine machine, Heads heads, int64_t rows, int64_t context,
                int64_t ring_bytes) {
   std::mt19937 random(1);
-  auto kernel = CompiledKernel::Compile(AttentionText(heads), machine, context);
+  auto kernel = CompiledKernel::Compile(AttentionText(heads), machine);
   if (!kernel) return state.SkipWithError("the kernel cannot be generated");
   const KvPage page{heads.size, /*f32=*/false, /*on_gpu=*/false};
   const int64_t page_bytes = heads.kv * page.head_bytes(), pages = context / KvPage::kTokens,

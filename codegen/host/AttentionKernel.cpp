@@ -317,6 +317,9 @@ LogicalResult generateAttention(Kernel &k) {
   if (type.getPage() != kHostPageTokens)
     return k.emitError() << "expected pages of " << kHostPageTokens
                          << " tokens, got " << type.getPage();
+  if (k.tile.keys != kHostPageTokens)
+    return k.emitError() << "expected a page of " << kHostPageTokens
+                         << " keys a step, got a tile of " << k.tile.keys;
   if (type.getHeadDim() % unit != 0)
     return k.emitError() << "expected head_dim to be a multiple of " << unit
                          << ", got " << type.getHeadDim();

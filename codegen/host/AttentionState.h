@@ -1,5 +1,5 @@
-//===- AttentionState.h - What a row knows of a part of its context -*- C++
-//-*-===//
+//===- AttentionState.h - Attention to a part of a context ------*- C++ -*-===//
+//
 //
 // A query vector's attention over some tokens: f32 [16: maximum][16 lanes: sum
 // of weights][head_dim: sum of weighted values], both sums over 2^maximum. The

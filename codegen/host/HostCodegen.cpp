@@ -52,7 +52,7 @@ FailureOr<ImageBuilder::Generated> ImageBuilder::generate(rt::KernelOp op,
   builder.setInsertionPointToStart(entry);
 
   Emitter emitter(builder, loc, target);
-  Kernel kernel(emitter, op, role, options.context, entry->getArguments());
+  Kernel kernel(emitter, op, role, entry->getArguments());
   const auto *generator = chooseGenerator(kernelGenerators(), kernel);
   if (!generator || failed(generator->generate(kernel)))
     return failure();

@@ -39,8 +39,6 @@ struct CodeImage {
 struct CodegenOptions {
   /// Directory for KERNEL.TARGET.ROLE.{mlir,ll,s}; empty: nothing is written.
   std::string dumpKernelsTo;
-  /// Longest context, for kernels whose scratch grows with it.
-  int64_t context = 0;
   /// Called with one line per kernel: generator, tile and code bytes.
   std::function<void(const std::string &)> explain;
 };

@@ -7,10 +7,9 @@ using namespace mlir;
 
 namespace quern::host {
 
-Kernel::Kernel(Emitter &e, rt::KernelOp op, Role role, int64_t context,
-               ValueRange parameters)
-    : KernelArgs(e, op, e.target, role), e(e), context(context),
-      args(parameters[0]), dims(parameters[1]), ranges(parameters[2]) {
+Kernel::Kernel(Emitter &e, rt::KernelOp op, Role role, ValueRange parameters)
+    : KernelArgs(e, op, e.target, role), e(e), args(parameters[0]),
+      dims(parameters[1]), ranges(parameters[2]) {
   rowCount = e.load(e.i64(), dims, 8);
   scratchBase = pointerAt(pointerCount(op));
 }

@@ -16,12 +16,9 @@ namespace quern::host {
 class Kernel : public KernelArgs {
 public:
   /// `parameters` are args, dims and ranges.
-  Kernel(Emitter &e, rt::KernelOp op, Role role, int64_t context,
-         mlir::ValueRange parameters);
+  Kernel(Emitter &e, rt::KernelOp op, Role role, mlir::ValueRange parameters);
 
   Emitter &e;
-  /// Longest context of the model: bounds scratch that grows with it.
-  int64_t context;
 
   /// A 64-byte aligned piece of the thread's scratch.
   mlir::Value temporary(int64_t bytes) override;

@@ -161,11 +161,10 @@ void storeValue(Emitter &e, const KvLayout &layout, Value from, Value head,
 }
 
 Value storeKeyCodes(Emitter &e, int64_t headDim, Value from, Value target) {
-  return forKeyCodes(e, Source(e, from, headDim),
-                     [&](Value column, Value codes) {
-                       e.store(codes,
-                               e.offset(target, e.mul(column, e.index(2))), 32);
-                     });
+  return forKeyCodes(
+      e, Source(e, from, headDim), [&](Value column, Value codes) {
+        e.store(codes, e.offset(target, e.mul(column, e.index(2))), 32);
+      });
 }
 
 } // namespace quern::host

@@ -20,8 +20,6 @@ std::optional<AttentionPlan> planAttention(rt::KernelOp kernel) {
   for (Operation &op : kernel.getBody().front().without_terminator()) {
     if (auto online = dyn_cast<lm::OnlineAttentionOp>(op); online && !plan.op) {
       readOp(online, plan);
-      plan.online = true;
-      plan.keys = online.getKeyTile();
     } else if (auto plain = dyn_cast<lm::AttentionOp>(op); plain && !plan.op) {
       readOp(plain, plan);
     } else if (auto quantize = dyn_cast<lm::QuantizeOp>(op);

@@ -16,9 +16,7 @@ struct AttentionPlan {
   mlir::Value quantized; ///< the same as numeric rows, or null
   int64_t heads = 0;
   int64_t window = 0; ///< last tokens that a row sees; 0: all of its prefix
-  int64_t keys = 32;  ///< keys in one step of the online softmax
   double scale = 1;
-  bool online = false;
 };
 
 /// The plan of a body that is one attention op and at most a quantize behind

@@ -39,8 +39,8 @@ enum class KvHome { Gpu, Host };
 /// 16-bit pages of a host are fixed-point (runtime/schema/fixed_kv.h): 32-bit
 /// words of two int16, the first in the low half. K has the words of dims (2i,
 /// 2i + 1) as (head_dim / 2, page), V those of tokens (2t, 2t + 1) as (page /
-/// 2, head_dim), and between them lie FixedKvScale's arrays: attention reads a head
-/// from begin to end, which hardware follows.
+/// 2, head_dim), and between them lie FixedKvScale's arrays: attention reads a
+/// head from begin to end, which hardware follows.
 ///
 /// Pages lie in runs of `pageRun` (1 on GPUs, kKvPageRun on hosts): a run holds
 /// its pages of head 0, then those of head 1, and so on.

@@ -75,8 +75,8 @@ struct Tile {
   int64_t rows = 1;
   /// Row blocks of a weight (16 rows each) that one step works on.
   int64_t blocks = 1;
-  /// Keys in one step of the online softmax; divides the page (32 tokens), or,
-  /// in prefill of GPUs, a multiple of it.
+  /// Keys in one step of the online softmax: a page's 32 on hosts; on GPUs what
+  /// divides a page or, in prefill, a multiple of it.
   int64_t keys = 32;
   /// Bytes that software prefetch runs ahead of a weight stream.
   int64_t prefetch = 0;

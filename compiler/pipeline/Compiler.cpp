@@ -405,10 +405,6 @@ LogicalResult Compilation::generateHostImage(const Target &target) {
   host::CodegenOptions codegen;
   codegen.dumpKernelsTo = options.dumpKernelsTo;
   codegen.explain = [this](const std::string &line) { explain(line); };
-  if (auto attr =
-          (*module)->getAttrOfType<DictionaryAttr>(lm::LmDialect::kModelAttr))
-    if (auto tokens = attr.getAs<IntegerAttr>("context"))
-      codegen.context = tokens.getInt();
   FailureOr<host::CodeImage> image =
       host::generateHostCode(*module, target, codegen);
   if (failed(image))

@@ -26,13 +26,15 @@ static constexpr Shape kVectorShapes[] = {
 // Products in tile registers: (rows / 16 + 1) * blocks + 1 <= 8.
 static constexpr Shape kAmxShapes[] = {{32, 2}, {48, 1}, {32, 1}, {16, 3},
                                        {64, 1}, {16, 2}, {80, 1}, {16, 1}};
-static constexpr Shape kAttentionShapes[] = {{4, 1}, {8, 1}, {2, 1}, {1, 1}};
+static constexpr Shape kAttentionShapes[] = {{4, 1}, {8, 1}, {6, 1},
+                                             {3, 1}, {2, 1}, {1, 1}};
 static constexpr int64_t kPrefetches[] = {8192, 4096, 2048, 16384, 1024, 0};
 
 static constexpr TileSpace kSpaces[] = {
     {"matmul", kVectorShapes, kPrefetches},
     {"float-matmul", kVectorShapes, kPrefetches},
     {"amx-matmul", kAmxShapes, kPrefetches},
+    {"fixed-attention", kAttentionShapes, {}},
     {"attention", kAttentionShapes, {}},
 };
 

@@ -19,8 +19,6 @@ namespace quern::test {
 namespace {
 
 constexpr int64_t kPage = KvPage::kTokens;
-/// Of the kernels that need room for it.
-constexpr int64_t kMaxContext = 128;
 
 struct Shape {
   int64_t heads, kv_heads, head_dim;
@@ -264,7 +262,7 @@ class AttentionKernel : public testing::TestWithParam<Machine> {
   void CheckVariant(const Shape& shape, const Variant& variant, unsigned seed,
                     const std::vector<Sequence>& sequences = kMixedStep) {
     const auto kernel =
-        CompiledKernel::Compile(KernelText(shape, variant), GetParam(), kMaxContext);
+        CompiledKernel::Compile(KernelText(shape, variant), GetParam());
     ASSERT_TRUE(kernel);
     kernel->Note("queries a key", shape.group());
     kernel->Note("head size", shape.head_dim);
@@ -354,7 +352,7 @@ TEST_P(AttentionKernel, ARowsBitsDoNotDependOnItsCompany) {
   for (const bool online : {true, false}) {
     const Shape shape = {9, 3, 64};
     const auto kernel =
-        CompiledKernel::Compile(KernelText(shape, {.online = online}), GetParam(), kMaxContext);
+        CompiledKernel::Compile(KernelText(shape, {.online = online}), GetParam());
     ASSERT_TRUE(kernel);
     Step step(shape, kMixedStep, LayoutOf(shape, {}), 3);
     const Buffer together(step.rows() * shape.columns() * 4), alone(together.size());
@@ -370,7 +368,7 @@ TEST_P(AttentionKernel, ARowsBitsDoNotDependOnItsCompany) {
 TEST_P(AttentionKernel, SplitsOverRows) {
   const Shape shape = {9, 3, 64};
   const Variant variant = {.split = "rows"};
-  const auto kernel = CompiledKernel::Compile(KernelText(shape, variant), GetParam(), kMaxContext);
+  const auto kernel = CompiledKernel::Compile(KernelText(shape, variant), GetParam());
   ASSERT_TRUE(kernel);
   const Step step(shape, kMixedStep, LayoutOf(shape, variant), 4);
   const Buffer result(step.rows() * shape.columns() * 4);
@@ -381,9 +379,9 @@ TEST_P(AttentionKernel, SplitsOverRows) {
 
 TEST_P(AttentionKernel, QuantizesItsResult) {
   const Shape shape = {9, 3, 64};
-  const auto plain = CompiledKernel::Compile(KernelText(shape, {}), GetParam(), kMaxContext);
+  const auto plain = CompiledKernel::Compile(KernelText(shape, {}), GetParam());
   const auto quantizing = CompiledKernel::Compile(KernelText(shape, {.output = Output::kQuantized}),
-                                                  GetParam(), kMaxContext);
+                                                  GetParam());
   ASSERT_TRUE(plain && quantizing);
   const Step step(shape, kMixedStep, LayoutOf(shape, {}), 5);
   const int64_t columns = shape.columns(), row_bytes = NumericRowBytes(columns);

@@ -10,7 +10,7 @@
 #include <optional>
 #include <set>
 #include <sstream>
-#include <tuple>
+#include <utility>
 
 #include "codegen/host/HostCodegen.h"
 #include "codegen/host/Kernel.h"
@@ -68,17 +68,13 @@ mlir::MLIRContext& Context() {
 }
 
 // The image of `text`, which holds both roles; kept, since tests of both want it.
-const std::optional<host::CodeImage>& Generate(const std::string& text, std::string_view target,
-                                               int64_t context) {
-  static std::map<std::tuple<std::string, std::string_view, int64_t>,
-                  std::optional<host::CodeImage>>
-      images;
-  auto [place, is_new] = images.try_emplace({text, target, context});
+const std::optional<host::CodeImage>& Generate(const std::string& text, std::string_view target) {
+  static std::map<std::pair<std::string, std::string_view>, std::optional<host::CodeImage>> images;
+  auto [place, is_new] = images.try_emplace({text, target});
   if (!is_new) return place->second;
   auto module = mlir::parseSourceString<mlir::ModuleOp>(text, mlir::ParserConfig(&Context()));
   if (!module) return place->second;
   host::CodegenOptions options;
-  options.context = context;
   if (const char* directory = std::getenv("QUERN_DUMP_KERNELS")) options.dumpKernelsTo = directory;
   auto image = host::generateHostCode(*module, *findTarget(target), options);
   if (mlir::succeeded(image)) place->second = std::move(*image);
@@ -135,14 +131,14 @@ std::string MachineName(const Machine& machine) {
 }
 
 std::unique_ptr<CompiledKernel> CompiledKernel::Compile(const std::string& text,
-                                                        const Machine& machine, int64_t context) {
+                                                        const Machine& machine) {
   if (const Target& target = *findTarget(machine.target); target.isGpu()) {
     std::unique_ptr<CompiledKernel> kernel(new CompiledKernel);
     kernel->emulated_ = EmulatedKernel::Compile(text, target, machine.role);
     kernel->machine_ = MachineName(machine);
     return kernel->emulated_ ? std::move(kernel) : nullptr;
   }
-  const std::optional<host::CodeImage>& image = Generate(text, machine.target, context);
+  const std::optional<host::CodeImage>& image = Generate(text, machine.target);
   if (!image) {
     ADD_FAILURE() << "kernel does not parse or cannot be generated:\n" << text;
     return nullptr;

@@ -38,8 +38,7 @@ std::string MachineName(const Machine& machine);
 class CompiledKernel {
  public:
   /// Generates the one rt.kernel in `text`. Returns null, with a test failure, when it cannot.
-  static std::unique_ptr<CompiledKernel> Compile(const std::string& text, const Machine& machine,
-                                                 int64_t context = 0);
+  static std::unique_ptr<CompiledKernel> Compile(const std::string& text, const Machine& machine);
   ~CompiledKernel();
 
   /// The caller compares what it computes with a reference, at `value` of `axis` (kernel_proof.h).

@@ -45,8 +45,11 @@ TEST(TileSpace, StagesShareNoTile) {
 TEST(TileSpace, OtherKernelsHaveNoChoice) {
   for (llvm::StringRef generator : {"rowwise", "lookup", "rope-append", "no generator"})
     EXPECT_TRUE(AllTiles(generator, Tile()).empty());
-  EXPECT_TRUE(prefetchesToTry("attention", Tile()).empty());
-  EXPECT_TRUE(blocksToTry("attention", Tile()).empty());
+  for (llvm::StringRef generator : {"attention", "fixed-attention"}) {
+    EXPECT_FALSE(rowsToTry(generator, Tile()).empty());
+    EXPECT_TRUE(prefetchesToTry(generator, Tile()).empty());
+    EXPECT_TRUE(blocksToTry(generator, Tile()).empty());
+  }
 }
 
 }  // namespace
