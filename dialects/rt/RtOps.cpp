@@ -242,6 +242,7 @@ LogicalResult DispatchOp::verifySymbolUses(SymbolTableCollection &symbolTable) {
   DispatchOp repeated = repeatedBy(*this);
   if (!sharesAttend(kernel) || !repeated || repeated.getMerge() ||
       repeated.getKernelAttr() != getKernelAttr() ||
+      repeated.getRows() != getRows() ||
       repeated.getArgsAttr() != getArgsAttr() ||
       repeated.getRangesAttr() != getRangesAttr())
     return emitOpError("expected a merge to repeat the dispatch before it, of "

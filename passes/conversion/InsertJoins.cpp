@@ -28,9 +28,12 @@ using Pieces = SmallVector<std::pair<int64_t, int64_t>>;
 /// join of a kind happens in all steps in which one of a lesser kind happens.
 enum class Need { Nothing, RowsJoin, SplitJoin, AlwaysJoin };
 
+/// The step's states of attention, among the names of buffers.
+constexpr StringLiteral kStates = "attention states";
+
 /// One touch of a buffer by a dispatch.
 struct Access {
-  StringRef buffer; ///< empty: the layer's KV pages
+  StringRef buffer; ///< empty: the layer's KV pages; or kStates
   bool write;
   /// Threads write copies of their own in small steps.
   bool isPrivate;
@@ -179,6 +182,8 @@ public:
       written.dealtOut = attends && !dispatch.getMerge();
       accesses.push_back(written);
     }
+    if (attends && dispatch.getSplit() == lm::KernelSplit::Shares)
+      accesses.push_back(states(dispatch));
     return accesses;
   }
 
@@ -195,6 +200,16 @@ private:
             .ownRow = true,
             .pieces = {},
             .dealtOut = false};
+  }
+
+  /// All attention of a step has its states in one place: the parts of one
+  /// must not come before the merge of another is done.
+  Access states(rt::DispatchOp dispatch) {
+    Access touched = access(dispatch, {}, /*write=*/!dispatch.getMerge());
+    touched.buffer = kStates;
+    touched.pieces = segmentPieces(dispatch, 0);
+    touched.dealtOut = true;
+    return touched;
   }
 
   void addInput(rt::DispatchOp dispatch, rt::ArgAttr arg, BlockArgument input,

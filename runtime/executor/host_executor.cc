@@ -195,9 +195,20 @@ class HostExecutor::StepThread {
     std::byte* const source = e_.SmallArena(from);
     const uint64_t logits = e_.small_offsets_[2];
     CopyBesideWriter(e_.SmallArena(to), source, logits);
-    if (merges_) CopyBesideWriter(e_.States(to), e_.States(from), StateBytesOfStep());
+    if (StatesAreRead()) CopyBesideWriter(e_.States(to), e_.States(from), StateBytesOfStep());
     if (at_ <= e_.epilogue_) return;
     CopyBesideWriter(e_.SmallArena(to) + logits, source + logits, LogitBytes());
+  }
+
+  /// Whether a merge is owed since the last join, or comes next: nothing but joins stands between
+  /// attention and its merge, so states are read by no other.
+  bool StatesAreRead() const {
+    for (size_t at = last_join_; merges_ && at < e_.points_.size(); ++at) {
+      const Instruction& instruction = *e_.points_[at].instruction;
+      if (instruction.merge) return true;
+      if (at >= at_ && instruction.op == schema::Op::Dispatch) return false;
+    }
+    return false;
   }
 
   uint64_t StateBytesOfStep() const {
@@ -366,11 +377,11 @@ uint64_t HostExecutor::BytesNeeded(const Program& program, uint64_t scratch_byte
       return UINT64_MAX;
     }
   }
+  const int count = ThreadCount(program, options);
+  const uint64_t states = count > 1 ? StateBytes(program, options.kv_pages) : 0;
   uint64_t threads = 0;
-  if (__builtin_add_overflow(ThreadBytes(program, scratch_bytes),
-                             StateBytes(program, options.kv_pages), &threads) ||
-      __builtin_mul_overflow(threads, static_cast<uint64_t>(ThreadCount(program, options)),
-                             &threads)) {
+  if (__builtin_add_overflow(ThreadBytes(program, scratch_bytes), states, &threads) ||
+      __builtin_mul_overflow(threads, static_cast<uint64_t>(count), &threads)) {
     return UINT64_MAX;
   }
   return __builtin_add_overflow(bytes, threads, &bytes) ? UINT64_MAX : bytes;
@@ -403,6 +414,7 @@ Result<std::unique_ptr<HostExecutor>> HostExecutor::Create(Program program, Kern
                        "; lower context, kv_tokens or max_rows");
   }
   program.CountHostPages();
+  if (ThreadCount(program, options) == 1) program.KeepContextsWhole();
   std::unique_ptr<HostExecutor> executor(
       new HostExecutor(std::move(program), std::move(kernels), weights, options));
   QUERN_RETURN_IF_ERROR(executor->Allocate());

@@ -71,11 +71,13 @@ void AddPageBytes(uint64_t bytes, Instruction* d) {
   if (moved > 0) moved += bytes;
 }
 
-/// A kernel whose dispatch is merged takes parts of a context.
-bool IsMerged(const Instruction& d, const std::vector<Instruction>& body) {
-  return std::any_of(body.begin(), body.end(), [&](const Instruction& other) {
-    return other.merge && other.kernel == d.kernel;
-  });
+/// Whether the dispatch at `index` takes parts of a context: it is a merge, or the next one is,
+/// which the loader checked to be its own.
+bool TakesParts(const std::vector<Instruction>& body, size_t index) {
+  if (body[index].merge) return true;
+  const auto next = std::find_if(body.begin() + static_cast<std::ptrdiff_t>(index) + 1, body.end(),
+                                 [](const Instruction& i) { return i.op == schema::Op::Dispatch; });
+  return next != body.end() && next->merge;
 }
 
 /// Without ranges all of the `heads` query heads are everybody's; a dispatch that is split over
@@ -98,12 +100,13 @@ AttentionCut CutOf(const Instruction& d, const schema::KvLayer& kv, int64_t head
 void FindAttention(int64_t heads, Program* program) {
   for (size_t layer = 0; layer < program->layers.size(); ++layer) {
     std::vector<Instruction>& body = program->bodies[program->layers[layer].body];
-    for (Instruction& instruction : body) {
+    for (size_t index = 0; index < body.size(); ++index) {
+      Instruction& instruction = body[index];
       if (!ReadsPages(instruction) || instruction.attention >= 0) continue;
       std::vector<AttentionCut>& cuts = program->attention;
       AttentionCut cut = CutOf(instruction, program->kv[layer], heads, program->shares);
       cut.takes_parts =
-          program->kv[layer].page_tokens() == kHostPageTokens && IsMerged(instruction, body);
+          program->kv[layer].page_tokens() == kHostPageTokens && TakesParts(body, index);
       program->state_bytes = std::max(program->state_bytes, cut.state_bytes());
       const auto known = std::find(cuts.begin(), cuts.end(), cut);
       instruction.attention = static_cast<int32_t>(known - cuts.begin());
@@ -141,6 +144,11 @@ Program Program::Build(const schema::Manifest& manifest) {
   program.private_bytes_per_row = manifest.private_bytes_per_row();
   FindAttention(manifest.model()->heads(), &program);
   return program;
+}
+
+void Program::KeepContextsWhole() {
+  for (AttentionCut& cut : attention) cut.takes_parts = false;
+  state_bytes = 0;
 }
 
 void Program::CountHostPages() {

@@ -82,6 +82,10 @@ struct Program {
   /// Precondition: the loader checked `manifest`.
   static Program Build(const schema::Manifest& manifest);
 
+  /// Lets no attention be cut in parts of contexts, nor need memory for their states: one thread
+  /// would do them one after the other.
+  void KeepContextsWhole();
+
   /// Lets the work of dispatches count keys and values as HostKvPageBytes has them; the manifest
   /// counts a GPU's pages. Called once.
   void CountHostPages();

@@ -1,5 +1,6 @@
 // The program of a manifest: bodies, their instructions, and the calls that give them weights.
 #include <algorithm>
+#include <functional>
 #include <vector>
 
 #include "runtime/loader/manifest_check.h"
@@ -47,11 +48,13 @@ class BodyCheck {
       if (!IsKnown(instruction.op())) return BadEnum(".op", instruction, instruction.op());
       if (instruction.op() == schema::Op::Join) {
         if (!IsKnown(instruction.when())) return BadEnum(".when", instruction, instruction.when());
+        shares_meet_ |= instruction.when() != schema::JoinWhen::Rows;
         continue;
       }
       QUERN_RETURN_IF_ERROR(CheckDispatch(instruction));
       if (instruction.merge()) QUERN_RETURN_IF_ERROR(CheckMerge(instruction));
       previous_ = &instruction;
+      shares_meet_ = false;
     }
     return {};
   }
@@ -103,23 +106,46 @@ class BodyCheck {
     return {};
   }
 
-  /// A merge repeats the dispatch before it, in which shares read pages.
+  /// A merge repeats the dispatch before it, in which shares read pages and leave states, behind a
+  /// join that steps with states have.
   Status CheckMerge(const Instruction& d) const {
-    const auto reads_pages = [](const Arg* arg) {
-      return arg->kind() == ArgKind::Kv && arg->access() == Access::Read;
-    };
-    const bool repeats =
-        previous_ && !previous_->merge() && previous_->kernel() == d.kernel() &&
-        d.split() == schema::Split::Shares &&
-        std::equal(d.args()->begin(), d.args()->end(), previous_->args()->begin(), IsSameArg) &&
-        std::equal(d.ranges()->begin(), d.ranges()->end(), previous_->ranges()->begin());
-    if (repeats && std::any_of(d.args()->begin(), d.args()->end(), reads_pages)) return {};
+    if (previous_ && !previous_->merge() && Repeats(d, *previous_) && Attends(d)) {
+      if (shares_meet_) return {};
+      return check_.Bad(item_ + ".merge", &d, "true",
+                        "a join of kind split or always before the merge");
+    }
     return check_.Bad(item_ + ".merge", &d, "true",
                       "false, or the dispatch of attention over shares before it once more");
   }
 
-  static bool IsSameArg(const Arg* a, const Arg* b) {
-    return a->kind() == b->kind() && a->access() == b->access() && a->index() == b->index();
+  /// The same dispatch twice.
+  static bool Repeats(const Instruction& a, const Instruction& b) {
+    const auto same_arg = [](const Arg* x, const Arg* y) {
+      return x->kind() == y->kind() && x->access() == y->access() && x->index() == y->index();
+    };
+    return a.kernel() == b.kernel() && a.split() == b.split() && a.row_class() == b.row_class() &&
+           AreEqual(a.args(), b.args(), same_arg) &&
+           AreEqual(a.ranges(), b.ranges(), std::equal_to<>());
+  }
+
+  /// Null is an empty vector.
+  template <typename Vector, typename Same>
+  static bool AreEqual(const Vector* a, const Vector* b, Same same) {
+    const bool a_empty = !a || a->size() == 0, b_empty = !b || b->size() == 0;
+    if (a_empty || b_empty) return a_empty && b_empty;
+    return std::equal(a->begin(), a->end(), b->begin(), b->end(), same);
+  }
+
+  /// Shares read pages and have a place for states.
+  static bool Attends(const Instruction& d) {
+    bool pages = false, states = false;
+    for (uint32_t i = 0; d.args() && i < d.args()->size(); ++i) {
+      const Arg& arg = *d.args()->Get(i);
+      pages |= arg.kind() == ArgKind::Kv && arg.access() == Access::Read;
+      states |= arg.kind() == ArgKind::Step &&
+                arg.index() == static_cast<uint32_t>(schema::StepInput::AttentionStates);
+    }
+    return pages && states && d.split() == schema::Split::Shares;
   }
 
   Status CheckRanges(const Instruction& d, const schema::Kernel& kernel) const {
@@ -220,6 +246,7 @@ class BodyCheck {
   const uint64_t widest_;
   std::string item_;                       // the instruction at hand
   const Instruction* previous_ = nullptr;  // dispatch
+  bool shares_meet_ = false;               // since the previous dispatch, wherever they must
 };
 
 /// What only some sections may use: pages in layers, the caller's logits and the rows that need

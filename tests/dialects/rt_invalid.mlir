@@ -322,6 +322,27 @@ rt.kernel @attend(%x: tensor<?x16xf32>, %kv: !kv, %p: tensor<?xi32>) -> tensor<?
       : (tensor<?x16xf32>, !kv, tensor<?xi32>) -> tensor<?x16xf32>
   lm.yield %a : tensor<?x16xf32>
 }
+rt.program @rt_dispatch_c11_rows shares = 2 layers = [@layer] {
+  rt.buffer @x activation bytes_per_row = 64
+  rt.buffer @y activation bytes_per_row = 64
+  rt.prologue {}
+  rt.block @layer {
+    rt.dispatch @attend(buffer @x, kv, step slots, buffer @y) split = shares
+    // expected-error @+1 {{expected a merge to repeat the dispatch before it, of attention that is split over shares}}
+    rt.dispatch @attend(buffer @x, kv, step slots, buffer @y) split = shares rows = logits merge
+  }
+  rt.epilogue {}
+}
+
+// -----
+
+!kv = !lm.kv_cache<heads = 2, head_dim = 8, page = 32, f32>
+rt.kernel @attend(%x: tensor<?x16xf32>, %kv: !kv, %p: tensor<?xi32>) -> tensor<?x16xf32>
+    attributes {split = #lm<kernel_split shares>} {
+  %a = lm.attention %x, %kv, %p heads = 2, scale = 1.0, window = 0
+      : (tensor<?x16xf32>, !kv, tensor<?xi32>) -> tensor<?x16xf32>
+  lm.yield %a : tensor<?x16xf32>
+}
 rt.program @rt_dispatch_c11_twice shares = 2 layers = [@layer] {
   rt.buffer @x activation bytes_per_row = 64
   rt.buffer @y activation bytes_per_row = 64

@@ -124,6 +124,29 @@ TEST_F(ExecutorCalls, LargeStepsCutRowsInFours) {
   }
 }
 
+TEST(ProgramTest, OnlyTheDispatchBeforeAMergeTakesParts) {
+  testing::FakeModel model = testing::MakeFakeModel(2);
+  // Attention twice, of which the second is merged.
+  auto& instructions = model.manifest.bodies[1]->instructions;
+  const auto attend = std::find_if(instructions.begin(), instructions.end(), [](const auto& i) {
+    return i->op == schema::Op::Dispatch && i->kernel == testing::kAttend;
+  });
+  instructions.insert(attend, std::make_unique<schema::InstructionT>(**attend));
+  flatbuffers::FlatBufferBuilder builder;
+  schema::FinishManifestBuffer(builder, schema::Manifest::Pack(builder, &model.manifest));
+  Program program = Program::Build(*schema::GetManifest(builder.GetBufferPointer()));
+  std::vector<bool> takes_parts;
+  for (const Instruction& instruction : program.bodies[1]) {
+    if (instruction.attention < 0) continue;
+    takes_parts.push_back(
+        program.attention[static_cast<size_t>(instruction.attention)].takes_parts);
+  }
+  EXPECT_EQ(takes_parts, (std::vector<bool>{false, true, true}));
+  EXPECT_GT(program.state_bytes, 0u);
+  program.KeepContextsWhole();
+  EXPECT_EQ(program.state_bytes, 0u);
+}
+
 TEST_F(ExecutorCalls, SmallStepsRepeatRowsInEveryThreadsOwnMemory) {
   Start(3, 3);
   for (int32_t rows : {1, 4}) {

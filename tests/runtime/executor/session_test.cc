@@ -100,17 +100,19 @@ TEST(Session, LongContextsAreCutOverShares) {
 }
 
 TEST(Session, AttentionStatesAreCountedAmongTheBytes) {
-  const auto bytes = [](uint32_t shares, int64_t kv_tokens) {
+  const auto bytes = [](uint32_t shares, int threads, int64_t kv_tokens) {
     const Fake fake(shares, kLongContext);
-    const auto session = fake.NewSession({.threads = 1, .kv_tokens = kv_tokens});
+    const auto session = fake.NewSession({.threads = threads, .kv_tokens = kv_tokens});
     return session->executor().bytes() - session->executor().kv().pages() * 2 * 2048;
   };
   // Of 4 rows and 8 heads for 1 block; then for 8, of which 5 are used.
   constexpr uint64_t kStates = 4 * 8 * 33 * 4, kPage = 4096;
   const uint64_t one = (kStates + kPage - 1) / kPage * kPage,
                  eight = (8 * kStates + kPage - 1) / kPage * kPage;
-  EXPECT_EQ(bytes(2, 2560) - bytes(2, 512), eight - one);
-  EXPECT_EQ(bytes(1, 2560), bytes(1, 512));
+  EXPECT_EQ(bytes(3, 2, 2560) - bytes(3, 2, 512), 2 * (eight - one));
+  // One share, or one thread, cuts no context.
+  EXPECT_EQ(bytes(1, 2, 2560), bytes(1, 2, 512));
+  EXPECT_EQ(bytes(3, 1, 2560), bytes(3, 1, 512));
 }
 
 std::atomic<uint32_t> g_attentions{0};

@@ -35,6 +35,9 @@ struct Case {
   std::function<void(ManifestT&)> mutate;
 };
 
+/// The dispatch of attention, of the fake's layers, and its merge.
+constexpr size_t kAttendAt = 3, kMergeAt = 5;
+
 /// The n-th instruction of body 1, the layer: 0 project, 1 append, 2 a join, 3 attend, 4 a join,
 /// 5 attend's merge, ...
 schema::InstructionT& LayerInstruction(ManifestT& m, size_t n) {
@@ -168,6 +171,40 @@ const Case kCases[] = {
      [](ManifestT& m) { LayerInstruction(m, 5).ranges[1] -= 1; }},
     {"MergeOfRows", "bodies[0].instructions[0].merge",
      [](ManifestT& m) { m.bodies[0]->instructions[0]->merge = true; }},
+    {"MergeOfOtherSplit", "bodies[1].instructions[5].merge",
+     [](ManifestT& m) {
+       for (size_t at : {kAttendAt, kMergeAt}) {
+         LayerInstruction(m, at).args[4].mutate_access(Access::Read);
+       }
+       LayerInstruction(m, kAttendAt).split = schema::Split::Rows;
+       LayerInstruction(m, kAttendAt).ranges.clear();
+     }},
+    {"MergeOfOtherRows", "bodies[1].instructions[5].merge",
+     [](ManifestT& m) {
+       for (size_t at : {kAttendAt, kMergeAt}) {
+         LayerInstruction(m, at).args[4].mutate_access(Access::Read);
+       }
+       LayerInstruction(m, kAttendAt).row_class = schema::RowClass::Logits;
+     }},
+    {"MergeWithoutRanges", "bodies[1].instructions[5].ranges",
+     [](ManifestT& m) { LayerInstruction(m, kMergeAt).ranges.clear(); }},
+    {"MergeWithoutArgs", "bodies[1].instructions[5].merge",
+     [](ManifestT& m) {
+       m.kernels[testing::kAttend]->argument_count = 0;
+       for (size_t at : {kAttendAt, kMergeAt}) LayerInstruction(m, at).args.clear();
+     }},
+    {"MergeWithoutStates", "bodies[1].instructions[5].merge",
+     [](ManifestT& m) {
+       m.kernels[testing::kAttend]->argument_count = 5;
+       for (size_t at : {kAttendAt, kMergeAt}) LayerInstruction(m, at).args.pop_back();
+     }},
+    {"MergeWithoutJoin", "bodies[1].instructions[4].merge",
+     [](ManifestT& m) {
+       auto& instructions = m.bodies[1]->instructions;
+       instructions.erase(instructions.begin() + kMergeAt - 1);
+     }},
+    {"MergeBehindJoinOfRows", "bodies[1].instructions[5].merge",
+     [](ManifestT& m) { LayerInstruction(m, kMergeAt - 1).when = schema::JoinWhen::Rows; }},
     {"PartialOfWhole", "bodies[1].instructions[6].args[2].kind",
      [](ManifestT& m) { LayerInstruction(m, 6).args[2].mutate_index(1); }},
     {"PrologueBody", "prologue.body", [](ManifestT& m) { m.prologue->body = 3; }},
@@ -206,6 +243,14 @@ INSTANTIATE_TEST_SUITE_P(All, ManifestCheck, ::testing::ValuesIn(kCases),
 TEST(ManifestVersion, AnotherOneIsIncompatible) {
   const Status status = Check([](ManifestT& m) { m.version = kManifestVersion + 1; });
   EXPECT_EQ(status.code(), StatusCode::kIncompatible);
+}
+
+TEST(ManifestCheckTest, AMergeOfAttentionWithoutRangesIsSound) {
+  const Status status = Check([](ManifestT& m) {
+    m.kernels[testing::kAttend]->range_count = 0;
+    for (size_t at : {kAttendAt, kMergeAt}) LayerInstruction(m, at).ranges.clear();
+  });
+  EXPECT_TRUE(status.ok()) << status.message();
 }
 
 TEST(ManifestCheckTest, TheFakeItselfIsSound) {
