@@ -35,7 +35,7 @@ Value Kernel::temporary(int64_t bytes) {
 }
 
 /// int8 numerics: of both halves q = round(x * 127 / amax), the scale, and that
-/// times the sum of q.
+/// times the sum of q, which is added up for both too.
 static void storeInt8Group(Kernel &k, Value row, int64_t columns, Value group,
                            Value low, Value high) {
   Emitter &e = k.e;
@@ -63,8 +63,12 @@ static void storeInt8Group(Kernel &k, Value row, int64_t columns, Value group,
   Value scale = e.div(amax, constant(127.0));
   Value sum = e.reduceAddBoth(halves[0], halves[1]);
   storeBoth(scale, activationScaleOffset(columns));
-  storeBoth(e.mul(scale, e.toFloat(sum, e.f32())),
-            activationSumOffset(columns));
+  Value scaled = e.mul(scale, e.toFloat(sum, e.f32()));
+  storeBoth(scaled, activationSumOffset(columns));
+  e.store(e.reduceAdd(scaled),
+          e.offset(e.offset(row, activationPairSumOffset(columns)),
+                   e.mul(group, e.index(4))),
+          4);
 }
 
 void storeActivationGroup(Kernel &k, Value row, int64_t columns, Value group,

@@ -34,6 +34,10 @@ constexpr int64_t kSwigluGroups = 4;
 /// A row of one of the two in scratch.
 constexpr int64_t kSwigluRowBytes = kSwigluGroups * kPackedGroup * 4;
 
+/// All rows pass by so many row blocks before the next: rows come into L1 once
+/// for all of them, and results are written in longer runs.
+constexpr int64_t kPanelBlocks = 4;
+
 /// Emits the loops of one kernel.
 class MatmulEmitter {
 public:
@@ -83,6 +87,11 @@ private:
   /// Covers `count` row blocks with full tiles, then single blocks.
   void forBlockTiles(Value count,
                      function_ref<void(Value block, int64_t blocks)> body);
+  /// Covers all rows of `count` row blocks with tiles, panel by panel.
+  void forTiles(
+      Value count,
+      function_ref<void(Value block, int64_t blocks, Value row, int64_t rows)>
+          body);
   void projectGateAndUp(Value first, Value count, Value row, int64_t rows);
   void projectToScratch(const Stream &stream, Value scratch, Value first,
                         Value count, Value row, int64_t rows);
@@ -134,8 +143,8 @@ MatmulEmitter::Stream MatmulEmitter::streamOf(const Projection &projection,
 }
 
 MatmulEmitter::RowTiles MatmulEmitter::cutRows() {
-  Value full = e.div(e.add(k.rows(), e.index(k.tile.rows - 1)),
-                     e.index(k.tile.rows));
+  Value full =
+      e.div(e.add(k.rows(), e.index(k.tile.rows - 1)), e.index(k.tile.rows));
   // No rows are one tile of none.
   Value tiles = e.select(e.equal(full, e.index(0)), e.index(1), full);
   Value longer = e.rem(k.rows(), tiles);
@@ -166,17 +175,33 @@ void MatmulEmitter::forBlockTiles(Value count,
             [&](Value block) { body(block, 1); });
 }
 
+void MatmulEmitter::forTiles(
+    Value count, function_ref<void(Value, int64_t, Value, int64_t)> body) {
+  e.forLoop(e.index(0), count, kPanelBlocks, [&](Value first) {
+    Value panel = e.minU(e.index(kPanelBlocks), e.sub(count, first));
+    forRowTiles([&](Value row, int64_t rows) {
+      forBlockTiles(panel, [&](Value block, int64_t blocks) {
+        body(e.add(first, block), blocks, row, rows);
+      });
+    });
+  });
+}
+
 /// What `count` rows of activations from `row` have of one group: two parts of
-/// 16 columns, each with a scale and a sum. Rows are constant offsets apart, so
-/// that a loop over groups steps two addresses whatever the rows.
+/// 16 columns, each with a scale, and the sums of the columns under one scale
+/// of the weights, one for both parts or one for each. Rows are constant
+/// offsets apart, so that a loop over groups steps few addresses whatever the
+/// rows.
 struct MatmulEmitter::IntegerRows {
-  IntegerRows(Emitter &e, Value row, int64_t count, Value group, int64_t depth)
+  IntegerRows(Emitter &e, Value row, int64_t count, Value group, int64_t depth,
+              int subGroups)
       : e(e), count(count), rowBytes(activationRowBytes(depth)),
-        codes(e.offset(row, e.mul(group, e.index(kPackedGroup)))) {
-    Value parts = e.offset(row, e.mul(group, e.index(8)));
-    scales = e.offset(parts, activationScaleOffset(depth));
-    sums = e.offset(parts, activationSumOffset(depth));
-  }
+        codes(e.offset(row, e.mul(group, e.index(kPackedGroup)))),
+        scales(e.offset(e.offset(row, e.mul(group, e.index(8))),
+                        activationScaleOffset(depth))),
+        sums(e.offset(e.offset(row, e.mul(group, e.index(4 * subGroups))),
+                      subGroups == 1 ? activationPairSumOffset(depth)
+                                     : activationSumOffset(depth))) {}
   /// Element `index` of 4 bytes behind `first`, one of the three below.
   Value load(Type type, Value first, int64_t row, int index) {
     return e.load(type, e.offset(first, row * rowBytes + 4 * index), 4);
@@ -207,20 +232,18 @@ void MatmulEmitter::integerGroup(WeightDecoder &w,
                                  const WeightDecoder::Group &group,
                                  Value firstRow, Value firstGroup,
                                  MutableArrayRef<Value> acc) {
-  IntegerRows x(e, firstRow, acc.size(), e.add(group.index, firstGroup), depth);
   const int subGroups = w.format.subGroups();
+  IntegerRows x(e, firstRow, acc.size(), e.add(group.index, firstGroup), depth,
+                subGroups);
   const int parts = kPackedGroup / kActivationGroup / subGroups;
   for (int sub = 0; sub < subGroups; ++sub) {
     const int first = sub * parts, end = first + parts;
     // Products start from what the zero point adds to them.
     SmallVector<Value> sums, products;
+    Value minusZero = e.constant(e.f32(), -double(w.format.zero));
     for (int64_t row = 0; row < x.count; ++row) {
-      Value sum = x.load(e.f32(), x.sums, row, first);
-      for (int part = first + 1; part < end; ++part)
-        sum = e.add(sum, x.load(e.f32(), x.sums, row, part));
-      sums.push_back(sum);
-      products.push_back(
-          e.broadcast(e.mul(sum, e.constant(e.f32(), -double(w.format.zero)))));
+      sums.push_back(x.load(e.f32(), x.sums, row, sub));
+      products.push_back(e.broadcast(e.mul(sums.back(), minusZero)));
     }
     for (int part = first; part < end; ++part)
       for (auto [row, dot] : llvm::enumerate(partDots(w, group, x, part))) {
@@ -266,7 +289,10 @@ MatmulEmitter::Values MatmulEmitter::tile(const Stream &stream, Value block,
   Value firstGroup = e.div(first, e.index(kPackedGroup));
   // Kept block-major, so that one block's rows are neighbours.
   Values acc(rows * blocks, e.constant(e.vec(kLanes, e.f32()), 0.0));
-  Value ahead = e.mul(e.index(blocks - 1), stream.blockBytes);
+  // The first rows bring the weights for the others.
+  Value ahead = e.select(e.equal(row, e.index(0)),
+                         e.mul(e.index(blocks - 1), stream.blockBytes),
+                         e.index(-k.tile.prefetch));
   acc = w.forGroups(base, columns, acc,
                     [&](const WeightDecoder::Group &first, ValueRange carried) {
                       Values next(carried);
@@ -295,13 +321,11 @@ LogicalResult MatmulEmitter::emitSplitN() {
     Value begin = k.rangeBegin(i);
     Value count = e.div(e.add(e.sub(k.rangeEnd(i), begin), e.index(kLanes - 1)),
                         e.index(kLanes));
-    forBlockTiles(count, [&](Value block, int64_t blocks) {
+    forTiles(count, [&](Value block, int64_t blocks, Value row, int64_t rows) {
       Value column = e.add(begin, e.mul(block, e.index(kLanes)));
-      forRowTiles([&](Value row, int64_t rows) {
-        Values acc = tile(stream, block, blocks, row, rows, zero, columns);
-        storeTile(out, row, rows, column, blocks, projection.outputs(), bias,
-                  acc);
-      });
+      Values acc = tile(stream, block, blocks, row, rows, zero, columns);
+      storeTile(out, row, rows, column, blocks, projection.outputs(), bias,
+                acc);
     });
   }
   return success();
@@ -317,19 +341,17 @@ LogicalResult MatmulEmitter::emitSplitK() {
   // The first share adds the bias.
   Value bias = projection.bias ? k.argument(projection.bias) : Value();
   Value isFirst = bias ? e.equal(begin, e.index(0)) : Value();
-  forBlockTiles(e.index(count), [&](Value block, int64_t blocks) {
+  forTiles(e.index(count), [&](Value block, int64_t blocks, Value row,
+                               int64_t rows) {
     Value column = e.mul(block, e.index(kLanes));
-    forRowTiles([&](Value row, int64_t rows) {
-      Values acc = tile(stream, block, blocks, row, rows, begin, columns);
-      auto put = [&](Value b) {
-        storeTile(out, row, rows, column, blocks, projection.outputs(), b, acc);
-      };
-      if (bias)
-        e.ifElse(
-            isFirst, [&] { put(bias); }, [&] { put({}); });
-      else
-        put({});
-    });
+    Values acc = tile(stream, block, blocks, row, rows, begin, columns);
+    auto put = [&](Value b) {
+      storeTile(out, row, rows, column, blocks, projection.outputs(), b, acc);
+    };
+    if (bias)
+      e.ifElse(isFirst, [&] { put(bias); }, [&] { put({}); });
+    else
+      put({});
   });
   return success();
 }

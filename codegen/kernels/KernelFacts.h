@@ -23,10 +23,14 @@ constexpr int64_t activationRowBytes(int64_t columns) {
 /// Columns of an int8 numeric row that share a scale.
 inline constexpr int64_t kActivationGroup = 16;
 /// Offsets inside an int8 numeric row:
-/// [K int8][K/16 f32 scale][K/16 f32 sum, which is scale * sum of the codes].
+/// [K int8][K/16 f32 scale][K/16 f32 sum, which is scale * sum of the codes]
+/// [K/32 f32 sum of two of these, which weights of one scale for both read].
 constexpr int64_t activationScaleOffset(int64_t columns) { return columns; }
 constexpr int64_t activationSumOffset(int64_t columns) {
   return activationScaleOffset(columns) + columns / kActivationGroup * 4;
+}
+constexpr int64_t activationPairSumOffset(int64_t columns) {
+  return activationSumOffset(columns) + columns / kActivationGroup * 4;
 }
 
 /// Whose memory KV pages lie in.

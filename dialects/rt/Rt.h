@@ -17,7 +17,8 @@
 namespace quern::rt {
 
 /// Bytes that a row of K quantized activations takes in a buffer, whichever
-/// numerics write it: K int8, K/32 f32 scales and K/16 int32 sums, or K bf16.
+/// numerics write it: K int8, K/16 f32 scales, K/16 and K/32 f32 sums, or K
+/// bf16.
 /// Source: docs/architecture.md, section 5.
 int64_t activationRowBytes(int64_t columns);
 

@@ -47,6 +47,9 @@ Activations MakeActivations(std::mt19937& random, int64_t rows, int64_t columns)
       reinterpret_cast<int8_t*>(row)[k] = code;
       codes += code;
       *sum = *scale * static_cast<float>(codes);
+      if (group % 2 == 1)
+        reinterpret_cast<float*>(row + activationPairSumOffset(columns))[group / 2] =
+            sum[-1] + sum[0];
       x.values[m * columns + k] = *scale * static_cast<float>(code);
     }
   }
