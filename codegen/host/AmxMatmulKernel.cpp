@@ -163,8 +163,8 @@ void AmxMatmulEmitter::prepareRows(Value first, Value count) {
       Value exists = e.less(r, left);
       // Row r of the tail; for rows that do not exist, one that does.
       Value row = e.add(begin, e.select(exists, r, e.index(0)));
-      Value from = e.offset(x, e.mul(row, e.index(rowBytes)));
-      Value to = e.offset(tail, e.mul(r, e.index(rowBytes)));
+      Value from = e.at(x, row, rowBytes);
+      Value to = e.at(tail, r, rowBytes);
       e.forLoop(e.index(0), e.mul(columns, e.index(2)), kTileRowBytes,
                 [&](Value byte) {
                   Value values = e.load(chunk, e.offset(from, byte), 64);
@@ -207,8 +207,7 @@ void AmxMatmulEmitter::decodeBlock(const Weight &weight, Value block,
   w.forGroups(
       base, columns, {}, [&](const WeightDecoder::Group &group, ValueRange) {
         w.prefetch(group, e.index(0), k.tile.prefetch);
-        Value tile =
-            e.offset(panel, e.mul(group.index, e.index(blocks * kTileBytes)));
+        Value tile = e.at(panel, group.index, blocks * kTileBytes);
         Value even;
         w.forColumns(group, [&](int column, Value values) {
           if (column % 2 == 0) {
@@ -241,8 +240,7 @@ void AmxMatmulEmitter::multiply(Value tile, int64_t count, Value panel,
   for (int64_t i = 0; i < count; ++i) {
     Value first = e.mul(e.add(tile, e.index(i)), e.index(kTileRows));
     Value isFull = e.less(e.add(first, e.index(kTileRows - 1)), k.rows());
-    rows.push_back(
-        e.select(isFull, e.offset(x, e.mul(first, e.index(rowBytes))), tail));
+    rows.push_back(e.select(isFull, e.at(x, first, rowBytes), tail));
   }
   SmallVector<Value> zeros;
   for (int64_t i = 0; i < count * blocks; ++i)
@@ -251,8 +249,7 @@ void AmxMatmulEmitter::multiply(Value tile, int64_t count, Value panel,
   Value groups = e.div(columns, e.index(kPackedGroup));
   Emitter::Values sums = e.forLoop(
       e.index(0), groups, 1, zeros, [&](Value group, ValueRange carried) {
-        Value weights =
-            e.offset(panel, e.mul(group, e.index(blocks * kTileBytes)));
+        Value weights = e.at(panel, group, blocks * kTileBytes);
         Value columnByte = e.mul(group, e.index(kTileRowBytes));
         SmallVector<Value> b;
         for (int64_t place = 0; place < blocks; ++place)
@@ -356,16 +353,15 @@ void AmxMatmulEmitter::emitSwiglu() {
       for (int matrix = 0; matrix < 2; ++matrix)
         multiply(tile, rowTiles, panel[matrix], result[matrix]);
       forResultRows(tile, rowTiles, [&](Value row, Value from) {
-        Value outRow = e.offset(out, e.mul(row, e.index(outBytes)));
+        Value outRow = e.at(out, row, outBytes);
         forPanelBlocks(first, count, [&](int64_t place) {
           Value values = e.mul(e.silu(loadResult(0, from, place)),
                                loadResult(1, from, place));
           Value at = e.add(column, e.index(place * kPackedRows));
           if (quantize)
-            e.store(e.roundToBf16Bits(values),
-                    e.offset(outRow, e.mul(at, e.index(2))));
+            e.store(e.roundToBf16Bits(values), e.at(outRow, at, 2));
           else
-            e.store(values, e.offset(outRow, e.mul(at, e.index(4))), 4);
+            e.store(values, e.at(outRow, at, 4), 4);
         });
       });
     });

@@ -54,14 +54,11 @@ private:
   Value firstVisible(Value slot);
   Value stateAt(const Part &part, Value row, Value head, Value block);
   AttentionState total(Value vector) {
-    return {e, headDim, at(totals, vector, AttentionState::bytes(headDim))};
+    return {e, headDim, e.at(totals, vector, AttentionState::bytes(headDim))};
   }
   Value minI(Value x, Value y) { return e.select(e.less(x, y), x, y); }
   Value maxI(Value x, Value y) { return e.select(e.less(x, y), y, x); }
   Value field(Value item, int64_t i) { return k.intAt(item, e.index(i)); }
-  Value at(Value pointer, Value i, int64_t bytes) {
-    return e.offset(pointer, e.mul(i, e.index(bytes)));
-  }
 
   Kernel &k;
   Emitter &e;
@@ -95,7 +92,7 @@ AttentionEmitter::AttentionEmitter(Kernel &k, const AttentionPlan &plan)
 
 void AttentionEmitter::emit() {
   e.forLoop(e.index(0), k.attentionTiles(), 1, [&](Value i) {
-    emitItem(at(kv.tiles, i, kAttentionWorkFields * 4));
+    emitItem(e.at(kv.tiles, i, kAttentionWorkFields * 4));
   });
 }
 
@@ -120,7 +117,7 @@ void AttentionEmitter::emitItem(Value item) {
         minI(headEnd, e.mul(e.add(kvHead, e.index(1)), each)), part.firstHead);
     part.count = e.mul(rows, part.headCount);
     part.kvHead = kvHead;
-    part.pages = at(kv.pageTable, e.mul(sequence, pageStride), 4);
+    part.pages = e.at(kv.pageTable, e.mul(sequence, pageStride), 4);
     Value merges = e.equal(field(item, kWorkKind), e.index(kAttentionMerge));
     e.ifThen(e.less(e.index(0), part.count), [&] {
       e.ifElse(merges, [&] { merge(part); }, [&] { attend(part, item); });
@@ -146,8 +143,8 @@ Value AttentionEmitter::stateAt(const Part &part, Value row, Value head,
   Value blocks =
       e.div(e.add(pageStride, e.index(kBlockPages - 1)), e.index(kBlockPages));
   Value number = e.add(e.mul(row, e.index(plan.heads)), head);
-  return at(kv.states, e.add(e.mul(number, blocks), block),
-            AttentionState::bytes(headDim));
+  return e.at(kv.states, e.add(e.mul(number, blocks), block),
+              AttentionState::bytes(headDim));
 }
 
 //===----------------------------------------------------------------------===//
@@ -219,7 +216,7 @@ void AttentionEmitter::forGroups(Value count,
 void AttentionEmitter::prepare(const Part &part, Value i) {
   auto [row, head] = placeOf(part, minI(i, e.sub(part.count, e.index(1))));
   Value column = e.add(e.mul(row, e.index(plan.heads)), head);
-  products->prepare(at(q, column, headDim * 4), i);
+  products->prepare(e.at(q, column, headDim * 4), i);
 }
 
 //===----------------------------------------------------------------------===//
@@ -282,8 +279,8 @@ std::pair<Value, Value> AttentionEmitter::visiblePages(const QueryGroup &group,
 
 Value AttentionEmitter::pageHead(const Part &part, Value page) {
   Value number = k.intAt(part.pages, page);
-  return at(e.offset(kv.pool, k.kvPageOffset(layout, number)), part.kvHead,
-            layout.headStride());
+  return e.at(e.offset(kv.pool, k.kvPageOffset(layout, number)), part.kvHead,
+              layout.headStride());
 }
 
 /// Divides by the weights and stores the vector in the results' formats.
@@ -311,18 +308,14 @@ bool matchesAttention(Kernel &k) { return planAttention(k.op).has_value(); }
 LogicalResult generateAttention(Kernel &k) {
   AttentionPlan plan = *planAttention(k.op);
   auto type = cast<lm::KvCacheType>(plan.kv.getType());
-  if (failed(checkKvCache(k, type)))
+  if (failed(checkKvCache(k, type, plan.quantized ? kPackedGroup : kLanes)))
     return failure();
-  int64_t unit = plan.quantized ? kPackedGroup : kLanes;
   if (type.getPage() != kHostPageTokens)
     return k.emitError() << "expected pages of " << kHostPageTokens
                          << " tokens, got " << type.getPage();
   if (k.tile.keys != kHostPageTokens)
     return k.emitError() << "expected a page of " << kHostPageTokens
                          << " keys a step, got a tile of " << k.tile.keys;
-  if (type.getHeadDim() % unit != 0)
-    return k.emitError() << "expected head_dim to be a multiple of " << unit
-                         << ", got " << type.getHeadDim();
   AttentionEmitter(k, plan).emit();
   return success();
 }

@@ -10,8 +10,7 @@ static void storeNumeric(Kernel &k, Value result, int64_t width,
                          int64_t headDim, Value row, Value head,
                          function_ref<Value(int64_t)> columns) {
   Emitter &e = k.e;
-  Value target =
-      e.offset(result, e.mul(row, e.index(activationRowBytes(width))));
+  Value target = e.at(result, row, activationRowBytes(width));
   Value first = e.mul(head, e.index(headDim / kPackedGroup));
   for (int64_t column = 0; column < headDim; column += kPackedGroup)
     storeActivationGroup(k, target, width,
@@ -30,7 +29,7 @@ void storeHead(Kernel &k, const AttentionPlan &plan, int64_t headDim, Value row,
     }
     Value first =
         e.add(e.mul(row, e.index(width)), e.mul(head, e.index(headDim)));
-    Value target = e.offset(k.result(i), e.mul(first, e.index(4)));
+    Value target = e.at(k.result(i), first, 4);
     for (int64_t column = 0; column < headDim; column += kLanes)
       e.store(columns(column), e.offset(target, column * 4));
   }

@@ -57,8 +57,7 @@ static void storeInt8Group(Kernel &k, Value row, int64_t columns, Value group,
                                 e.index(half * kActivationGroup))));
   }
   auto storeBoth = [&](Value values, int64_t offset) {
-    e.store(values, e.offset(e.offset(row, offset), e.mul(group, e.index(8))),
-            4);
+    e.store(values, e.at(e.offset(row, offset), group, 8), 4);
   };
   Value scale = e.div(amax, constant(127.0));
   Value sum = e.reduceAddBoth(halves[0], halves[1]);
@@ -76,7 +75,7 @@ void storeActivationGroup(Kernel &k, Value row, int64_t columns, Value group,
   Emitter &e = k.e;
   if (k.numerics == Numerics::Int8)
     return storeInt8Group(k, row, columns, group, low, high);
-  Value at = e.offset(row, e.mul(group, e.index(64)));
+  Value at = e.at(row, group, 64);
   e.store(e.roundToBf16Bits(low), at);
   e.store(e.roundToBf16Bits(high), e.offset(at, 32));
 }
@@ -88,8 +87,7 @@ void storeColumns(Kernel &k, Value pointer, Value row, Value column,
   if (biasPointer)
     values = e.add(values, e.load(values.getType(),
                                   e.offset(biasPointer, columnBytes), 4));
-  Value at = e.offset(e.offset(pointer, e.mul(row, e.index(outputs * 4))),
-                      columnBytes);
+  Value at = e.offset(e.at(pointer, row, outputs * 4), columnBytes);
   int64_t tail = outputs % kLanes;
   if (tail == 0)
     return e.store(values, at, 4);
@@ -101,11 +99,11 @@ void storeColumns(Kernel &k, Value pointer, Value row, Value column,
 
 KvLayout kvLayout(lm::KvCacheType type) { return KvLayout(type, KvHome::Host); }
 
-LogicalResult checkKvCache(Kernel &k, lm::KvCacheType type) {
+LogicalResult checkKvCache(Kernel &k, lm::KvCacheType type, int64_t unit) {
   if (KvLayout(type).isInt8)
     return k.emitError() << "keys and values in int8 are for GPUs";
-  if (type.getHeadDim() % kLanes != 0)
-    return k.emitError() << "expected head_dim to be a multiple of " << kLanes
+  if (type.getHeadDim() % unit != 0)
+    return k.emitError() << "expected head_dim to be a multiple of " << unit
                          << ", got " << type.getHeadDim();
   return success();
 }

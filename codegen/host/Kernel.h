@@ -47,8 +47,10 @@ void storeColumns(Kernel &k, mlir::Value pointer, mlir::Value row,
                   mlir::Value column, int64_t outputs, mlir::Value biasPointer,
                   mlir::Value values);
 
-/// Hosts keep keys and values in f32 or 16 bits, of heads of whole vectors.
-mlir::LogicalResult checkKvCache(Kernel &k, lm::KvCacheType type);
+/// Hosts keep keys and values in f32 or 16 bits, of heads of whole vectors, or
+/// of `unit` columns where whoever asks needs more.
+mlir::LogicalResult checkKvCache(Kernel &k, lm::KvCacheType type,
+                                 int64_t unit = kLanes);
 
 /// All generators, in the order in which they are asked.
 llvm::ArrayRef<KernelGenerator<Kernel>> kernelGenerators();

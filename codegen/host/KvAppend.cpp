@@ -33,8 +33,7 @@ public:
 
 private:
   Value load(Value column) {
-    return e.load(e.vec(kLanes, e.f32()),
-                  e.offset(from, e.mul(column, e.index(4))), 4);
+    return e.load(e.vec(kLanes, e.f32()), e.at(from, column, 4), 4);
   }
 
   Emitter &e;
@@ -59,7 +58,7 @@ Value codesOf(Emitter &e, Value columns, Value inverse) {
 void storeScale(Emitter &e, const KvLayout &layout, FixedKvScale scale,
                 Value value, Value head, Value token) {
   Value at = e.offset(head, layout.scaleOffset(scale));
-  e.store(value, e.offset(at, e.mul(token, e.index(KvLayout::kWordBytes))), 4);
+  e.store(value, e.at(at, token, KvLayout::kWordBytes), 4);
 }
 
 /// Calls body(first column, codes) for a key's columns; returns the scale.
@@ -83,12 +82,11 @@ Value forKeyCodes(Emitter &e, Source source,
 
 void storeFixedKey(Emitter &e, const KvLayout &layout, Source source,
                    Value head, Value token) {
-  Value words = e.offset(head, e.mul(token, e.index(KvLayout::kWordBytes)));
+  Value words = e.at(head, token, KvLayout::kWordBytes);
   Value scale = forKeyCodes(e, source, [&](Value column, Value codes) {
     Value pairs = e.bitcast(codes, e.vec(kLanes / 2, e.i32()));
     Value pair = e.div(column, e.index(2));
-    storeLanes(e, pairs,
-               e.offset(words, e.mul(pair, e.index(layout.dimPairStride()))),
+    storeLanes(e, pairs, e.at(words, pair, layout.dimPairStride()),
                layout.dimPairStride());
   });
   storeScale(e, layout, FixedKvScale::kKey, scale, head, token);
@@ -124,8 +122,7 @@ void storeFixedValue(Emitter &e, const KvLayout &layout, Source source,
                                e.mul(half, e.index(KvLayout::kWordBytes / 2))));
   source.forEach([&](Value column, Value columns) {
     storeLanes(e, codesOf(e, columns, inverse),
-               e.offset(codes, e.mul(column, e.index(KvLayout::kWordBytes))),
-               KvLayout::kWordBytes);
+               e.at(codes, column, KvLayout::kWordBytes), KvLayout::kWordBytes);
   });
   storeScale(e, layout, FixedKvScale::kValueLog2, log, head, token);
   storeScale(e, layout, FixedKvScale::kValueInverse, inverse, head, token);
@@ -138,11 +135,10 @@ void storeKey(Emitter &e, const KvLayout &layout, Value from, Value head,
   Source source(e, from, layout.headDim);
   if (layout.isFixed)
     return storeFixedKey(e, layout, source, head, token);
-  Value to = e.offset(head, e.mul(token, e.index(layout.elementBytes)));
+  Value to = e.at(head, token, layout.elementBytes);
   int64_t stride = layout.page * layout.elementBytes;
   source.forEach([&](Value column, Value columns) {
-    storeLanes(e, columns, e.offset(to, e.mul(column, e.index(stride))),
-               stride);
+    storeLanes(e, columns, e.at(to, column, stride), stride);
   });
 }
 
@@ -151,20 +147,19 @@ void storeValue(Emitter &e, const KvLayout &layout, Value from, Value head,
   Source source(e, from, layout.headDim);
   if (layout.isFixed)
     return storeFixedValue(e, layout, source, head, token);
-  Value to =
-      e.offset(e.offset(head, layout.valuesOffset()),
-               e.mul(token, e.index(layout.headDim * layout.elementBytes)));
+  Value to = e.at(e.offset(head, layout.valuesOffset()), token,
+                  layout.headDim * layout.elementBytes);
   source.forEach([&](Value column, Value columns) {
-    e.store(columns, e.offset(to, e.mul(column, e.index(layout.elementBytes))),
+    e.store(columns, e.at(to, column, layout.elementBytes),
             layout.elementBytes);
   });
 }
 
 Value storeKeyCodes(Emitter &e, int64_t headDim, Value from, Value target) {
-  return forKeyCodes(
-      e, Source(e, from, headDim), [&](Value column, Value codes) {
-        e.store(codes, e.offset(target, e.mul(column, e.index(2))), 32);
-      });
+  return forKeyCodes(e, Source(e, from, headDim),
+                     [&](Value column, Value codes) {
+                       e.store(codes, e.at(target, column, 2), 32);
+                     });
 }
 
 } // namespace quern::host

@@ -27,9 +27,7 @@ private:
   Value parameter(Value pointer, Value lane, ParamKind kind, bool isSigned,
                   Value super);
   Value half(Value pointer, Value lane) {
-    return e.extend(
-        e.load(e.f16(), e.offset(pointer, e.mul(lane, e.index(2))), 2),
-        e.f32());
+    return e.extend(e.load(e.f16(), e.at(pointer, lane, 2), 2), e.f32());
   }
 
   Emitter &e;
@@ -54,22 +52,20 @@ void LaneDecoder::decodeFloatGroup(const WeightDecoder::Group &group,
   Type element = format.elementBytes == 4            ? e.f32()
                  : format.format == BlockFormat::F16 ? e.f16()
                                                      : e.bf16();
-  Value first =
-      e.offset(group.pointer, e.mul(lane, e.index(format.elementBytes)));
-  Value out = e.offset(target, e.mul(group.index, e.index(kPackedGroup * 4)));
+  Value first = e.at(group.pointer, lane, format.elementBytes);
+  Value out = e.at(target, group.index, kPackedGroup * 4);
   e.forLoop(e.index(0), e.index(kPackedGroup), 1, [&](Value k) {
-    Value at =
-        e.offset(first, e.mul(k, e.index(kPackedRows * format.elementBytes)));
+    Value at = e.at(first, k, kPackedRows * format.elementBytes);
     Value value = e.load(element, at, format.elementBytes);
     if (format.elementBytes != 4)
       value = e.extend(value, e.f32());
-    e.store(value, e.offset(out, e.mul(k, e.index(4))), 4);
+    e.store(value, e.at(out, k, 4), 4);
   });
 }
 
 void LaneDecoder::decodeGroup(const WeightDecoder::Group &group, Value lane,
                               Value target) {
-  Value out = e.offset(target, e.mul(group.index, e.index(kPackedGroup * 4)));
+  Value out = e.at(target, group.index, kPackedGroup * 4);
   Value word = e.mul(lane, e.index(4));
   Value superScale, superMin;
   if (format.hasSuperblock()) {
@@ -137,9 +133,7 @@ LogicalResult generateLookup(Kernel &k) {
   Emitter &e = k.e;
   Operation *op = k.onlyOp();
   int64_t columns = columnsOf(op->getResult(0));
-  auto target = [&](Value row) {
-    return e.offset(k.result(0), e.mul(row, e.index(4 * columns)));
-  };
+  auto target = [&](Value row) { return e.at(k.result(0), row, 4 * columns); };
   if (auto select = dyn_cast<lm::SelectRowsOp>(op)) {
     if (columns % kLanes != 0)
       return k.emitError() << "rows of " << columns

@@ -28,10 +28,10 @@ PageProducts::PageProducts(Kernel &k, const AttentionPlan &plan,
       probabilities(k.temporary(groupSize * valueSteps * kWordBytes)) {}
 
 void PageProducts::prepare(Value query, Value vector) {
-  Value target = at(queries, vector, keySteps * kWordBytes);
+  Value target = e.at(queries, vector, keySteps * kWordBytes);
   if (isFixed) {
     Value own = storeKeyCodes(e, headDim, query, target);
-    e.store(e.mul(own, e.constant(e.f32(), scale)), at(scales, vector, 4), 4);
+    e.store(e.mul(own, e.constant(e.f32(), scale)), e.at(scales, vector, 4), 4);
     return;
   }
   for (int64_t column = 0; column < headDim; column += kLanes)
@@ -86,8 +86,8 @@ PageProducts::Rows PageProducts::scores(const QueryGroup &group,
       for (int64_t v = 0; v < width; ++v) {
         Value dot = dots[r * width + v];
         if (isFixed) {
-          Value own =
-              e.load(e.f32(), at(scales, e.add(group.first, e.index(r)), 4), 4);
+          Value own = e.load(
+              e.f32(), e.at(scales, e.add(group.first, e.index(r)), 4), 4);
           Value both = e.mul(scalesOf(page, FixedKvScale::kKey, from + v),
                              e.broadcast(own));
           dot = e.fma(sumAsFloat(dot), both,
@@ -108,16 +108,16 @@ Emitter::Values PageProducts::dotKeys(const QueryGroup &group,
   return e.forLoop(
       e.index(0), e.index(keySteps), 1, zeros,
       [&](Value step, ValueRange carried) {
-        Value row = at(e.offset(page.head, from * kLanes * kWordBytes), step,
-                       kPageTokens * kWordBytes);
+        Value row = e.at(e.offset(page.head, from * kLanes * kWordBytes), step,
+                         kPageTokens * kWordBytes);
         Emitter::Values keys, grown;
         for (int64_t v = 0; v < width; ++v)
           keys.push_back(
               e.load(words(), e.offset(row, v * kLanes * kWordBytes), 64));
         for (int64_t r = 0; r < group.size(); ++r) {
-          Value query = at(queries, e.add(group.first, e.index(r)),
-                           keySteps * kWordBytes);
-          Value own = e.load(word(), at(query, step, kWordBytes), 4);
+          Value query = e.at(queries, e.add(group.first, e.index(r)),
+                             keySteps * kWordBytes);
+          Value own = e.load(word(), e.at(query, step, kWordBytes), 4);
           for (int64_t v = 0; v < width; ++v)
             grown.push_back(multiply(carried[r * width + v], keys[v], own));
         }
@@ -295,14 +295,14 @@ void PageProducts::accumulate(const QueryGroup &group, const PageHead &page,
                            layout.valuesOffset() + first * kLanes * kWordBytes);
     Emitter::Values dots = e.forLoop(
         e.index(0), steps, 1, zeros, [&](Value step, ValueRange carried) {
-          Value row = at(begin, step, headDim * kWordBytes);
+          Value row = e.at(begin, step, headDim * kWordBytes);
           Emitter::Values values, grown;
           for (int64_t v = 0; v < width; ++v)
             values.push_back(
                 e.load(words(), e.offset(row, v * kLanes * kWordBytes), 64));
           for (int64_t r = 0; r < size; ++r) {
             Value own = e.offset(probabilities, r * valueSteps * kWordBytes);
-            Value p = e.load(word(), at(own, step, kWordBytes), 4);
+            Value p = e.load(word(), e.at(own, step, kWordBytes), 4);
             for (int64_t v = 0; v < width; ++v)
               grown.push_back(multiply(carried[r * width + v], values[v], p));
           }

@@ -90,9 +90,6 @@ private:
   Value zero() {
     return isFixed ? e.constant(words(), 0) : e.constant(words(), 0.0);
   }
-  Value at(Value pointer, Value i, int64_t bytes) {
-    return e.offset(pointer, e.mul(i, e.index(bytes)));
-  }
   mlir::Type floats() { return e.vec(kLanes, e.f32()); }
   mlir::Type word() { return isFixed ? e.i32() : e.f32(); }
   mlir::Type words() { return e.vec(kLanes, word()); }

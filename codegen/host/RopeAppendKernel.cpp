@@ -45,7 +45,7 @@ int64_t lanesFor(int64_t count) {
 void RopeAppendEmitter::emitAngles(lm::RopeOp rope, Value row) {
   int64_t half = rope.getRotaryDim() / 2, lanes = lanesFor(half);
   double base = rope.getBase().convertToDouble();
-  Value at = e.offset(k.argument(rope.getPositions()), e.mul(row, e.index(4)));
+  Value at = e.at(k.argument(rope.getPositions()), row, 4);
   Value position = e.toFloat(e.load(e.i32(), at, 4), e.f32());
   for (int64_t i = 0; i < half; i += lanes) {
     SmallVector<float> frequencies;
@@ -120,8 +120,7 @@ void RopeAppendEmitter::emitAppend(lm::KvAppendOp append, Value row,
     auto [begin, end] = k.columns(segment + part, columnsOf(source));
     e.forLoop(begin, end, layout.headDim, [&](Value column) {
       Value head = e.div(column, e.index(layout.headDim));
-      body(e.offset(pointer, e.mul(column, e.index(4))),
-           e.offset(page, e.mul(head, e.index(layout.headStride()))));
+      body(e.at(pointer, column, 4), e.at(page, head, layout.headStride()));
     });
   };
   forHeads(append.getK(), 0, [&, token = token](Value from, Value head) {

@@ -22,11 +22,11 @@ private:
     return e.forLoop(e.index(0), e.index(groups), 1, inits, body);
   }
   Values load(Value row, Value group) override {
-    Value at = e.offset(row, e.mul(group, e.index(128)));
+    Value at = e.at(row, group, 128);
     return {e.load(lanes, at, 4), e.load(lanes, e.offset(at, 64), 4)};
   }
   void store(ValueRange piece, Value row, Value group) override {
-    Value at = e.offset(row, e.mul(group, e.index(128)));
+    Value at = e.at(row, group, 128);
     e.store(piece[0], at, 4);
     e.store(piece[1], e.offset(at, 64), 4);
   }
@@ -54,12 +54,12 @@ HostRowwise::Values HostRowwise::loadActivations(Value row, Value rows,
   Values piece;
   for (int half = 0; half < 2; ++half) {
     if (k.numerics == Numerics::Bf16) {
-      Value at = e.offset(e.offset(row, e.mul(group, e.index(64))), 32 * half);
+      Value at = e.offset(e.at(row, group, 64), 32 * half);
       piece.push_back(
           e.extend(e.load(e.vec(kLanes, e.bf16()), at, 2), e.f32()));
       continue;
     }
-    Value at = e.offset(e.offset(row, e.mul(group, e.index(32))), 16 * half);
+    Value at = e.offset(e.at(row, group, 32), 16 * half);
     Value codes = e.extend(e.load(e.vec(kLanes, e.i8()), at), e.i32());
     Value scales = e.offset(row, activationScaleOffset(columnsOf(rows)));
     Value at8 = e.add(e.mul(group, e.index(8)), e.index(4 * half));

@@ -23,8 +23,8 @@ Emitter::Values WeightDecoder::forGroups(
   Value zero = e.index(0);
   Value count = e.div(columns, e.index(format.superblockColumns()));
   return e.forLoop(zero, count, 1, inits, [&](Value block, ValueRange carried) {
-    Value super = e.offset(e.offset(base, format.frontBytes()),
-                           e.mul(block, e.index(format.superblockBytes())));
+    Value super = e.at(e.offset(base, format.frontBytes()), block,
+                       format.superblockBytes());
     Group group;
     if (!format.hasSuperblock()) {
       group.pointer = super;
@@ -38,13 +38,12 @@ Emitter::Values WeightDecoder::forGroups(
     group.super = super;
     loadSuperParameters(group);
     Value first = e.mul(block, e.index(groups));
-    return e.forLoop(
-        zero, e.index(groups), 1, carried, [&](Value i, ValueRange inner) {
-          group.pointer =
-              e.offset(super, e.mul(i, e.index(format.groupBytes())));
-          group.index = e.add(first, i);
-          return body(group, inner);
-        });
+    return e.forLoop(zero, e.index(groups), 1, carried,
+                     [&](Value i, ValueRange inner) {
+                       group.pointer = e.at(super, i, format.groupBytes());
+                       group.index = e.add(first, i);
+                       return body(group, inner);
+                     });
   });
 }
 

@@ -268,8 +268,8 @@ Value IrEmitter::exp2(Value x) {
   for (double coefficient :
        {9.6715120e-3, 5.5507336e-2, 0.24022242, 0.69314700, 1.0})
     p = fma(p, r, c(coefficient));
-  Value bits = add(bitcast(p, integers),
-                   shl(toInt(n, i32()), constant(integers, 23)));
+  Value bits =
+      add(bitcast(p, integers), shl(toInt(n, i32()), constant(integers, 23)));
   return select(less(x, least), c(0.0), bitcast(bits, type));
 }
 
@@ -309,6 +309,9 @@ Value IrEmitter::offset(Value pointer, Value bytes) {
 }
 Value IrEmitter::offset(Value pointer, int64_t bytes) {
   return bytes == 0 ? pointer : offset(pointer, index(bytes));
+}
+Value IrEmitter::at(Value pointer, Value i, int64_t stride) {
+  return offset(pointer, mul(i, index(stride)));
 }
 Value IrEmitter::load(Type type, Value pointer, int64_t alignment) {
   return LLVM::LoadOp::create(b, loc, type, pointer, alignment);

@@ -114,6 +114,8 @@ public:
   //===--- Memory ---------------------------------------------------------===//
   Value offset(Value pointer, Value bytes);
   Value offset(Value pointer, int64_t bytes);
+  /// Element `i` (i64) of those that follow one another every `stride` bytes.
+  Value at(Value pointer, Value i, int64_t stride);
   Value load(mlir::Type type, Value pointer, int64_t alignment = 1);
   void store(Value value, Value pointer, int64_t alignment = 1);
   /// Stores the first `lanes` lanes only.

@@ -31,8 +31,7 @@ void AttentionTile::forWork(function_ref<void()> body) {
   firstRow = narrow(row);
   firstSlot = narrow(e.loadIndex(kv.slots, row));
   lastSlot = e.add(firstSlot, e.sub(rows, number(1)));
-  pages = e.offset(kv.pageTable,
-                   e.mul(e.mul(sequence, k.pageTableStride()), e.index(4)));
+  pages = e.at(kv.pageTable, e.mul(sequence, k.pageTableStride()), 4);
   // The share's heads of the group; there may be none.
   Value kvHead = e.block(0), group = e.index(groupHeads);
   Value begin = e.div(k.rangeBegin(0), e.index(layout.headDim));
@@ -40,7 +39,7 @@ void AttentionTile::forWork(function_ref<void()> body) {
   Value first = e.mul(kvHead, group);
   end = e.minI(e.add(first, group), end);
   first = e.maxI(first, begin);
-  headPool = e.offset(kv.pool, e.mul(kvHead, e.index(layout.headBytes())));
+  headPool = e.at(kv.pool, kvHead, layout.headBytes());
   firstHead = narrow(first);
   heads = narrow(e.sub(end, first));
   vectors = e.mul(rows, heads);
@@ -63,7 +62,7 @@ AttentionTile::Vector AttentionTile::vector(Value i) {
 Value AttentionTile::pointer(Value tensor, const Vector &vector) {
   Value head =
       e.add(e.mul(wide(vector.row), e.index(plan.heads)), wide(vector.head));
-  return e.offset(tensor, e.mul(head, e.index(4 * layout.headDim)));
+  return e.at(tensor, head, 4 * layout.headDim);
 }
 
 void AttentionTile::loadQueries(Value shared) {

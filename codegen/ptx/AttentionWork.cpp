@@ -57,7 +57,7 @@ Value AttentionWork::headPointer(Kernel &k, const KvArgs &kv, Value page,
                                  Value kvHead) const {
   Emitter &e = k.e;
   Value pointer = e.offset(kv.pool, e.mul(page, k.pageBytes()));
-  return e.offset(pointer, e.mul(kvHead, e.index(layout.headBytes())));
+  return e.at(pointer, kvHead, layout.headBytes());
 }
 
 LogicalResult checkAttention(Kernel &k, const AttentionPlan &plan) {
@@ -86,9 +86,7 @@ void storeAttended(Kernel &k, const AttentionPlan &plan, int64_t headDim,
     Value at =
         e.add(e.mul(row, e.index(columns)), e.mul(head, e.index(headDim)));
     at = e.add(at, e.add(e.lane(), e.index(column)));
-    auto put = [&] {
-      e.store(value, e.offset(k.result(i), e.mul(at, e.index(4))), 4);
-    };
+    auto put = [&] { e.store(value, e.at(k.result(i), at, 4), 4); };
     if (column + kWarp <= headDim)
       put();
     else

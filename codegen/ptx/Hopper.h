@@ -38,9 +38,7 @@ public:
   void arrive(Value index);
   /// Arrives and announces `bytes` (i32) of bulk copies.
   void arriveExpecting(Value index, Value bytes);
-  Value at(Value index) {
-    return e.offset(base, e.mul(index, e.index(bytes(1))));
-  }
+  Value at(Value index) { return e.at(base, index, bytes(1)); }
 
 private:
   Emitter &e;

@@ -100,7 +100,7 @@ static bool isAlone(Value row) {
 Value halfAt(Emitter &e, Value row, Value group, Value column) {
   if (isAlone(row)) {
     Value place = e.add(e.mul(group, e.index(32)), column);
-    return e.offset(row, e.mul(place, e.index(2)));
+    return e.at(row, place, 2);
   }
   // Bits of the column, from the top: c1 c0 s j h. Block 2 s + h of the group
   // has it as element 2 c + j.

@@ -94,8 +94,7 @@ static void expandItem(Emitter &e, const KvLayout &layout,
   Value group = e.div(e.rem(block, dimBlocks),
                       e.index(KvLayout::kScaleColumns / kBlockSide));
   Value place = e.add(e.mul(group, e.index(from.tokens)), token);
-  Value scale =
-      e.load(e.f32(), e.offset(from.scales, e.mul(place, e.index(4))), 4);
+  Value scale = e.load(e.f32(), e.at(from.scales, place, 4), 4);
   // What is written is below; minnum of NaN is the other number.
   scale = e.intrinsic("llvm.minnum", e.f32(),
                       {e.absF(scale), e.constant(e.f32(), 65504.0 / 127)});
@@ -112,7 +111,7 @@ static void expandItem(Emitter &e, const KvLayout &layout,
       words.push_back(e.bitcast(e.packHalves(pair[0], pair[1]), e.i32()));
     }
   }
-  e.store(e.pack(words), e.offset(halves, e.mul(item, e.index(16))), 16);
+  e.store(e.pack(words), e.at(halves, item, 16), 16);
 }
 
 void expandCodes(Emitter &e, const KvLayout &layout, const Int8Blocks &from,

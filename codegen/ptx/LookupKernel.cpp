@@ -59,7 +59,7 @@ void embedRow(Kernel &k, lm::EmbeddingOp op, Value row, Value target) {
       for (int j = 0; j < 4; ++j)
         values.push_back(w.value(codes, j, scale, minimum));
     }
-    e.store(e.pack(values), e.offset(target, e.mul(place, e.index(16))), 16);
+    e.store(e.pack(values), e.at(target, place, 16), 16);
   });
 }
 
@@ -76,7 +76,7 @@ LogicalResult generateLookup(Kernel &k) {
   k.launch.blockThreads = kThreads;
   k.launch.grid = {{GridCount::Rows, 1}};
   Value row = e.add(k.rangeBegin(0), e.block(0));
-  Value target = e.offset(k.result(0), e.mul(row, e.index(4 * columns)));
+  Value target = e.at(k.result(0), row, 4 * columns);
   if (auto select = dyn_cast<lm::SelectRowsOp>(op)) {
     selectRow(k, select, row, target);
     return success();

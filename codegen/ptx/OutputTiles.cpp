@@ -125,7 +125,7 @@ void storeSwiglu(Kernel &k, const MatmulPlan &plan, Value row, Value column,
                            e.div(column, e.index(kPackedGroup)),
                            e.rem(column, e.index(kPackedGroup)), y);
   Value at = e.add(e.mul(row, e.index(width)), column);
-  e.store(y, e.offset(k.result(0), e.mul(at, e.index(4))), 4);
+  e.store(y, e.at(k.result(0), at, 4), 4);
 }
 
 LogicalResult checkMatmul(Kernel &k, const MatmulPlan &plan) {

@@ -60,7 +60,7 @@ void RopeAppendEmitter::forHeads(std::pair<Value, Value> range, int64_t headDim,
 void RopeAppendEmitter::emitAngles(lm::RopeOp rope) {
   int64_t rotary = rope.getRotaryDim();
   double base = rope.getBase().convertToDouble();
-  Value at = e.offset(k.argument(rope.getPositions()), e.mul(row, e.index(4)));
+  Value at = e.at(k.argument(rope.getPositions()), row, 4);
   Value position = e.toFloat(e.load(e.i32(), at, 4), e.f32());
   e.forLoop(e.thread(), e.index(rotary / 2), kThreads, [&](Value i) {
     // base^(-2 i / rotary) from the powers of the bits of i, in f64.
@@ -137,8 +137,7 @@ void RopeAppendEmitter::emitAppend(lm::KvAppendOp append, unsigned segment) {
     Value pointer = buffers.row(source, row);
     forHeads(k.columns(sourceSegment, columnsOf(source)), layout.headDim,
              layout.headDim, [&](Value column, Value i) {
-               Value from =
-                   e.offset(pointer, e.mul(e.add(column, i), e.index(4)));
+               Value from = e.at(pointer, e.add(column, i), 4);
                Value value = e.load(e.f32(), from, 4);
                Value head = e.mul(e.div(column, e.index(layout.headDim)),
                                   e.index(layout.headBytes()));
@@ -176,9 +175,8 @@ void RopeAppendEmitter::appendInt8(Value source, unsigned segment, KvPart part,
     Value code = e.toInt(
         e.roundEven(e.mul(value, e.select(some, inverse, zero))), e.i32());
     Value dim = e.rem(column, e.index(layout.headDim));
-    Value head =
-        e.offset(place.page, e.mul(e.div(column, e.index(layout.headDim)),
-                                   e.index(layout.headBytes())));
+    Value head = e.at(place.page, e.div(column, e.index(layout.headDim)),
+                      layout.headBytes());
     e.store(e.truncate(code, e.i8()),
             e.offset(head, kvOffset(e, layout, part, place.token,
                                     e.add(dim, e.lane()))));

@@ -25,7 +25,7 @@ private:
   }
   Value columnAt(Value row, Value group) {
     Value column = e.add(e.mul(group, e.index(32)), e.lane());
-    return e.offset(row, e.mul(column, e.index(4)));
+    return e.at(row, column, 4);
   }
   Values load(Value row, Value group) override {
     return {e.load(e.f32(), columnAt(row, group), 4)};
@@ -52,9 +52,8 @@ private:
 
 Value GpuRowwise::join(Value mine, function_ref<Value(Value, Value)> combine) {
   Value values = k.shared(4 * kWarps);
-  e.ifThen(e.equal(e.lane(), e.index(0)), [&] {
-    e.store(mine, e.offset(values, e.mul(e.warp(), e.index(4))), 4);
-  });
+  e.ifThen(e.equal(e.lane(), e.index(0)),
+           [&] { e.store(mine, e.at(values, e.warp(), 4), 4); });
   e.barrier();
   Value joined = e.load(e.f32(), values, 4);
   for (int64_t warp = 1; warp < kWarps; ++warp)

@@ -143,8 +143,7 @@ void SplitAttentionEmitter::emit() {
   k.launch.grid = {heads, {GridCount::Rows, 1}, {GridCount::Pages, kRunPages}};
   ring = k.shared(warps * stages * 2 * partBytes);
   if (expandedBytes > 0)
-    expanded = e.offset(k.shared(warps * expandedBytes),
-                        e.mul(e.warp(), e.index(expandedBytes)));
+    expanded = e.at(k.shared(warps * expandedBytes), e.warp(), expandedBytes);
   states.emplace(k, plan, SplitStates::Shape{layout.headDim, warps, kMostRuns},
                  ring, stages * 2 * partBytes);
   if (!keepsQueries())
@@ -161,8 +160,7 @@ void SplitAttentionEmitter::emit() {
 void SplitAttentionEmitter::emitRow() {
   slot = e.loadIndex(kv.slots, row);
   Value sequence = e.loadIndex(kv.sequences, row);
-  pages = e.offset(kv.pageTable,
-                   e.mul(e.mul(sequence, k.pageTableStride()), e.index(4)));
+  pages = e.at(kv.pageTable, e.mul(sequence, k.pageTableStride()), 4);
   Value keys = e.index(kStepKeys), one = e.index(1), oldest = e.index(0);
   if (plan.window > 0)
     oldest = e.div(e.maxI(oldest, e.sub(slot, e.index(plan.window - 1))), keys);
@@ -198,16 +196,15 @@ void SplitAttentionEmitter::emitUnit(Value kvHead, Value first, Value end) {
 /// last repeat it; nobody stores what becomes of them.
 void SplitAttentionEmitter::loadQueries(Value first, Value end) {
   queries.clear();
-  Value source =
-      e.offset(k.argument(plan.q), e.mul(e.mul(row, e.index(plan.heads)),
-                                         e.index(layout.headDim * 4)));
-  source = e.offset(source, e.mul(e.rem(e.lane(), e.index(4)), e.index(8)));
+  Value source = e.at(k.argument(plan.q), e.mul(row, e.index(plan.heads)),
+                      layout.headDim * 4);
+  source = e.at(source, e.rem(e.lane(), e.index(4)), 8);
   std::array<Value, kLaneRows> rows;
   for (int i = 0; i < kLaneRows; ++i) {
     Value head = e.add(
         first, e.add(e.div(e.lane(), e.index(4)), e.index(i * kUnitRows / 2)));
     head = e.minI(head, e.sub(end, e.index(1)));
-    rows[i] = e.offset(source, e.mul(head, e.index(layout.headDim * 4)));
+    rows[i] = e.at(source, head, layout.headDim * 4);
   }
   for (int64_t d = 0; d < layout.headDim; d += kStepKeys) {
     Values pairs;
@@ -229,8 +226,7 @@ void SplitAttentionEmitter::loadQueries(Value first, Value end) {
 Value SplitAttentionEmitter::queryPlace(int64_t d) {
   int64_t turns = layout.headDim / kStepKeys;
   Value place = e.add(e.mul(e.warp(), e.index(turns * kWarp)), e.lane());
-  return e.offset(e.offset(sharedQueries, e.mul(place, e.index(16))),
-                  d * kWarp * 16);
+  return e.offset(e.at(sharedQueries, place, 16), d * kWarp * 16);
 }
 
 Emitter::Values SplitAttentionEmitter::queryOperand(int64_t d) {
@@ -246,7 +242,7 @@ Emitter::Values SplitAttentionEmitter::queryOperand(int64_t d) {
 Value SplitAttentionEmitter::stageOf(Value turn) {
   Value stage =
       e.add(e.mul(e.warp(), e.index(stages)), e.rem(turn, e.index(stages)));
-  return e.offset(ring, e.mul(stage, e.index(2 * partBytes)));
+  return e.at(ring, stage, 2 * partBytes);
 }
 
 void SplitAttentionEmitter::copyStep(Value kvHead, Value step, Value stage) {
@@ -255,7 +251,7 @@ void SplitAttentionEmitter::copyStep(Value kvHead, Value step, Value stage) {
     Value page = e.loadIndex(pages, e.div(step, e.index(kPageSteps)));
     Value head = work.headPointer(k, kv, page, kvHead);
     Value half = e.rem(step, e.index(kPageSteps));
-    Value source = e.offset(head, e.mul(half, e.index(codeBytes)));
+    Value source = e.at(head, half, codeBytes);
     Value left = e.sub(slot, e.mul(step, e.index(kStepKeys)));
     // What lies behind the row's own slot may never have been written, and
     // zero probabilities do not make numbers of it. Codes always are numbers.
@@ -310,7 +306,7 @@ void SplitAttentionEmitter::copyScales(Value head, Value half, KvPart part,
     Value token = e.add(
         e.mul(half, e.index(kStepKeys)),
         e.mul(e.rem(e.lane(), e.index(kPieces)), e.index(kCopyBytes / 4)));
-    e.copyAsync(e.offset(to, e.mul(e.lane(), e.index(kCopyBytes))),
+    e.copyAsync(e.at(to, e.lane(), kCopyBytes),
                 e.offset(head, kvScaleOffset(e, layout, part, token, group)));
   });
 }

@@ -90,7 +90,7 @@ SplitEmitter::Sources SplitEmitter::sourcesOf(ArrayRef<Stream> streams,
   Sources from;
   Value lane = stages->laneBytes();
   Value rows = k.activationRow(k.argument(plan.x), firstRow, plan.depth());
-  Value at = e.offset(rows, e.mul(firstGroup, e.index(groupBytes)));
+  Value at = e.at(rows, firstGroup, groupBytes);
   from.tokens = e.opaque(e.offset(at, lane));
   Value row = e.add(firstRow, e.rem(e.lane(), e.index(kHalfRows)));
   Value hasToken = e.less(row, k.rows());
@@ -104,8 +104,8 @@ SplitEmitter::Sources SplitEmitter::sourcesOf(ArrayRef<Stream> streams,
 
 void SplitEmitter::copyStage(const Sources &from, Decoders decoders, Value t,
                              Value stage) {
-  Value source = e.offset(from.tokens, e.mul(e.extendUnsigned(t, e.i64()),
-                                             e.index(stages->blockBytes)));
+  Value source =
+      e.at(from.tokens, e.extendUnsigned(t, e.i64()), stages->blockBytes);
   Value target = e.offset(stages->tokens(stage), stages->laneBytes());
   stages->copyTokens(source, target, t, from.tokenEnds);
   for (auto [i, decoder] : llvm::enumerate(decoders))
@@ -117,7 +117,7 @@ void SplitEmitter::copyStage(const Sources &from, Decoders decoders, Value t,
 Emitter::Values SplitEmitter::multiply(const Sources &from, Decoders decoders) {
   auto number = [&](int64_t value) { return e.constant(e.i32(), value); };
   Value first = e.truncate(warp, e.i32());
-  Value ring = e.offset(stages->base, e.mul(warp, e.index(ringBytes())));
+  Value ring = e.at(stages->base, warp, ringBytes());
   for (int64_t turn = 0; turn < stages->count; ++turn)
     copyStage(from, decoders, e.add(first, number(turn * kWarps)),
               e.offset(ring, turn * stages->stageBytes));
@@ -190,9 +190,7 @@ void SplitEmitter::visitSums(ArrayRef<Stream> streams, ValueRange sums,
               e.add(e.mul(held[1], e.index(4)), e.div(token, e.index(2)));
           Value sum =
               e.add(e.mul(held[0], e.index(2)), e.rem(token, e.index(2)));
-          Value at =
-              e.offset(partials, e.mul(e.add(e.mul(sum, e.index(kWarp)), lane),
-                                       e.index(4)));
+          Value at = e.at(partials, e.add(e.mul(sum, e.index(kWarp)), lane), 4);
           SmallVector<Value> values;
           for (int64_t i = 0; i < streamCount; ++i) {
             Value total;

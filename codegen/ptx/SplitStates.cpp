@@ -42,7 +42,7 @@ void SplitStates::store(Value row, Value first, Value end, Value runs) {
         storeRun(row, first, heads);
         Value number = e.add(e.mul(row, e.index(k.launch.countersPerRow)),
                              e.sub(first, firstHead));
-        Value counter = e.offset(workspace.counters, e.mul(number, e.index(4)));
+        Value counter = e.at(workspace.counters, number, 4);
         e.ifThen(arriveLast(counter, runs), [&] {
           storeResult(row, first, heads, runs, [&](Value i, Value head) {
             return ofRun(row, i, e.add(first, head));
@@ -69,17 +69,16 @@ Value SplitStates::arriveLast(Value counter, Value runs) {
 SplitStates::Pointers SplitStates::ofWarp(Value warp, Value head) {
   Value number =
       e.mul(e.add(e.mul(warp, e.index(kUnitRows)), head), e.index(4));
-  Value lines = e.offset(columns, e.mul(warp, e.index(columnBytes)));
+  Value lines = e.at(columns, warp, columnBytes);
   return {e.offset(maxima, number), e.offset(sums, number),
-          e.offset(lines, e.mul(head, e.index(shape.headDim * 4)))};
+          e.at(lines, head, shape.headDim * 4)};
 }
 
 SplitStates::Pointers SplitStates::ofRun(Value row, Value run, Value head) {
   Value number =
       e.add(e.mul(row, e.index(rowStates)),
             e.add(e.mul(e.sub(head, firstHead), e.index(shape.mostRuns)), run));
-  Value state =
-      e.offset(workspace.data, e.mul(number, e.index(stateFloats * 4)));
+  Value state = e.at(workspace.data, number, stateFloats * 4);
   return {state, e.offset(state, 4), e.offset(state, kStateHeader * 4)};
 }
 
@@ -93,7 +92,7 @@ void SplitStates::leave(const SoftmaxState &softmax, ValueRange output) {
       e.store(softmax.maximum[i], to.maximum, 4);
       e.store(sum, to.sum, 4);
     });
-    Value line = e.offset(to.columns, e.mul(lane, e.index(8)));
+    Value line = e.at(to.columns, lane, 8);
     for (int64_t tile = 0; tile < shape.headDim / kMmaColumns; ++tile)
       e.store(e.pack(output.slice(tile * kFragment + 2 * i, 2)),
               e.offset(line, tile * kMmaColumns * 4), 8);
@@ -117,7 +116,7 @@ SplitStates::Joined SplitStates::join(Value count, Value column,
         Pointers from = state(i);
         Value weight = e.exp2Fast(
             e.mul(e.sub(e.load(e.f32(), from.maximum, 4), best), factor));
-        Value at = e.offset(from.columns, e.mul(column, e.index(4)));
+        Value at = e.at(from.columns, column, 4);
         return Values{e.fma(e.load(e.f32(), from.sum, 4), weight, carried[0]),
                       e.fma(e.load(e.f32(), at, 4), weight, carried[1])};
       });
@@ -141,7 +140,7 @@ void SplitStates::storeRun(Value row, Value first, Value heads) {
     Joined joined = join(e.index(shape.warps), column,
                          [&](Value warp) { return ofWarp(warp, head); });
     Pointers to = ofRun(row, e.block(2), e.add(first, head));
-    e.store(joined.column, e.offset(to.columns, e.mul(column, e.index(4))), 4);
+    e.store(joined.column, e.at(to.columns, column, 4), 4);
     e.ifThen(e.equal(column, e.index(0)), [&] {
       e.store(joined.maximum, to.maximum, 4);
       e.store(joined.sum, to.sum, 4);

@@ -115,7 +115,7 @@ TensorEmitter::Sources TensorEmitter::sourcesOf(ArrayRef<Stream> streams,
     Value block = e.minI(e.add(first, e.index(i)), last);
     Value rows = k.activationRow(
         k.argument(plan.x), e.mul(block, e.index(kMmaTokens)), plan.depth());
-    Value at = e.offset(rows, e.mul(firstGroup, e.index(groupBytes)));
+    Value at = e.at(rows, firstGroup, groupBytes);
     from.tokens.push_back(e.opaque(e.offset(at, lane)));
   }
   for (const Stream &stream : streams)
@@ -142,8 +142,7 @@ void TensorEmitter::copyTokens(const Sources &from, int64_t tileTokens, Value t,
   Value lane = stages->laneBytes();
   for (auto [i, rows] : llvm::enumerate(from.tokens)) {
     Value block = e.add(e.warp(), e.index(static_cast<int64_t>(i) * kWarps));
-    Value source = e.offset(
-        rows, e.mul(e.extendUnsigned(t, e.i64()), e.index(stages->blockBytes)));
+    Value source = e.at(rows, e.extendUnsigned(t, e.i64()), stages->blockBytes);
     Value target =
         e.offset(stage, e.add(e.mul(block, e.index(stages->blockBytes)), lane));
     auto copy = [&] { stages->copyTokens(source, target, t, from.ends); };
@@ -189,8 +188,7 @@ void TensorEmitter::multiplyLoad(Decoders decoders, int64_t tileTokens,
   for (auto [i, decoder] : llvm::enumerate(decoders))
     a.push_back(stages->loaded(decoder, stages->slot(stage, place(), i), at));
   // Lane l points ldmatrix at row l % 8 of matrix l / 8.
-  Value rows = e.offset(
-      e.offset(stage, e.mul(e.lane(), e.index(kHalfBlockRowBytes))), at);
+  Value rows = e.offset(e.at(stage, e.lane(), kHalfBlockRowBytes), at);
   for (int64_t block = 0; block < blocks; ++block) {
     Values b = e.loadMatrices(e.offset(rows, block * stages->blockBytes),
                               /*transposed=*/false);

@@ -148,9 +148,8 @@ void TensorMemoryEmitter::produce(ArrayRef<Stream> streams, Value firstGroup,
       e.minI(e.div(e.add(e.sub(k.rows(), firstRow), e.index(kHalfRows - 1)),
                    e.index(kHalfRows)),
              e.index(tokens / kHalfRows));
-  Value rows =
-      e.offset(k.activationRow(k.argument(plan.x), firstRow, plan.depth()),
-               e.mul(firstGroup, e.index(kHalfGroupBytes)));
+  Value rows = e.at(k.activationRow(k.argument(plan.x), firstRow, plan.depth()),
+                    firstGroup, kHalfGroupBytes);
   int64_t blockStride = kHalfRows * activationRowBytes(plan.depth());
   // Bytes of a group, and of what comes once a stage, over all row blocks.
   Value groupBytes = e.mul(blocks, e.index(kHalfGroupBytes));
@@ -179,8 +178,8 @@ void TensorMemoryEmitter::produce(ArrayRef<Stream> streams, Value firstGroup,
       e.forLoop(e.index(0), blocks, 1, [&](Value block) {
         Value from = e.add(e.mul(block, e.index(blockStride)),
                            e.mul(first, e.index(kHalfGroupBytes)));
-        Value to = e.offset(stages->tokens(stages->at(number)),
-                            e.mul(block, e.index(stages->blockBytes)));
+        Value to =
+            e.at(stages->tokens(stages->at(number)), block, stages->blockBytes);
         copyBulk(e, to, e.offset(rows, from), e.truncate(rowBytes, e.i32()),
                  filled);
       });

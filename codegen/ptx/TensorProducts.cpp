@@ -231,15 +231,12 @@ Value WeightStages::parityOf(Value t) {
   return e.truncate(e.rem(e.div(t, e.index(count)), e.index(2)), e.i32());
 }
 
-Value WeightStages::at(Value number) {
-  return e.offset(base, e.mul(number, e.index(stageBytes)));
-}
+Value WeightStages::at(Value number) { return e.at(base, number, stageBytes); }
 
 Value WeightStages::slot(Value stage, Value warp, size_t stream) {
   Value place = e.add(e.mul(warp, e.index(streams)),
                       e.index(static_cast<int64_t>(stream)));
-  return e.offset(e.offset(stage, frontBytes + tokenBytes),
-                  e.mul(place, e.index(slotBytes)));
+  return e.at(e.offset(stage, frontBytes + tokenBytes), place, slotBytes);
 }
 
 WeightDecoder::Fragment WeightStages::fragment(const WeightDecoder &decoder,

@@ -48,7 +48,7 @@ private:
   void sort(Value levels);
   void storeResult(Value place, Value key);
 
-  Value keyAt(Value i) { return e.offset(keys, e.mul(i, e.index(8))); }
+  Value keyAt(Value i) { return e.at(keys, i, 8); }
   Value loadKey(Value i) { return e.load(e.i64(), keyAt(i), 8); }
   void storeKey(Value key, Value i) { e.store(key, keyAt(i), 8); }
   /// An i64 that all threads share.
@@ -74,7 +74,7 @@ private:
 };
 
 Value TopKEmitter::key(Value column) {
-  Value bits = e.load(e.i32(), e.offset(x, e.mul(column, e.index(4))), 4);
+  Value bits = e.load(e.i32(), e.at(x, column, 4), 4);
   auto c = [&](int64_t value) { return e.constant(e.i32(), value); };
   Value largest = c(kNaNOrder);
   Value magnitude = e.andI(bits, largest);
@@ -197,7 +197,7 @@ void TopKEmitter::emitSelection() {
 void TopKEmitter::storeResult(Value place, Value key) {
   Value column = e.sub(e.index(0xffffffff), e.andI(key, e.index(0xffffffff)));
   Value at = e.mul(e.add(e.mul(row, e.index(count)), place), e.index(4));
-  Value value = e.load(e.f32(), e.offset(x, e.mul(column, e.index(4))), 4);
+  Value value = e.load(e.f32(), e.at(x, column, 4), 4);
   for (auto [i, result] : llvm::enumerate(k.yielded())) {
     Value target = e.offset(k.result(i), at);
     if (result == op.getValues())
@@ -213,7 +213,7 @@ void TopKEmitter::emit() {
   keys = k.shared(8 * (count == 1 ? kThreads : kCapacity));
   shared = k.shared(8 * SharedCount);
   row = e.add(k.rangeBegin(0), e.block(0));
-  x = e.offset(k.argument(op.getX()), e.mul(row, e.index(4 * columns)));
+  x = e.at(k.argument(op.getX()), row, 4 * columns);
   if (count == 1)
     emitMaximum();
   else

@@ -50,7 +50,7 @@ private:
   /// Places in shared memory of warp `warp`'s state for head `head` (i64).
   Value statePlace(Value memory, Value warp, Value head, int64_t bytes) {
     Value at = e.add(e.mul(warp, e.index(work.unitHeads)), head);
-    return e.offset(memory, e.mul(at, e.index(bytes)));
+    return e.at(memory, at, bytes);
   }
 
   Kernel &k;
@@ -85,8 +85,7 @@ void VectorAttentionEmitter::emit() {
 void VectorAttentionEmitter::emitRow() {
   slot = e.loadIndex(kv.slots, row);
   Value sequence = e.loadIndex(kv.sequences, row);
-  pages = e.offset(kv.pageTable,
-                   e.mul(e.mul(sequence, k.pageTableStride()), e.index(4)));
+  pages = e.at(kv.pageTable, e.mul(sequence, k.pageTableStride()), 4);
   work.forUnits(k, [&](Value kvHead, Value first, Value end) {
     emitUnit(kvHead, first, end);
   });
@@ -95,8 +94,7 @@ void VectorAttentionEmitter::emitRow() {
 void VectorAttentionEmitter::loadQueries(Value first, Value end) {
   int64_t headDim = work.headDim;
   Value source =
-      e.offset(k.argument(plan.q),
-               e.mul(e.mul(row, e.index(plan.heads)), e.index(headDim * 4)));
+      e.at(k.argument(plan.q), e.mul(row, e.index(plan.heads)), headDim * 4);
   e.forLoop(e.thread(), e.index(work.unitHeads * headDim),
             k.launch.blockThreads, [&](Value i) {
               // Heads past the last repeat it; nobody stores what becomes of
@@ -105,28 +103,27 @@ void VectorAttentionEmitter::loadQueries(Value first, Value end) {
                                   e.sub(end, e.index(1)));
               Value at = e.add(e.mul(head, e.index(headDim)),
                                e.rem(i, e.index(headDim)));
-              Value q =
-                  e.load(e.f32(), e.offset(source, e.mul(at, e.index(4))), 4);
-              e.store(q, e.offset(queries, e.mul(i, e.index(4))), 4);
+              Value q = e.load(e.f32(), e.at(source, at, 4), 4);
+              e.store(q, e.at(queries, i, 4), 4);
             });
 }
 
 Emitter::Values VectorAttentionEmitter::scores(Value head, Value firstKey) {
   Values zeros(work.unitHeads, e.constant(e.f32(), 0.0));
-  Values result = e.forLoop(
-      e.index(0), e.index(work.headDim / kBlockSide), 1, zeros,
-      [&](Value block, ValueRange carried) {
-        Values key =
-            loadKvDims(e, work.layout, KvPart::Keys, head, e.lane(), block);
-        Value line = e.offset(queries, e.mul(block, e.index(4 * kBlockSide)));
-        Values next(carried);
-        for (int64_t h = 0; h < work.unitHeads; ++h)
-          for (int64_t d = 0; d < kBlockSide; ++d) {
-            Value at = e.offset(line, (h * work.headDim + d) * 4);
-            next[h] = e.fma(e.load(e.f32(), at, 4), key[d], next[h]);
-          }
-        return next;
-      });
+  Values result =
+      e.forLoop(e.index(0), e.index(work.headDim / kBlockSide), 1, zeros,
+                [&](Value block, ValueRange carried) {
+                  Values key = loadKvDims(e, work.layout, KvPart::Keys, head,
+                                          e.lane(), block);
+                  Value line = e.at(queries, block, 4 * kBlockSide);
+                  Values next(carried);
+                  for (int64_t h = 0; h < work.unitHeads; ++h)
+                    for (int64_t d = 0; d < kBlockSide; ++d) {
+                      Value at = e.offset(line, (h * work.headDim + d) * 4);
+                      next[h] = e.fma(e.load(e.f32(), at, 4), key[d], next[h]);
+                    }
+                  return next;
+                });
   Value key = e.add(firstKey, e.lane());
   Value hidden = e.less(slot, key);
   if (plan.window > 0)
@@ -154,7 +151,7 @@ Value VectorAttentionEmitter::valueAt(Value head, Value key, int64_t part) {
 Emitter::Values VectorAttentionEmitter::step(Value page, Value kvHead,
                                              ValueRange state) {
   int64_t heads = work.unitHeads;
-  Value entry = e.load(e.i32(), e.offset(pages, e.mul(page, e.index(4))), 4);
+  Value entry = e.load(e.i32(), e.at(pages, page, 4), 4);
   Value head = work.headPointer(k, kv, e.extend(entry, e.i64()), kvHead);
   Value firstKey = e.mul(page, e.index(kWarp));
   Values score = scores(head, firstKey);

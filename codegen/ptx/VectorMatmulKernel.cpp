@@ -54,7 +54,7 @@ private:
   void forRowTiles(function_ref<void(Value row, int64_t rows)> body);
 
   Value xRow(Value row, int64_t i) {
-    return e.offset(x, e.mul(e.add(row, e.index(i)), e.index(4 * depth)));
+    return e.at(x, e.add(row, e.index(i)), 4 * depth);
   }
 
   Kernel &k;
@@ -118,9 +118,9 @@ Emitter::Values VectorMatmulEmitter::partialSums(const WeightDecoder &w,
 void VectorMatmulEmitter::leaveSums(Value stream, ArrayRef<Value> acc) {
   Value warp =
       e.add(e.mul(stream, e.index(warps)), e.rem(e.warp(), e.index(warps)));
-  Value at = e.offset(sums, e.mul(warp, e.index(tileRows * kPackedRows * 4)));
+  Value at = e.at(sums, warp, tileRows * kPackedRows * 4);
   Value lane = e.rem(e.lane(), e.index(kPackedRows));
-  at = e.offset(at, e.mul(lane, e.index(4)));
+  at = e.at(at, lane, 4);
   for (auto [i, value] : llvm::enumerate(acc)) {
     Value both = e.add(value, e.shuffleXor(value, kPackedRows));
     e.ifThen(e.less(e.lane(), e.index(kPackedRows)),
@@ -133,7 +133,7 @@ Value VectorMatmulEmitter::total(Value stream, Value row, Value lane) {
       e.add(e.mul(e.add(e.mul(stream, e.index(warps * tileRows)), row),
                   e.index(kPackedRows)),
             lane);
-  Value at = e.offset(sums, e.mul(place, e.index(4)));
+  Value at = e.at(sums, place, 4);
   Value total = e.load(e.f32(), at, 4);
   for (int64_t warp = 1; warp < warps; ++warp)
     total = e.add(

@@ -8,15 +8,12 @@ namespace quern::nvptx {
 WeightDecoder::Group WeightDecoder::group(Value base, Value index,
                                           Value row) const {
   if (!format.hasSuperblock())
-    return {e.offset(e.offset(base, format.frontBytes()),
-                     e.mul(index, e.index(format.superblockBytes()))),
+    return {e.at(e.offset(base, format.frontBytes()), index,
+                 format.superblockBytes()),
             format.isRowScaled() ? base : Value(), row};
   Value count = e.index(format.groupsPerSuperblock);
-  Value super = e.offset(
-      base, e.mul(e.div(index, count), e.index(format.superblockBytes())));
-  return {
-      e.offset(super, e.mul(e.rem(index, count), e.index(format.groupBytes()))),
-      super, row};
+  Value super = e.at(base, e.div(index, count), format.superblockBytes());
+  return {e.at(super, e.rem(index, count), format.groupBytes()), super, row};
 }
 
 Value WeightDecoder::rowBlockBytes(Value columns) const {
@@ -78,7 +75,7 @@ Value WeightDecoder::byte(Value pointer, Value row, bool isSigned) const {
 }
 
 Value WeightDecoder::rowScale(Value base, Value row) const {
-  return e.load(e.f32(), e.offset(base, e.mul(row, e.index(4))), 4);
+  return e.load(e.f32(), e.at(base, row, 4), 4);
 }
 
 Value WeightDecoder::scale(const Group &group, int sub) const {
@@ -124,9 +121,8 @@ Value WeightDecoder::floatValue(const Group &group, Value column) const {
                  : format.format == BlockFormat::BF16 ? e.bf16()
                                                       : e.f16();
   Value at = e.add(e.mul(column, e.index(kPackedRows)), group.row);
-  Value value = e.load(
-      element, e.offset(group.pointer, e.mul(at, e.index(format.elementBytes))),
-      format.elementBytes);
+  Value value = e.load(element, e.at(group.pointer, at, format.elementBytes),
+                       format.elementBytes);
   return format.elementBytes == 4 ? value : e.extend(value, e.f32());
 }
 

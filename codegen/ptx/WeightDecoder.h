@@ -115,7 +115,7 @@ private:
   std::array<Parameter, 2> takeParameters(mlir::ValueRange &loaded,
                                           ParamKind kind, bool isSigned) const;
   Value half(Value pointer, Value row) const {
-    Value at = e.offset(pointer, e.mul(row, e.index(2)));
+    Value at = e.at(pointer, row, 2);
     return e.extend(e.load(e.f16(), at, 2), e.f32());
   }
   Value byte(Value pointer, Value row, bool isSigned) const;

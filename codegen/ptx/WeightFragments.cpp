@@ -41,7 +41,7 @@ void WeightDecoder::loadParameters(ParamKind kind, Value pointer,
                                    Value superPointer, Value row,
                                    Emitter::Values &loaded) const {
   auto halves = [&](Value at) {
-    loaded.push_back(e.load(e.i32(), e.offset(at, e.mul(row, e.index(2))), 4));
+    loaded.push_back(e.load(e.i32(), e.at(at, row, 2), 4));
   };
   if (kind == ParamKind::F16)
     return halves(pointer);
@@ -57,7 +57,7 @@ Emitter::Values WeightDecoder::loadFragment(const Group &group,
     return format.elementBytes == 2 ? loadHalfFragment(group, lane)
                                     : loadFloatFragment(group, c);
   Emitter::Values loaded;
-  Value rows = e.offset(group.pointer, e.mul(group.row, e.index(4)));
+  Value rows = e.at(group.pointer, group.row, 4);
   for (int p = 0; p < format.planeCount; ++p) {
     // Quad 2 c lies in vector 2 c * bits / 8.
     int bits = format.planes[p].bits;
@@ -66,8 +66,7 @@ Emitter::Values WeightDecoder::loadFragment(const Group &group,
                    : bits == 2 ? e.div(c, e.index(2))
                                : e.index(0);
     Value at =
-        e.offset(e.offset(rows, e.mul(vector, e.index(kPackedVectorBytes))),
-                 format.planeOffset(p));
+        e.offset(e.at(rows, vector, kPackedVectorBytes), format.planeOffset(p));
     for (int word = 0; word < wordsOf(format.planes[p]); ++word) {
       Value both =
           e.load(e.vec(2, e.i32()), e.offset(at, word * kPackedVectorBytes), 8);
@@ -82,7 +81,7 @@ Emitter::Values WeightDecoder::loadFragment(const Group &group,
       return;
     Value at = e.offset(group.pointer, first);
     if (format.subGroups() == 2)
-      at = e.offset(at, e.mul(e.div(c, e.index(2)), e.index(second - first)));
+      at = e.at(at, e.div(c, e.index(2)), second - first);
     Value superAt = group.super ? e.offset(group.super, super) : Value();
     loadParameters(kind, at, superAt, group.row, loaded);
   };
@@ -104,7 +103,7 @@ Emitter::Values WeightDecoder::loadHalfFragment(const Group &group,
                        e.div(matrix, e.index(2)));
   Value row = e.mul(e.rem(matrix, e.index(2)), e.index(8));
   Value element = e.add(e.mul(column, e.index(kPackedRows)), row);
-  Value at = e.offset(group.pointer, e.mul(element, e.index(2)));
+  Value at = e.at(group.pointer, element, 2);
   for (int s = 0; s < 2; ++s)
     llvm::append_range(loaded,
                        e.loadMatrices(e.offset(at, 4 * s * kPackedRows * 2),
@@ -117,7 +116,7 @@ Emitter::Values WeightDecoder::loadFloatFragment(const Group &group,
   // Columns 8 c + 4 s + 2 j + h of rows g and g + 8, [s][h][row][j].
   Emitter::Values loaded;
   Value first = e.add(e.mul(c, e.index(8 * kPackedRows)), group.row);
-  Value at = e.offset(group.pointer, e.mul(first, e.index(4)));
+  Value at = e.at(group.pointer, first, 4);
   for (int s = 0; s < 2; ++s)
     for (int h = 0; h < 2; ++h)
       for (int i = 0; i < 2; ++i)

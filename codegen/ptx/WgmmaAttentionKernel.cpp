@@ -225,7 +225,7 @@ void WgmmaAttentionEmitter::copyStep(Ring &ring, Value step,
   int64_t partBytes = layout.valuesOffset(); // of either part of a page
   ring.empty->wait(stage, e.sub(number(1), parityOf(step)));
   ring.full->arriveExpecting(stage, number(stageBytes()));
-  Value to = e.offset(ring.stages, e.mul(stage, e.index(stageBytes())));
+  Value to = e.at(ring.stages, stage, stageBytes());
   Value from = e.index(ring.part == KvPart::Values ? partBytes : 0);
   for (auto [i, page] : llvm::enumerate(poolPages))
     copyBulk(e, e.offset(to, i * partBytes), tile.headPointer(page, from),
@@ -335,9 +335,8 @@ void WgmmaAttentionEmitter::emitStep(Value step, bool masked, State &state) {
 
 void WgmmaAttentionEmitter::run(Value begin, Value end, bool masked,
                                 State &state) {
-  runSteps(e, begin, end, state, [&](Value step, State &next) {
-    emitStep(step, masked, next);
-  });
+  runSteps(e, begin, end, state,
+           [&](Value step, State &next) { emitStep(step, masked, next); });
 }
 
 void WgmmaAttentionEmitter::consume() {

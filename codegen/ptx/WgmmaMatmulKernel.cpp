@@ -124,9 +124,8 @@ void WgmmaEmitter::produce(ArrayRef<Stream> streams, Value firstGroup,
              e.index(tokens / kMmaTokens));
   Value mine = e.div(e.add(e.sub(blocks, warp), e.index(kProducerWarps - 1)),
                      e.index(kProducerWarps));
-  Value rows =
-      e.offset(k.activationRow(k.argument(plan.x), firstRow, plan.depth()),
-               e.mul(firstGroup, e.index(groupBytes)));
+  Value rows = e.at(k.activationRow(k.argument(plan.x), firstRow, plan.depth()),
+                    firstGroup, groupBytes);
   int64_t blockStride = kHalfRows * activationRowBytes(plan.depth());
 
   struct Source {
@@ -164,7 +163,7 @@ void WgmmaEmitter::produce(ArrayRef<Stream> streams, Value firstGroup,
       e.forLoop(warp, blocks, kProducerWarps, [&](Value block) {
         Value from = e.add(e.mul(block, e.index(blockStride)),
                            e.mul(first, e.index(groupBytes)));
-        Value to = e.offset(stage, e.mul(block, e.index(stages->blockBytes)));
+        Value to = e.at(stage, block, stages->blockBytes);
         copyBulk(e, to, e.offset(rows, from), e.truncate(rowBytes, e.i32()),
                  filled);
       });

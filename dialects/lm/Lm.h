@@ -44,6 +44,11 @@ inline constexpr int64_t kKvScaleColumns = 32;
 /// Whether `type` is a tensor of quantized activations (a8).
 bool isQuantizedActivations(mlir::Type type);
 
+/// Whether `op` is attention, in whichever form.
+inline bool isAttention(mlir::Operation &op) {
+  return mlir::isa<AttentionOp, OnlineAttentionOp>(op);
+}
+
 /// The format in which matmuls over a weight of `format` read activations,
 /// unless they are to be precise (f32): a8 beside quantized weights, f16 beside
 /// floats.

@@ -197,9 +197,7 @@ static DispatchOp repeatedBy(DispatchOp merge) {
 /// Whether shares of `kernel` attend to a cache.
 static bool sharesAttend(KernelOp kernel) {
   return kernel.getSplit() == lm::KernelSplit::Shares &&
-         llvm::any_of(kernel.getBody().getOps(), [](Operation &op) {
-           return isa<lm::AttentionOp, lm::OnlineAttentionOp>(op);
-         });
+         llvm::any_of(kernel.getBody().getOps(), lm::isAttention);
 }
 
 LogicalResult DispatchOp::verifySymbolUses(SymbolTableCollection &symbolTable) {

@@ -52,9 +52,7 @@ WeightCut cutOf(lm::KernelOp kernel, BlockArgument argument) {
 /// Whether `kernel` is attention that several shares compute.
 bool sharesAttention(lm::KernelOp kernel) {
   return kernel.getRangesAttr() && kernel.getRangesAttr().getShares() > 1 &&
-         llvm::any_of(kernel.getBody().getOps(), [](Operation &op) {
-           return isa<lm::AttentionOp, lm::OnlineAttentionOp>(op);
-         });
+         llvm::any_of(kernel.getBody().getOps(), lm::isAttention);
 }
 
 /// What a body is to a step.

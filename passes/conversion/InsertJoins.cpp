@@ -78,10 +78,6 @@ Need needBetween(const Access &before, const Access &after) {
   return before.isPrivate ? Need::RowsJoin : Need::AlwaysJoin;
 }
 
-bool isAttention(Operation &op) {
-  return isa<lm::AttentionOp, lm::OnlineAttentionOp>(op);
-}
-
 /// Number of the rope `rope` among those of its kernel, which is its segment.
 int64_t ropeNumber(lm::RopeOp rope) {
   int64_t number = 0;
@@ -122,7 +118,7 @@ Pieces piecesRead(rt::DispatchOp dispatch, OpOperand &use) {
   if (auto append = dyn_cast<lm::KvAppendOp>(op))
     return segmentPieces(dispatch, keySegment(append) +
                                        (use.get() == append.getV() ? 1 : 0));
-  if (!isAttention(*op))
+  if (!lm::isAttention(*op))
     return {};
   auto cache = dyn_cast<lm::KvCacheType>(use.get().getType());
   if (!cache)
@@ -163,7 +159,7 @@ public:
     auto kernel = SymbolTable::lookupNearestSymbolFrom<rt::KernelOp>(
         module, dispatch.getKernelAttr());
     Block &body = kernel.getBody().front();
-    const bool attends = llvm::any_of(body, isAttention);
+    const bool attends = llvm::any_of(body, lm::isAttention);
     SmallVector<Access> accesses;
     auto args = dispatch.getArgs().getAsRange<rt::ArgAttr>();
     auto arg = args.begin();
@@ -224,7 +220,7 @@ private:
                            /*write=*/false);
       read.ownRow = !isa<lm::SelectRowsOp>(use.getOwner());
       read.pieces = piecesRead(dispatch, use);
-      read.dealtOut = isAttention(*use.getOwner());
+      read.dealtOut = lm::isAttention(*use.getOwner());
       accesses.push_back(read);
     }
   }

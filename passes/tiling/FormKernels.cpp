@@ -121,7 +121,7 @@ void KernelFormer::planRopeAppend(lm::KvAppendOp append) {
   SmallVector<Operation *> ops;
   auto key = soleDef<lm::RopeOp>(append.getK());
   for (Operation *reader : append.getResult().getUsers()) {
-    if (!isa<lm::AttentionOp, lm::OnlineAttentionOp>(reader))
+    if (!lm::isAttention(*reader))
       continue;
     auto query = soleDef<lm::RopeOp>(reader->getOperand(0));
     if (key && query && query->getBlock() == append->getBlock())

@@ -179,8 +179,9 @@ void BodyCuts::analyse(func::FuncOp body) {
       [&](lm::SwigluOp swiglu) { cutBehind(swiglu.getResult(), kGroup); });
   body.walk([&](lm::QuantMatmulOp product) { cutSum(product); });
   body.walk([&](Operation *op) {
-    if (!isa<lm::MatmulOp, lm::QuantMatmulOp, lm::QkvProjOp, lm::RopeOp,
-             lm::KvAppendOp, lm::AttentionOp, lm::OnlineAttentionOp>(op))
+    if (!lm::isAttention(*op) &&
+        !isa<lm::MatmulOp, lm::QuantMatmulOp, lm::QkvProjOp, lm::RopeOp,
+             lm::KvAppendOp>(op))
       return;
     ops.push_back(op);
     for (Value result : op->getResults())

@@ -21,8 +21,7 @@ struct TileAttentionPass : impl::TileAttentionPassBase<TileAttentionPass> {
       return signalPassFailure();
     // Tiles that are there already were chosen by hand or by tuning.
     getOperation().walk([&](Operation *op) {
-      if (isa<lm::AttentionOp, lm::OnlineAttentionOp>(op) &&
-          !op->hasAttr("tiles"))
+      if (lm::isAttention(*op) && !op->hasAttr("tiles"))
         op->setAttr("tiles", *tiles);
     });
   }
