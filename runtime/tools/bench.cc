@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "runtime/tools/atomic_file.h"
+#include "runtime/tools/bench_runs.h"
 #include "runtime/tools/command.h"
 #include "runtime/tools/engine.h"
 #include "runtime/tools/kernel_report.h"
@@ -21,160 +22,20 @@ using Json = nlohmann::ordered_json;
 
 struct BenchFlags {
   std::string model;
-  uint32_t prompt = 512;
-  uint32_t generate = 64;
-  uint32_t depth = 0;
-  uint32_t streams = 1;
-  uint32_t repetitions = 5;
+  BenchPlan plan;
   bool profile = false;
   bool kernels = false;
+  bool read_limit = false;
   std::string page;
   std::string trace;
   SessionFlags session;
   OutputFlags output;
 };
 
-/// The same tokens in every run of every build (Knuth's MMIX generator, high bits).
-class RandomTokens {
- public:
-  explicit RandomTokens(size_t vocab) : vocab_(vocab) {}
-  std::vector<int32_t> Take(size_t count) {
-    std::vector<int32_t> tokens(count);
-    for (int32_t& token : tokens) {
-      state_ = state_ * 6364136223846793005u + 1442695040888963407u;
-      token = static_cast<int32_t>((state_ >> 33) % vocab_);
-    }
-    return tokens;
-  }
-
- private:
-  size_t vocab_;
-  uint64_t state_ = 1;
-};
-
-Json ReadProfile(quern_session* session) {
-  char* text = nullptr;
-  quern_error error = {};
-  Check(quern_session_profile(session, &text, &error), error);
-  const TextHandle owner(text);
-  return Json::parse(text);
-}
-
-/// One engine and what is measured on it.
-class Bench {
- public:
-  Bench(const BenchFlags& flags, Engine& engine) : flags_(flags), engine_(engine) {
-    RandomTokens random(engine.vocab());
-    depth_ = random.Take(flags.depth);
-    prompt_ = random.Take(std::max(flags.prompt, 1u));
-  }
-
-  /// Tokens per second of each repetition, behind one warm-up. Empty when there is nothing to run.
-  std::vector<double> Prefill(ProgressBar& bar) {
-    return Repeat(bar, flags_.prompt, [&] { engine_.Feed(prompt_, {}); });
-  }
-  std::vector<double> Decode(ProgressBar& bar) {
-    return Repeat(bar, flags_.generate * flags_.streams, [&] { DecodeTokens(flags_.generate); });
-  }
-
-  /// The prompt's step, of several the last, and a decode step: each that with the median time of
-  /// the repetitions.
-  std::vector<MeasuredStep> Steps(ProgressBar& bar) {
-    std::vector<MeasuredStep> steps;
-    if (flags_.prompt > 0) {
-      const std::span<const int32_t> prompt(prompt_);
-      const size_t before =
-          (prompt.size() - 1) / engine_.facts().max_rows * engine_.facts().max_rows;
-      steps.push_back(MedianStep(
-          bar, depth_.size() + before, [&] { engine_.Feed(prompt.first(before), {}); },
-          [&] { engine_.Feed(prompt.subspan(before), {}); }));
-    }
-    if (flags_.generate > 0) {
-      steps.push_back(MedianStep(bar, depth_.size(), [] {}, [&] { DecodeTokens(1); }));
-    }
-    return steps;
-  }
-
- private:
-  template <typename Before, typename Step>
-  MeasuredStep MedianStep(ProgressBar& bar, uint64_t depth, const Before& before,
-                          const Step& step) {
-    std::vector<Json> profiles;
-    for (uint32_t i = 0; i <= flags_.repetitions; ++i) {
-      GoToDepth();
-      before();
-      quern_session_set_profiling(engine_.session(), 1);
-      step();
-      if (i > 0) profiles.push_back(ReadProfile(engine_.session()));  // the first one warms up
-      quern_session_set_profiling(engine_.session(), 0);
-      bar.Update(++done_);
-    }
-    const auto median = profiles.begin() + static_cast<ptrdiff_t>(profiles.size() / 2);
-    std::ranges::nth_element(profiles, median, [](const Json& a, const Json& b) {
-      return a.at("seconds").get<double>() < b.at("seconds").get<double>();
-    });
-    return {depth, *median};
-  }
-
-  template <typename Work>
-  std::vector<double> Repeat(ProgressBar& bar, uint32_t tokens, const Work& work) {
-    std::vector<double> runs;
-    if (tokens == 0) return runs;
-    for (uint32_t i = 0; i <= flags_.repetitions; ++i) {
-      GoToDepth();
-      const Stopwatch watch;
-      work();
-      if (i > 0) runs.push_back(tokens / watch.Seconds());  // the first one warms up
-      bar.Update(++done_);
-    }
-    return runs;
-  }
-
-  /// Leaves the sequence with `-d` tokens.
-  void GoToDepth() {
-    const size_t have = std::min<size_t>(quern_sequence_length(engine_.sequence()), depth_.size());
-    engine_.Truncate(have);
-    engine_.Feed(std::span(depth_).subspan(have), {});
-  }
-
-  /// `count` tokens of every stream, one of each a step. All streams go on from the same depth.
-  void DecodeTokens(uint32_t count) {
-    quern_error error = {};
-    std::vector<SequenceHandle> forks;
-    std::vector<quern_sequence*> sequences = {engine_.sequence()};
-    for (uint32_t i = 1; i < flags_.streams; ++i) {
-      quern_sequence* fork = nullptr;
-      Check(quern_sequence_fork(engine_.sequence(), &fork, &error), error);
-      forks.emplace_back(fork);
-      sequences.push_back(fork);
-    }
-    std::vector<int32_t> tokens(sequences.size());
-    for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = prompt_[i % prompt_.size()];
-    for (uint32_t i = 0; i < count; ++i) {
-      Check(quern_decode(engine_.session(), sequences.data(), tokens.data(), tokens.size(), &error),
-            error);
-      for (size_t s = 0; s < sequences.size(); ++s) {
-        Check(quern_sequence_sample(sequences[s], &tokens[s], &error), error);
-      }
-    }
-  }
-
-  const BenchFlags& flags_;
-  Engine& engine_;
-  std::vector<int32_t> depth_, prompt_;
-  uint64_t done_ = 0;
-};
-
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const size_t half = values.size() / 2;
-  return values.size() % 2 ? values[half] : (values[half - 1] + values[half]) / 2;
-}
-
 /// Null when nothing ran.
 Json Summary(const std::vector<double>& runs) {
   if (runs.empty()) return nullptr;
-  return {{"median", Median(runs)},
+  return {{"median", MedianOf(runs)},
           {"min", *std::min_element(runs.begin(), runs.end())},
           {"max", *std::max_element(runs.begin(), runs.end())},
           {"runs", runs}};
@@ -201,11 +62,21 @@ std::string Heading(const Json& report) {
 void PrintTable(const BenchFlags& flags, const Json& report) {
   WriteOutput(Heading(report) + "\n" + "tokens/s        " + Cell("median", 12) + Cell("min", 12) +
               Cell("max", 12) + "\n");
-  const std::string depth = flags.depth ? " @ " + std::to_string(flags.depth) : "";
-  PrintRow("pp" + std::to_string(flags.prompt) + depth, report.at("prefill_tokens_per_second"));
-  const std::string streams = flags.streams > 1 ? " x " + std::to_string(flags.streams) : "";
-  PrintRow("tg" + std::to_string(flags.generate) + streams + depth,
+  const std::string depth = flags.plan.depth ? " @ " + std::to_string(flags.plan.depth) : "";
+  PrintRow("pp" + std::to_string(flags.plan.prompt) + depth,
+           report.at("prefill_tokens_per_second"));
+  const std::string streams =
+      flags.plan.streams > 1 ? " x " + std::to_string(flags.plan.streams) : "";
+  PrintRow("tg" + std::to_string(flags.plan.generate) + streams + depth,
            report.at("decode_tokens_per_second"));
+  if (!report.contains("read_limit")) return;
+  const Json& limit = report.at("read_limit");
+  PrintRow("read loop, GB/s", limit.at("gb_per_second"));
+  Json percent = limit.at("share");
+  for (const char* figure : {"median", "min", "max"}) {
+    percent[figure] = 100 * percent.at(figure).get<double>();
+  }
+  PrintRow("share of it, %", percent);
 }
 
 void PrintProfile(const Json& profile) {
@@ -226,11 +97,14 @@ void PrintProfile(const Json& profile) {
 /// in one step.
 SessionFlags FitContext(const BenchFlags& flags) {
   SessionFlags session = flags.session;
-  if (flags.kernels && session.chunk == 0) session.chunk = std::clamp(flags.prompt, 1u, 1u << 20);
-  const uint64_t needed = uint64_t{flags.depth} + std::max(flags.prompt, flags.generate);
+  if (flags.kernels && session.chunk == 0)
+    session.chunk = std::clamp(flags.plan.prompt, 1u, 1u << 20);
+  const uint64_t needed =
+      uint64_t{flags.plan.depth} + std::max(flags.plan.prompt, flags.plan.generate);
   if (session.context == 0) session.context = std::max<uint64_t>(needed, 1);
   // Streams share the pages of the depth, but for the last one.
-  session.kv_tokens = session.context + (flags.streams - 1) * (uint64_t{flags.generate} + 64);
+  session.kv_tokens =
+      session.context + (flags.plan.streams - 1) * (uint64_t{flags.plan.generate} + 64);
   return session;
 }
 
@@ -249,21 +123,21 @@ Json DescribeRun(const BenchFlags& flags, const Engine& engine, const Json& mode
           {"isa", engine.facts().target},
           {"threads", engine.facts().threads},
           {"machine", DescribeMachine()},
-          {"prompt", flags.prompt},
-          {"generate", flags.generate},
-          {"depth", flags.depth},
-          {"streams", flags.streams},
-          {"repetitions", flags.repetitions}};
+          {"prompt", flags.plan.prompt},
+          {"generate", flags.plan.generate},
+          {"depth", flags.plan.depth},
+          {"streams", flags.plan.streams},
+          {"repetitions", flags.plan.repetitions}};
 }
 
 int RunKernels(const BenchFlags& flags) {
   Engine engine(flags.model, FitContext(flags), !flags.output.quiet);
   const auto model = Json::parse(quern_model_json(engine.model()));
-  Bench bench(flags, engine);
+  Bench bench(flags.plan, engine);
   std::vector<MeasuredStep> steps;
   {
-    const uint64_t kinds = (flags.prompt > 0) + (flags.generate > 0);
-    ProgressBar bar("bench", kinds * (flags.repetitions + 1), !flags.output.quiet);
+    const uint64_t kinds = (flags.plan.prompt > 0) + (flags.plan.generate > 0);
+    ProgressBar bar("bench", kinds * (flags.plan.repetitions + 1), !flags.output.quiet);
     steps = bench.Steps(bar);
   }
   Json report = DescribeRun(flags, engine, model);
@@ -281,21 +155,39 @@ int RunKernels(const BenchFlags& flags) {
 }
 
 int RunBench(const BenchFlags& flags) {
-  if (flags.prompt == 0 && flags.generate == 0) {
+  if (flags.plan.prompt == 0 && flags.plan.generate == 0) {
     throw CommandError(QUERN_USAGE, "-p 0 and -n 0 leave nothing to measure");
+  }
+  if (flags.read_limit && flags.plan.generate == 0) {
+    throw CommandError(QUERN_USAGE, "--read-limit is decode's, and -n 0 leaves none to measure");
   }
   if (flags.kernels) return RunKernels(flags);
   Engine engine(flags.model, FitContext(flags), !flags.output.quiet);
+  if (flags.read_limit && engine.facts().device != "cpu") {
+    throw CommandError(QUERN_USAGE,
+                       "--read-limit reads the CPU's memory; leave it, or use "
+                       "--device=cpu");
+  }
   if (flags.profile) quern_session_set_profiling(engine.session(), 1);
-  Bench bench(flags, engine);
+  Bench bench(flags.plan, engine);
   Json report;
   {
-    const uint64_t tests = (flags.prompt > 0) + (flags.generate > 0);
-    ProgressBar bar("bench", tests * (flags.repetitions + 1), !flags.output.quiet);
+    const uint64_t tests = (flags.plan.prompt > 0) + (flags.plan.generate > 0);
+    ProgressBar bar("bench", tests * (flags.plan.repetitions + 1), !flags.output.quiet);
     const auto model = Json::parse(quern_model_json(engine.model()));
     report = DescribeRun(flags, engine, model);
     report["prefill_tokens_per_second"] = Summary(bench.Prefill(bar));
-    report["decode_tokens_per_second"] = Summary(bench.Decode(bar));
+    if (flags.read_limit) {
+      const Bench::BesideReads found = bench.DecodeBesideReads(bar);
+      std::vector<double> reads = found.reads;
+      for (double& rate : reads) rate *= 1e-9;
+      report["decode_tokens_per_second"] = Summary(found.decode);
+      report["read_limit"] = {{"step_bytes", found.step_bytes},
+                              {"gb_per_second", Summary(reads)},
+                              {"share", Summary(found.shares)}};
+    } else {
+      report["decode_tokens_per_second"] = Summary(bench.Decode(bar));
+    }
   }
   if (flags.profile) report["profile"] = ReadProfile(engine.session());
   if (flags.output.json) {
@@ -313,20 +205,23 @@ Action SetUpBench(CLI::App& app) {
   auto flags = std::make_shared<BenchFlags>();
   const CLI::Validator count = CLI::Range(uint32_t{0}, uint32_t{1} << 24).description("");
   AddModelArgument(app, flags->model);
-  app.add_option("-p,--prompt", flags->prompt, "prompt tokens to process at once (default: 512)")
+  app.add_option("-p,--prompt", flags->plan.prompt,
+                 "prompt tokens to process at once (default: 512)")
       ->check(count)
       ->type_name("N");
-  app.add_option("-n,--generate", flags->generate, "tokens to generate one by one (default: 64)")
+  app.add_option("-n,--generate", flags->plan.generate,
+                 "tokens to generate one by one (default: 64)")
       ->check(count)
       ->type_name("N");
-  app.add_option("-d,--depth", flags->depth, "tokens that are in the context before (default: 0)")
+  app.add_option("-d,--depth", flags->plan.depth,
+                 "tokens that are in the context before (default: 0)")
       ->check(count)
       ->type_name("N");
-  app.add_option("-s,--streams", flags->streams,
+  app.add_option("-s,--streams", flags->plan.streams,
                  "sequences that decode together; their tokens are counted together (default: 1)")
       ->check(CLI::Range(1, 1024).description(""))
       ->type_name("N");
-  app.add_option("-r,--repetitions", flags->repetitions,
+  app.add_option("-r,--repetitions", flags->plan.repetitions,
                  "measured runs behind a warm-up (default: 5)")
       ->check(CLI::Range(1, 1000).description(""))
       ->type_name("N");
@@ -336,6 +231,12 @@ Action SetUpBench(CLI::App& app) {
                                       "every kernel of one prompt step and one decode step, beside "
                                       "what this machine can do");
   kernels->excludes(profile);
+  app.add_flag(
+         "--read-limit", flags->read_limit,
+         "decode in turn with a plain loop that reads as many bytes as a step, and what share "
+         "of the loop's rate decode reaches")
+      ->excludes(kernels)
+      ->excludes(profile);
   app.add_option("--html", flags->page, "with --kernels: a page with the roofline plot")
       ->needs(kernels)
       ->type_name("FILE");

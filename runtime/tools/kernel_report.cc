@@ -208,7 +208,7 @@ Json ReportKernels(const std::vector<MeasuredStep>& steps, const Json& model,
     // The last step is the one that reads weights most quickly: decode, unless there is none.
     const double bytes = std::min(described.back().at("bytes").get<double>(), kMostFootprint);
     const auto footprint = static_cast<uint64_t>(bytes);
-    limits.read_rate = MeasureReadRate(footprint, threads);
+    limits.read_rate = ReadLoop(footprint, threads).BestRate();
     read = {{"gb_per_second", 1e-9 * limits.read_rate}, {"footprint_bytes", footprint}};
   }
   for (Json& step : described) {

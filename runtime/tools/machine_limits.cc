@@ -18,7 +18,7 @@ namespace quern::tools {
 namespace {
 
 constexpr double kSeconds = 0.3;
-constexpr int kFewestPasses = 5;
+constexpr size_t kFewestPasses = 5;
 constexpr uint64_t kLine = 64;
 /// How far ahead reading is fastest on the machines seen so far (benchmarks/peers/read_loop.c).
 constexpr uint64_t kPrefetch = 3072;
@@ -47,13 +47,13 @@ class Team {
     return watch.Seconds();
   }
 
-  double BestPass() {
-    const Stopwatch watch;
-    double best = Pass();
-    for (int i = 1; i < kFewestPasses || watch.Seconds() < kSeconds; ++i) {
-      best = std::min(best, Pass());
+  /// Seconds of each pass that begins within `seconds`, some at least.
+  std::vector<double> Passes(double seconds) {
+    std::vector<double> passes;
+    for (const Stopwatch watch; passes.size() < kFewestPasses || watch.Seconds() < seconds;) {
+      passes.push_back(Pass());
     }
-    return best;
+    return passes;
   }
 
  private:
@@ -280,26 +280,38 @@ double MeasureProductRate(const ProductUnit& unit, int threads) {
   return std::accumulate(best.begin(), best.end(), 0.0);
 }
 
-double MeasureReadRate(uint64_t bytes, int threads) {
-  const uint64_t lines = std::max<uint64_t>(bytes / kLine, 1);
-  const uint64_t mapped = lines * kLine + kPrefetch;
-  void* memory = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) return 0;
-  madvise(memory, mapped, MADV_HUGEPAGE);
-  const auto* begin = static_cast<const std::byte*>(memory);
-  std::fill_n(static_cast<std::byte*>(memory), mapped, std::byte{0x5a});  // or it is all one page
-  double seconds = 0;
-  {
-    const auto count = static_cast<uint64_t>(threads);
-    Team team(threads, [&](int thread) {
-      const uint64_t first = lines * static_cast<uint64_t>(thread) / count;
-      const uint64_t last = lines * (static_cast<uint64_t>(thread) + 1) / count;
-      ReadLines(begin + first * kLine, last - first);
-    });
-    seconds = team.BestPass();
-  }
-  munmap(memory, mapped);
-  return static_cast<double>(lines * kLine) / seconds;
+ReadLoop::ReadLoop(uint64_t bytes, int threads)
+    : lines_(std::max<uint64_t>(bytes / kLine, 1)),
+      mapped_(lines_ * kLine + kPrefetch),
+      threads_(threads) {
+  void* memory = mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  memory_ = memory == MAP_FAILED ? nullptr : static_cast<std::byte*>(memory);
+  if (!memory_) return;
+  madvise(memory_, mapped_, MADV_HUGEPAGE);
+  std::fill_n(memory_, mapped_, std::byte{0x5a});  // or it is all one page
+}
+
+ReadLoop::~ReadLoop() {
+  if (memory_) munmap(memory_, mapped_);
+}
+
+std::vector<double> ReadLoop::Rates(double seconds) const {
+  if (!memory_) return {};
+  const auto count = static_cast<uint64_t>(threads_);
+  Team team(threads_, [&](int thread) {
+    const uint64_t first = lines_ * static_cast<uint64_t>(thread) / count;
+    const uint64_t last = lines_ * (static_cast<uint64_t>(thread) + 1) / count;
+    ReadLines(memory_ + first * kLine, last - first);
+  });
+  std::vector<double> rates = team.Passes(seconds);
+  for (double& rate : rates) rate = static_cast<double>(lines_ * kLine) / rate;
+  std::ranges::sort(rates);
+  return rates;
+}
+
+double ReadLoop::BestRate() const {
+  const std::vector<double> rates = Rates(kSeconds);
+  return rates.empty() ? 0 : rates.back();
 }
 
 }  // namespace quern::tools

@@ -1,15 +1,33 @@
 // What this machine can do at most: how fast it reads memory, and how fast it multiplies.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string_view>
+#include <vector>
 
 namespace quern::tools {
 
-/// Bytes a second that `threads` threads reach together when they read `bytes` bytes over and over,
-/// each its own contiguous part: the best pass of some tenths of a second. 0 where there is no
-/// memory for it.
-double MeasureReadRate(uint64_t bytes, int threads);
+/// Threads that read `bytes` bytes over and over, each its own contiguous part. They live only
+/// while they are measured.
+class ReadLoop {
+ public:
+  ReadLoop(uint64_t bytes, int threads);
+  ~ReadLoop();
+  ReadLoop(const ReadLoop&) = delete;
+  ReadLoop& operator=(const ReadLoop&) = delete;
+
+  /// Bytes a second that all reach together, of each pass that begins within `seconds`, some at
+  /// least; ascending. Empty where there is no memory for them.
+  std::vector<double> Rates(double seconds) const;
+  /// The best of some tenths of a second; 0 where there is no memory for it.
+  double BestRate() const;
+
+ private:
+  uint64_t lines_, mapped_;
+  int threads_;
+  std::byte* memory_;
+};
 
 /// Loops of products in registers; one of a table.
 struct ProductUnit;

@@ -149,6 +149,22 @@ class Bench(E2eTest):
         self.assertEqual(quern("bench", artifact(), "-p", 4, "-n", 1, "-r", 1,
                                "--profile").returncode, OK)
 
+    def test_read_limit(self):
+        report = self.bench("-p", 0, "-n", 4, "-d", 20, "-t", 2, "-r", 3, "--read-limit")
+        limit = report["read_limit"]
+        step, = self.bench("-p", 0, "-n", 1, "-d", 20, "-r", 1, "--kernels")["kernels"]["steps"]
+        self.assertEqual(limit["step_bytes"], step["bytes"])
+        reads, shares = limit["gb_per_second"]["runs"], limit["share"]["runs"]
+        self.assertEqual((len(reads), len(shares)), (4, 3))
+        for turn, rate in enumerate(report["decode_tokens_per_second"]["runs"]):
+            around = 1e9 * (reads[turn] + reads[turn + 1]) / 2
+            self.assertAlmostEqual(shares[turn], rate * limit["step_bytes"] / around)
+        text = self.assertWorks(
+            quern("bench", artifact(), "-p", 0, "-n", 2, "-r", 1, "--read-limit"))
+        self.assertRegex(text, r"(?m)^read loop, GB/s( +\d+\.\d){3}$")
+        self.assertRegex(text, r"(?m)^share of it, %( +\d+\.\d){3}$")
+        self.assertEqual(quern("bench", artifact(), "-n", 0, "--read-limit").returncode, USAGE)
+
     def kernels(self, *arguments):
         return self.bench("--kernels", "-r", 2, *arguments)["kernels"]
 
