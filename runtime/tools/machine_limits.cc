@@ -84,86 +84,37 @@ __attribute__((target("avx2"))) void ReadLines(const std::byte* at, uint64_t lin
   asm volatile("" : : "x"(low), "x"(high));
 }
 
-/// What the optimiser cannot see through: operands that may be anything.
-#define QUERN_OPAQUE(value) asm volatile("" : "+v"(value))
-
 constexpr uint64_t kRounds = 20000;
 
-// Each loop keeps more sums under way than its instruction takes cycles.
-
-__attribute__((target("avx2,fma"))) void Fma256() {
-  constexpr int kSums = 12;
-  __m256 a = _mm256_set1_ps(1e-3f), b = a, sums[kSums] = {};
-  asm volatile("" : "+x"(a), "+x"(b));
-  for (uint64_t i = 0; i < kRounds; ++i) {
-#pragma GCC unroll 12
-    for (int s = 0; s < kSums; ++s) sums[s] = _mm256_fmadd_ps(a, b, sums[s]);
+/// A loop of products, `step(a, b, sum)`, into so many sums: more than the instruction takes
+/// cycles. `a` is one that the optimiser cannot know. A macro, because a target attribute reaches
+/// into no lambda and no template argument.
+#define QUERN_PRODUCT_LOOP(Name, features, Vector, kSums, operand, step) \
+  __attribute__((target(features))) void Name() {                        \
+    Vector a = operand, b = a, sums[kSums] = {};                         \
+    for (uint64_t i = 0; i < kRounds; ++i) {                             \
+      _Pragma("GCC unroll 16") for (int s = 0; s < (kSums); ++s) {       \
+        asm volatile("" : "+v"(a));                                      \
+        sums[s] = step(a, b, sums[s]);                                   \
+      }                                                                  \
+    }                                                                    \
+    for (const Vector& sum : sums) asm volatile("" : : "v"(sum));        \
   }
-  for (const __m256& sum : sums) asm volatile("" : : "x"(sum));
-}
 
-__attribute__((target("avx2"))) void Int8Dots256() {
-  constexpr int kSums = 10;
-  __m256i a = _mm256_set1_epi8(3), b = a, ones = _mm256_set1_epi16(1), sums[kSums] = {};
-  for (uint64_t i = 0; i < kRounds; ++i) {
-#pragma GCC unroll 10
-    for (int s = 0; s < kSums; ++s) {
-      asm volatile("" : "+x"(a));
-      const __m256i pairs = _mm256_maddubs_epi16(a, b);
-      sums[s] = _mm256_add_epi32(sums[s], _mm256_madd_epi16(pairs, ones));
-    }
-  }
-  for (const __m256i& sum : sums) asm volatile("" : : "x"(sum));
-}
+#define QUERN_INT8_DOTS_256(a, b, sum) \
+  _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(a, b), _mm256_set1_epi16(1)))
+#define QUERN_INT16_DOTS_256(a, b, sum) _mm256_add_epi32(sum, _mm256_madd_epi16(a, b))
+#define QUERN_INT8_DOTS_512(a, b, sum) _mm512_dpbusd_epi32(sum, a, b)
+#define QUERN_INT16_DOTS_512(a, b, sum) _mm512_dpwssd_epi32(sum, a, b)
 
-__attribute__((target("avx2"))) void Int16Dots256() {
-  constexpr int kSums = 12;
-  __m256i a = _mm256_set1_epi16(3), b = a, sums[kSums] = {};
-  for (uint64_t i = 0; i < kRounds; ++i) {
-#pragma GCC unroll 12
-    for (int s = 0; s < kSums; ++s) {
-      asm volatile("" : "+x"(a));
-      sums[s] = _mm256_add_epi32(sums[s], _mm256_madd_epi16(a, b));
-    }
-  }
-  for (const __m256i& sum : sums) asm volatile("" : : "x"(sum));
-}
-
-__attribute__((target("avx512f"))) void Fma512() {
-  constexpr int kSums = 16;
-  __m512 a = _mm512_set1_ps(1e-3f), b = a, sums[kSums] = {};
-  QUERN_OPAQUE(a);
-  QUERN_OPAQUE(b);
-  for (uint64_t i = 0; i < kRounds; ++i) {
-#pragma GCC unroll 16
-    for (int s = 0; s < kSums; ++s) sums[s] = _mm512_fmadd_ps(a, b, sums[s]);
-  }
-  for (const __m512& sum : sums) asm volatile("" : : "v"(sum));
-}
-
-__attribute__((target("avx512f,avx512vnni"))) void Int8Dots512() {
-  constexpr int kSums = 16;
-  __m512i a = _mm512_set1_epi8(3), b = a, sums[kSums] = {};
-  QUERN_OPAQUE(a);
-  QUERN_OPAQUE(b);
-  for (uint64_t i = 0; i < kRounds; ++i) {
-#pragma GCC unroll 16
-    for (int s = 0; s < kSums; ++s) sums[s] = _mm512_dpbusd_epi32(sums[s], a, b);
-  }
-  for (const __m512i& sum : sums) asm volatile("" : : "v"(sum));
-}
-
-__attribute__((target("avx512f,avx512vnni"))) void Int16Dots512() {
-  constexpr int kSums = 16;
-  __m512i a = _mm512_set1_epi16(3), b = a, sums[kSums] = {};
-  QUERN_OPAQUE(a);
-  QUERN_OPAQUE(b);
-  for (uint64_t i = 0; i < kRounds; ++i) {
-#pragma GCC unroll 16
-    for (int s = 0; s < kSums; ++s) sums[s] = _mm512_dpwssd_epi32(sums[s], a, b);
-  }
-  for (const __m512i& sum : sums) asm volatile("" : : "v"(sum));
-}
+QUERN_PRODUCT_LOOP(Fma256, "avx2,fma", __m256, 12, _mm256_set1_ps(1e-3f), _mm256_fmadd_ps)
+QUERN_PRODUCT_LOOP(Int8Dots256, "avx2", __m256i, 10, _mm256_set1_epi8(3), QUERN_INT8_DOTS_256)
+QUERN_PRODUCT_LOOP(Int16Dots256, "avx2", __m256i, 12, _mm256_set1_epi16(3), QUERN_INT16_DOTS_256)
+QUERN_PRODUCT_LOOP(Fma512, "avx512f", __m512, 16, _mm512_set1_ps(1e-3f), _mm512_fmadd_ps)
+QUERN_PRODUCT_LOOP(Int8Dots512, "avx512f,avx512vnni", __m512i, 16, _mm512_set1_epi8(3),
+                   QUERN_INT8_DOTS_512)
+QUERN_PRODUCT_LOOP(Int16Dots512, "avx512f,avx512vnni", __m512i, 16, _mm512_set1_epi16(3),
+                   QUERN_INT16_DOTS_512)
 
 /// Palette 1: eight tiles of 16 rows of 64 bytes.
 struct alignas(64) TileConfig {
