@@ -13,8 +13,13 @@ Status Executor::CheckOptions(const ExecutorOptions& options) {
 }
 
 Status Executor::Step(const StepInput& input) {
-  const StepLimits limits{options_.max_rows, program_.vocab, kv_.page_tokens(),
-                          kv_.pages(),       kept_rows(),    attention_tile_rows_};
+  const StepLimits limits{.rows = options_.max_rows,
+                          .vocab = program_.vocab,
+                          .page_tokens = kv_.page_tokens(),
+                          .pages = kv_.pages(),
+                          .sequence_pages = options_.sequence_pages,
+                          .kept_rows = kept_rows(),
+                          .tile_rows = attention_tile_rows_};
   QUERN_RETURN_IF_ERROR(inputs_.Fill(input, limits));
   if (!profiling_) return Run(input);
   profile_.last_role = input.role;

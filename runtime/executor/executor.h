@@ -26,6 +26,8 @@ struct ExecutorOptions {
   int64_t max_rows = 512;
   /// Pages of keys and values.
   int64_t kv_pages = 1;
+  /// Of them, those of one sequence at most.
+  int64_t sequence_pages = kv_pages;
   /// Told, as weights are copied to a device, how many bytes are there and how many there will be.
   std::function<void(uint64_t done, uint64_t total)> progress = {};
 };

@@ -108,16 +108,17 @@ Result<GpuExecutor::Kernel> GpuExecutor::LoadKernel(GpuModule module,
 Status GpuExecutor::CheckGrids() const {
   const auto rows = static_cast<uint64_t>(options_.max_rows);
   // What ranges make was checked by the loader.
-  const GridCounts most{rows, rows, std::bit_ceil(static_cast<uint64_t>(options_.kv_pages)), {}};
+  const GridCounts most{
+      rows, rows, std::bit_ceil(static_cast<uint64_t>(options_.sequence_pages)), {}};
   const auto check = [&](const Kernel& code, const std::string& name) -> Status {
     for (size_t i = 0; i < code.grid.size(); ++i) {
       const uint64_t blocks = GridBlocks(code.grid[i], most);
       if (blocks <= device_->limits().grid_blocks[i]) continue;
-      return UsageError("with max_rows " + std::to_string(rows) + " and " +
-                        std::to_string(options_.kv_pages) + " KV pages kernel " + name + " needs " +
-                        std::to_string(blocks) + " blocks in one dimension and the device allows " +
-                        std::to_string(device_->limits().grid_blocks[i]) +
-                        "; lower max_rows or kv_tokens");
+      return UsageError(
+          "with max_rows " + std::to_string(rows) + " and " +
+          std::to_string(options_.sequence_pages) + " KV pages a sequence kernel " + name +
+          " needs " + std::to_string(blocks) + " blocks in one dimension and the device allows " +
+          std::to_string(device_->limits().grid_blocks[i]) + "; lower max_rows or context");
     }
     return {};
   };

@@ -28,10 +28,10 @@ class Pieces {
   uint64_t used_ = 0;
 };
 
-/// Numbers of a step's arrays at most: every row its own sequence with all pages.
+/// Numbers of a step's arrays at most: every row its own sequence, as long as one can be.
 uint64_t MostInputNumbers(const ExecutorOptions& options) {
   const auto rows = static_cast<uint64_t>(options.max_rows);
-  const auto pages = static_cast<uint64_t>(std::max<int64_t>(options.kv_pages, 1));
+  const auto pages = static_cast<uint64_t>(std::max<int64_t>(options.sequence_pages, 1));
   const uint64_t padding = kGpuInputOrder.size() * kBufferAlignment / sizeof(int32_t);
   uint64_t table = 0;
   if (pages > uint64_t{1} << 62 || __builtin_mul_overflow(rows, std::bit_ceil(pages), &table)) {

@@ -353,10 +353,11 @@ uint64_t HostExecutor::StateBytesPerBlock(const Program& program) {
   return __builtin_mul_overflow(program.state_bytes, rows, &bytes) ? UINT64_MAX : bytes;
 }
 
-uint64_t HostExecutor::StateBytes(const Program& program, int64_t kv_pages) {
-  if (kv_pages > INT32_MAX) return UINT64_MAX;
+uint64_t HostExecutor::StateBytes(const Program& program, int64_t sequence_pages) {
+  if (sequence_pages > INT32_MAX) return UINT64_MAX;
   // As wide as page tables of steps are: a power of two.
-  const uint64_t stride = std::bit_ceil(static_cast<uint64_t>(std::max<int64_t>(kv_pages, 1)));
+  const auto pages = static_cast<uint64_t>(std::max<int64_t>(sequence_pages, 1));
+  const uint64_t stride = std::bit_ceil(pages);
   const auto blocks = static_cast<uint64_t>(AttentionBlockStride(static_cast<int64_t>(stride)));
   uint64_t bytes = 0;
   if (__builtin_mul_overflow(StateBytesPerBlock(program), blocks, &bytes) ||
@@ -378,7 +379,7 @@ uint64_t HostExecutor::BytesNeeded(const Program& program, uint64_t scratch_byte
     }
   }
   const int count = ThreadCount(program, options);
-  const uint64_t states = count > 1 ? StateBytes(program, options.kv_pages) : 0;
+  const uint64_t states = count > 1 ? StateBytes(program, options.sequence_pages) : 0;
   uint64_t threads = 0;
   if (__builtin_add_overflow(ThreadBytes(program, scratch_bytes), states, &threads) ||
       __builtin_mul_overflow(threads, static_cast<uint64_t>(count), &threads)) {
@@ -439,7 +440,7 @@ Status HostExecutor::Allocate() {
   QUERN_ASSIGN_OR_RETURN(
       small_arenas_,
       HostMemory::Allocate(small_stride_ * static_cast<uint64_t>(threads), "small steps"));
-  state_stride_ = StateBytes(program_, options_.kv_pages);
+  state_stride_ = StateBytes(program_, options_.sequence_pages);
   QUERN_ASSIGN_OR_RETURN(
       states_, HostMemory::Allocate(state_stride_ * static_cast<uint64_t>(threads), "attention"));
   ListPoints();

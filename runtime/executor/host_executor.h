@@ -53,9 +53,9 @@ class HostExecutor final : public Executor {
   static uint64_t ThreadBytes(const Program& program, uint64_t scratch_bytes);
 
   /// Bytes of one thread for the attention states of a small step: for one block of its contexts;
-  /// and where one sequence may have `kv_pages` pages, which saturates.
+  /// and where a sequence has `sequence_pages` pages at most, which saturates.
   static uint64_t StateBytesPerBlock(const Program& program);
-  static uint64_t StateBytes(const Program& program, int64_t kv_pages);
+  static uint64_t StateBytes(const Program& program, int64_t sequence_pages);
 
   /// Bytes that Create asks for; saturates.
   static uint64_t BytesNeeded(const Program& program, uint64_t scratch_bytes,

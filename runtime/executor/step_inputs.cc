@@ -57,9 +57,9 @@ Status StepInputs::CheckRows(const StepInput& input, const StepLimits& limits) c
                       std::to_string(limits.rows) + " at most");
   }
   for (const auto& pages : input.page_tables) {
-    if (static_cast<int64_t>(pages.size()) > limits.pages) {
+    if (static_cast<int64_t>(pages.size()) > limits.sequence_pages) {
       return UsageError("a page table of " + std::to_string(pages.size()) + " pages, wanted " +
-                        std::to_string(limits.pages) + " at most");
+                        std::to_string(limits.sequence_pages) + " at most");
     }
     for (int32_t page : pages) {
       if (page < 0 || page >= limits.pages) {

@@ -39,6 +39,8 @@ struct StepLimits {
   int64_t vocab = 0;
   int64_t page_tokens = 32;
   int64_t pages = 0;
+  /// Entries of a page table at most.
+  int64_t sequence_pages = pages;
   /// Logit rows that may stay with the executor.
   int64_t kept_rows = 0;
   /// Rows of an attention tile at most.

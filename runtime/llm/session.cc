@@ -41,6 +41,8 @@ Result<std::unique_ptr<Session>> Session::CreateWith(std::shared_ptr<const Model
   executor.pin_threads = options.pin_threads;
   executor.max_rows = options.max_rows ? options.max_rows : SessionOptions::kDefaultRows;
   executor.kv_pages = (kv_tokens + page_tokens - 1) / page_tokens;
+  executor.sequence_pages =
+      std::min(executor.kv_pages, (session->context_ + page_tokens - 1) / page_tokens);
   executor.progress = options.progress;
   QUERN_ASSIGN_OR_RETURN(session->opened_, make(model->artifact(), executor));
   session->model_ = std::move(model);

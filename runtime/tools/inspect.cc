@@ -156,13 +156,12 @@ std::string TuningLines(const Json& json) {
   return text;
 }
 
-/// What attention keeps of a small step, a thread: as much for every block of the tokens of all
-/// sequences' pages, rounded up to a power of two. Saturates.
-uint64_t StateBytes(const Json& memory, uint64_t pages, uint64_t batch) {
+/// What attention keeps of a small step, a thread: as much for every block of the tokens of a
+/// sequence's pages, rounded up to a power of two. Saturates.
+uint64_t StateBytes(const Json& memory, uint64_t pages) {
   const uint64_t page = Count(memory, "kv_page_tokens"), block = Count(memory, "block_tokens");
-  uint64_t all = 0, tokens = 0, bytes = 0;
-  if (__builtin_mul_overflow(pages, batch, &all) || all > uint64_t{1} << 62 ||
-      __builtin_mul_overflow(std::bit_ceil(all), page, &tokens) ||
+  uint64_t tokens = 0, bytes = 0;
+  if (pages > uint64_t{1} << 62 || __builtin_mul_overflow(std::bit_ceil(pages), page, &tokens) ||
       __builtin_mul_overflow(tokens / block + (tokens % block != 0),
                              Count(memory, "thread_bytes_per_block"), &bytes)) {
     return UINT64_MAX;
@@ -180,7 +179,7 @@ Json PeakMemory(const Json& json, uint64_t context, uint64_t batch, uint64_t row
     thread = std::max(thread, each.get<uint64_t>());
   const uint64_t pages = context / page + (context % page != 0);
   uint64_t threads = 0;
-  if (__builtin_add_overflow(thread, StateBytes(memory, pages, batch), &thread) ||
+  if (__builtin_add_overflow(thread, StateBytes(memory, pages), &thread) ||
       __builtin_mul_overflow(thread, Count(json, "shares"), &threads)) {
     threads = UINT64_MAX;
   }

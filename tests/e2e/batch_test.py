@@ -7,6 +7,7 @@ structs of quern.h are what C sees.
 """
 
 import ctypes
+import json
 import os
 import unittest
 
@@ -32,6 +33,7 @@ class Library:
     def __init__(self, path):
         self.lib = ctypes.CDLL(path)
         self.lib.quern_model_vocab.restype = ctypes.c_size_t
+        self.lib.quern_session_json.restype = ctypes.c_char_p
         self.lib.quern_sequence_logits.restype = ctypes.POINTER(ctypes.c_float)
 
     def call(self, name, *arguments):
@@ -77,6 +79,9 @@ class Session:
 
     def truncate(self, sequence, length):
         self.library.call("quern_sequence_truncate", sequence, ctypes.c_size_t(length))
+
+    def bytes(self):
+        return json.loads(self.library.lib.quern_session_json(self.session))["bytes"]
 
     def logits(self, sequence):
         pointer = self.library.lib.quern_sequence_logits(sequence)

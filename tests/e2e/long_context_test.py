@@ -4,6 +4,7 @@ In a small step the shares cut a long context among them and merge what they fou
 each computes whole heads. Both must give the same logits, on any number of threads.
 """
 
+import json
 import unittest
 
 import support
@@ -41,6 +42,21 @@ class LongContext(unittest.TestCase):
                 for threads, chunk in ((2, 1), (4, 3)):
                     self.assertEqual(self.logits(artifact, threads, chunk), whole,
                                      f"{threads} threads, chunks of {chunk}")
+
+    def test_many_sequences_take_what_inspect_says(self):
+        artifact = support.artifact(*MODEL, target="avx2", flags=("--shares", 3))
+        for context, batch in ((4096, 1), (4096, 8), (1000, 3)):
+            report = json.loads(support.quern("inspect", artifact, "--json", "--ctx-size", context,
+                                              "--batch", batch).stdout)
+            stated = report["peak_memory"][0]["bytes"]
+            pages = -(-context // 32) * batch
+            taken = Session(Library(library_path()), artifact, threads=3, context=context,
+                            kv_tokens=pages * 32).bytes()
+            # A session rounds up to runs of pages and, for each thread, to pages of memory.
+            memory = report["memory"]
+            slack = 16 * memory["kv_bytes_per_page"] + 3 * 4096
+            self.assertLessEqual(stated, taken)
+            self.assertLess(taken, stated + slack)
 
 
 if __name__ == "__main__":

@@ -110,6 +110,8 @@ TEST(Session, AttentionStatesAreCountedAmongTheBytes) {
   const uint64_t one = (kStates + kPage - 1) / kPage * kPage,
                  eight = (8 * kStates + kPage - 1) / kPage * kPage;
   EXPECT_EQ(bytes(3, 2, 2560) - bytes(3, 2, 512), 2 * (eight - one));
+  // Pages of many sequences: one of them has no more than its context.
+  EXPECT_EQ(bytes(3, 2, 8 * kLongContext), bytes(3, 2, kLongContext));
   // One share, or one thread, cuts no context.
   EXPECT_EQ(bytes(1, 2, 2560), bytes(1, 2, 512));
   EXPECT_EQ(bytes(3, 1, 2560), bytes(3, 1, 512));

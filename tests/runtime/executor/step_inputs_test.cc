@@ -85,6 +85,18 @@ TEST(StepInputs, PadsPageTablesToTheLongest) {
             (std::vector<int32_t>{4, 2, 9, 0, 5, 0, 0, 0}));
 }
 
+TEST(StepInputs, RefusesMorePagesThanASequenceHas) {
+  TwoSequences step(1, 1);  // 3 pages and 1
+  StepLimits limits = kLimits;
+  limits.sequence_pages = 3;
+  StepInputs inputs;
+  EXPECT_TRUE(inputs.Fill(step.input, limits).ok());
+  limits.sequence_pages = 2;
+  const Status status = inputs.Fill(step.input, limits);
+  EXPECT_EQ(status.code(), StatusCode::kUsage);
+  EXPECT_EQ(status.message(), "a page table of 3 pages, wanted 2 at most");
+}
+
 TEST(StepInputs, RefusesWhatKernelsMustNotSee) {
   StepInputs inputs;
   auto expect_usage = [&](const StepInput& input, const char* what) {
