@@ -56,18 +56,15 @@ static void storeInt8Group(Kernel &k, Value row, int64_t columns, Value group,
             e.offset(row, e.add(e.mul(group, e.index(2 * kActivationGroup)),
                                 e.index(half * kActivationGroup))));
   }
-  auto storeBoth = [&](Value values, int64_t offset) {
-    e.store(values, e.at(e.offset(row, offset), group, 8), 4);
+  auto store = [&](Value values, int64_t offset, int64_t bytes) {
+    e.store(values, e.at(e.offset(row, offset), group, bytes), 4);
   };
   Value scale = e.div(amax, constant(127.0));
   Value sum = e.reduceAddBoth(halves[0], halves[1]);
-  storeBoth(scale, activationScaleOffset(columns));
+  store(scale, activationScaleOffset(columns), 8);
   Value scaled = e.mul(scale, e.toFloat(sum, e.f32()));
-  storeBoth(scaled, activationSumOffset(columns));
-  e.store(e.reduceAdd(scaled),
-          e.offset(e.offset(row, activationPairSumOffset(columns)),
-                   e.mul(group, e.index(4))),
-          4);
+  store(scaled, activationSumOffset(columns), 8);
+  store(e.reduceAdd(scaled), activationPairSumOffset(columns), 4);
 }
 
 void storeActivationGroup(Kernel &k, Value row, int64_t columns, Value group,

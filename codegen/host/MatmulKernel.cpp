@@ -121,9 +121,7 @@ private:
   int64_t xRowBytes() const {
     return integer ? activationRowBytes(depth) : 4 * depth;
   }
-  Value xRow(Value row) {
-    return e.offset(x, e.mul(row, e.index(xRowBytes())));
-  }
+  Value xRow(Value row) { return e.at(x, row, xRowBytes()); }
 
   Kernel &k;
   Emitter &e;
@@ -196,10 +194,9 @@ struct MatmulEmitter::IntegerRows {
   IntegerRows(Emitter &e, Value row, int64_t count, Value group, int64_t depth,
               int subGroups)
       : e(e), count(count), rowBytes(activationRowBytes(depth)),
-        codes(e.offset(row, e.mul(group, e.index(kPackedGroup)))),
-        scales(e.offset(e.offset(row, e.mul(group, e.index(8))),
-                        activationScaleOffset(depth))),
-        sums(e.offset(e.offset(row, e.mul(group, e.index(4 * subGroups))),
+        codes(e.at(row, group, kPackedGroup)),
+        scales(e.offset(e.at(row, group, 8), activationScaleOffset(depth))),
+        sums(e.offset(e.at(row, group, 4 * subGroups),
                       subGroups == 1 ? activationPairSumOffset(depth)
                                      : activationSumOffset(depth))) {}
   /// Element `index` of 4 bytes behind `first`, one of the three below.
@@ -433,8 +430,7 @@ void MatmulEmitter::joinScratch(Value begin, Value first, Value count,
         Value up = e.load(lanes, e.offset(swigluPlace(r, 1), at), 64);
         halves[half] = e.mul(e.silu(gate), up);
       }
-      Value outRow =
-          e.offset(out, e.mul(e.add(row, e.index(r)), e.index(rowBytes)));
+      Value outRow = e.at(out, e.add(row, e.index(r)), rowBytes);
       if (quantize) {
         storeActivationGroup(k, outRow, width,
                              e.div(column, e.index(kPackedGroup)), halves[0],
